@@ -1,0 +1,16 @@
+"""One trial of a Wasserstein GAN: data, networks, objective, penalty and metrics.
+
+``TrialConfig`` says what a trial is, ``Training`` runs it. The package knows torch and nothing of
+Ray, MLflow, Hydra or the orchestrator, so a trial can be run in a notebook::
+
+    from trainers.config import TrialConfig
+    from trainers.training import Training
+
+    training = Training(TrialConfig.from_dict(values), cache_dir="cache")
+    while not training.finished:
+        print(training.run_epoch())
+
+Importing the package, or any module that only describes a trial (``config``, ``parts``, ``objectives``,
+``penalties``, ``networks``, ``datasets``, ``evaluation``), does not import torch: a plan of a thousand
+trials is validated in well under a second.
+"""

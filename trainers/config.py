@@ -1,0 +1,100 @@
+"""A trial's configuration as typed, validated dataclasses, and its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from trainers.datasets import Dataset
+from trainers.evaluation import Evaluation
+from trainers.networks import Network
+from trainers.objectives import Objective
+from trainers.parts import ConfigError, Part, build, number, plain
+from trainers.penalties import Penalty
+
+CONFIG_VERSION = 1
+"""Raised whenever the same options come to mean another computation."""
+
+RUNTIME_OPTIONS = frozenset({"device", "checkpoint_seconds"})
+"""Where and how a trial runs; no part of what it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adam with ``betas``, or RMSProp (which has none), at learning rate ``lr``."""
+
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    lr: float = number(2e-4, above=0)
+    betas: tuple[float, float] = (0.5, 0.999)
+
+    def __post_init__(self) -> None:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError("betas", f"must lie in [0, 1), got {list(self.betas)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig(OptimizerConfig):
+    """The generator's optimizer; with ``ema``, evaluation uses the exponential moving average of its weights."""
+
+    ema: float | None = number(None, above=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """Everything that one trial is.
+
+    ``budget`` counts critic iterations; ``critic_iterations`` of them precede each generator iteration;
+    with ``reuse_batch`` those share one batch of images and noise with it (Algorithm 1 of the
+    (q,p)-WGAN paper). ``threads`` is part of the trial because the order of a CPU's additions is.
+    """
+
+    dataset: Dataset
+    network: Network
+    objective: Objective
+    penalty: Penalty
+    evaluation: Evaluation
+    critic: OptimizerConfig
+    generator: GeneratorConfig
+    budget: int = number(3000, at_least=1)
+    batch_size: int = number(64, at_least=2)
+    critic_iterations: int = number(1, at_least=1)
+    reuse_batch: bool = False
+    seed: int = number(0, at_least=0)
+    threads: int = number(1, at_least=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_seconds: float = number(60.0, at_least=0)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Part):
+                value.check(self)
+        if self.batch_size > self.dataset.train_size:
+            raise ConfigError(
+                "batch_size",
+                f"must be at most the {self.dataset.train_size} training examples, got {self.batch_size}",
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:
+        """From plain values, as YAML holds them. Raises :class:`~trainers.parts.ConfigError`."""
+        return build(cls, values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: every option, defaults included."""
+        return plain(self)
+
+    @property
+    def identity(self) -> str:
+        """The trial id: 12 hex digits of SHA-256 over the canonical JSON of all but the runtime options."""
+        science = {key: value for key, value in self.to_dict().items() if key not in RUNTIME_OPTIONS}
+        text = json.dumps({"config_version": CONFIG_VERSION, **science}, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def epoch_length(self) -> int:
+        """Critic iterations in one epoch: ⌊training examples / batch size⌋."""
+        return self.dataset.train_size // self.batch_size

@@ -1,0 +1,102 @@
+"""What is measured of a generator: classifier FID, IS and KID on images, exact transport on points.
+
+Every trial of a sweep is measured with the same noise, the same number of samples and one reference, the
+held-out examples. The floor is what real training examples score against it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from trainers.parts import ConfigError, Part, number
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainers.datasets import Data
+
+
+class Evaluator(Protocol):
+    """An evaluation at work on one dataset."""
+
+    count: int
+    """How many samples it measures."""
+    info: dict[str, str | float]
+    """What the metrics' values depend on beyond the samples (the extractor's hash, say)."""
+
+    def measure(self, samples: Tensor) -> dict[str, float]:
+        """Metrics of ``count`` samples, in the type of the dataset's examples."""
+        ...
+
+    def floor(self) -> dict[str, float]:
+        """The same metrics of real training examples."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Part):
+    """``times`` evaluations, equally spaced over the budget, the last one at its end."""
+
+    times: int = number(5, at_least=1)
+
+    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path) -> Evaluator | None:
+        """The evaluator, whatever it needs computed or read from ``cache_dir``. ``cost`` is the trial's (q, p)."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoEvaluation(Evaluation):
+    """No metrics beyond the losses."""
+
+    name: ClassVar[str] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierEvaluation(Evaluation):
+    """``classifier_fid``, ``classifier_is`` and ``classifier_kid`` by torch-fidelity, on the features of a small
+    classifier trained once on the dataset's own labels.
+
+    ``samples`` generated images against as many held-out ones. Classifier features make a distance of their
+    own: its values are comparable within one extractor (``extractor`` in the trial's tags) and sample count only.
+    """
+
+    name: ClassVar[str] = "classifier"
+
+    samples: int = number(500, at_least=100)
+
+    def check(self, trial: Any) -> None:
+        if len(trial.dataset.shape) != 3:
+            raise ConfigError("evaluation.name", f"classifier needs images; {trial.dataset.name} has points")
+        available = min(trial.dataset.held_out_size, trial.dataset.train_size)
+        if self.samples > available:
+            raise ConfigError(
+                "evaluation.samples",
+                f"must be at most {available}, so that held-out and training images suffice; got {self.samples}",
+            )
+
+    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path) -> Evaluator:
+        from trainers.evaluation.fidelity import ClassifierEvaluator
+
+        return ClassifierEvaluator(data, self.samples, cache_dir)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransportEvaluation(Evaluation):
+    """``exact_w1`` against the held-out points, and the trial's own ``exact_wqp`` against the training points, by POT.
+
+    As many samples as there are points. ``exact_w1`` is the Euclidean W₁ and comparable between trials;
+    ``exact_wqp`` = (OT_c)^{1/p} with c = ‖x − y‖_q^p / p includes the 1/p, like ``wasserstein_estimate`` beside it.
+    """
+
+    name: ClassVar[str] = "transport"
+
+    def check(self, trial: Any) -> None:
+        if len(trial.dataset.shape) != 1:
+            raise ConfigError("evaluation.name", f"transport needs points; {trial.dataset.name} has images")
+
+    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path) -> Evaluator:
+        from trainers.evaluation.transport import TransportEvaluator
+
+        return TransportEvaluator(data, cost)

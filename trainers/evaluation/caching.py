@@ -1,0 +1,46 @@
+"""Files that several workers may want at once: made by one of them, read by all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+Content = tuple[dict[str, Tensor], dict[str, str]]
+
+
+def cache_key(**parts: Any) -> str:
+    """16 hex digits of SHA-256 over everything that the cached content depends on."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def cached(path: Path, make: Callable[[], Content]) -> Content:
+    """The tensors and metadata in ``path``; where it is missing or unreadable, made under a lock and kept.
+
+    The file appears by rename, so that no reader sees half of it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        content = _read(path)
+        if content is None:
+            tensors, metadata = content = make()
+            temporary = path.with_suffix(f".{os.getpid()}")
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+            os.replace(temporary, path)
+    return content
+
+
+def _read(path: Path) -> Content | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (FileNotFoundError, SafetensorError):
+        return None

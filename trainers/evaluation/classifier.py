@@ -1,0 +1,121 @@
+"""A small classifier trained on a dataset's own labels: features where Inception's mean nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+from trainers.datasets import Data, to_input
+from trainers.evaluation.caching import cache_key, cached
+
+NAME = "trainers-classifier"
+FEATURES = 64
+RECIPE = {"version": 1, "features": FEATURES, "steps": 600, "batch_size": 128, "lr": 2e-3, "seed": 0}
+"""Everything that the weights depend on besides the data; a change makes a new file."""
+
+
+class Classifier(nn.Module):
+    """Two convolutions, then FEATURES rectified features and as many logits as there are classes."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(shape[0], 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(64 * 16, FEATURES),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(FEATURES, classes)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """(m, C, H, W) in [−1, 1] to features (m, FEATURES) and logits (m, classes)."""
+        features = self.body(inputs)
+        return features, self.head(features)
+
+
+class ClassifierExtractor(FeatureExtractorBase):
+    """The classifier as torch-fidelity's feature extractor ``trainers-classifier``: uint8 images in, features
+    scaled to mean square 1 on the real training set (KID's cubic kernel wants that) and raw logits out."""
+
+    def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str, **_: object) -> None:
+        super().__init__(name, features_list)
+        weights, metadata = cached(Path(feature_extractor_weights_path), _missing)
+        self.scale = float(metadata["scale"])
+        self.classifier = Classifier(tuple(map(int, metadata["shape"].split(","))), int(metadata["classes"]))
+        self.classifier.load_state_dict(weights)
+        self.requires_grad_(False).eval()
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return "features", "logits"
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "logits" if metric == "isc" else "features"
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+    @staticmethod
+    def get_dummy_input_for_compile() -> Tensor:
+        raise NotImplementedError("the classifier is too small to be worth compiling")
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        features, logits = self.classifier(to_input(images))
+        provided = {"features": features * self.scale, "logits": logits}
+        return tuple(provided[name] for name in self.features_list)
+
+
+def _missing() -> tuple[dict[str, Tensor], dict[str, str]]:
+    raise FileNotFoundError("the classifier's weights are missing; train_classifier makes them")
+
+
+def train_classifier(data: Data, cache_dir: Path) -> tuple[Path, dict[str, str]]:
+    """The classifier's file for a dataset, and its metadata: ``hash`` of the weights, ``test_accuracy`` on the
+    held-out images. Trained if no file for these examples, labels and RECIPE is there yet."""
+    key = cache_key(data=data.digest, recipe=RECIPE)
+    path = cache_dir / "extractors" / f"classifier-{key}.safetensors"
+    _, metadata = cached(path, lambda: _train(data))
+    return path, metadata
+
+
+def _train(data: Data) -> tuple[dict[str, Tensor], dict[str, str]]:
+    assert data.train_labels is not None and data.held_out_labels is not None
+    classes = int(data.train_labels.max()) + 1
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.set_num_threads(1)  # the order of additions, and so the weights' hash, depends on it
+        torch.manual_seed(RECIPE["seed"])
+        model = Classifier(tuple(data.train.shape[1:]), classes)
+        optimizer = torch.optim.Adam(model.parameters(), lr=RECIPE["lr"], weight_decay=1e-4)
+        for _ in range(int(RECIPE["steps"])):
+            chosen = torch.randint(data.train.shape[0], (int(RECIPE["batch_size"]),))
+            _, logits = model(to_input(data.train[chosen]))
+            optimizer.zero_grad()
+            functional.cross_entropy(logits, data.train_labels[chosen]).backward()
+            optimizer.step()
+        torch.set_num_threads(threads)
+    with torch.inference_mode():
+        features, _ = model(to_input(data.train))
+        _, logits = model(to_input(data.held_out))
+        accuracy = (logits.argmax(dim=1) == data.held_out_labels).double().mean().item()
+        scale = features.square().mean().rsqrt().item()
+    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    content = b"".join(tensor.numpy().tobytes() for _, tensor in sorted(weights.items()))
+    return weights, {
+        "hash": hashlib.sha256(content).hexdigest()[:12],
+        "test_accuracy": f"{accuracy:.4f}",
+        "scale": repr(scale),
+        "shape": ",".join(map(str, data.train.shape[1:])),
+        "classes": str(classes),
+    }

@@ -1,0 +1,50 @@
+"""Samples as a picture: a magnified grid of images with gaps, or a scatter plot of points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SIDE = 48
+"""Small images are magnified to about this many pixels."""
+COLUMNS = 8
+
+
+def save_samples(samples: Tensor, path: Path) -> None:
+    """uint8 images (n, C, H, W) as a PNG grid, nearest-neighbour magnified; points (n, 2) as a PNG scatter plot.
+
+    Other shapes have no picture: nothing is written.
+    """
+    if samples.dim() == 4 and samples.shape[1] in (1, 3):
+        _save_grid(samples, path)
+    elif samples.dim() == 2 and samples.shape[1] == 2:
+        _save_scatter(samples, path)
+
+
+def _save_grid(images: Tensor, path: Path) -> None:
+    from PIL import Image
+
+    factor = max(1, SIDE // images.shape[-1])
+    images = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    n, channels, height, width = images.shape
+    columns = min(COLUMNS, n)
+    rows = -(-n // columns)
+    gap = max(2, width // 16)
+    canvas = torch.full((channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 96, dtype=torch.uint8)
+    for index, image in enumerate(images):
+        top = gap + (index // columns) * (height + gap)
+        left = gap + (index % columns) * (width + gap)
+        canvas[:, top : top + height, left : left + width] = image
+    array = canvas[0].numpy() if channels == 1 else canvas.permute(1, 2, 0).numpy()
+    Image.fromarray(array).save(path, format="PNG")
+
+
+def _save_scatter(points: Tensor, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 4), dpi=100, layout="constrained")
+    axes = figure.add_subplot(aspect="equal", xlim=(-2, 2), ylim=(-2, 2))
+    axes.scatter(*points.numpy().T, s=8)
+    figure.savefig(path, format="png")

@@ -1,0 +1,27 @@
+"""The critic's gradient with respect to its input."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+TINY = 1e-12
+"""Added under square roots, whose derivative at zero is infinite."""
+
+
+def interpolate(real: Tensor, fake: Tensor) -> Tensor:
+    """x̂ = εx + (1 − ε)y with one ε ~ U[0, 1] per sample (Gulrajani et al., 2017, Algorithm 1)."""
+    weight = torch.rand(real.shape[0], *[1] * (real.dim() - 1), device=real.device, dtype=real.dtype)
+    return (weight * real + (1 - weight) * fake).detach()
+
+
+def input_gradient(critic: nn.Module, points: Tensor, *, differentiable: bool) -> Tensor:
+    """∇φ at each point, the shape of ``points``; ``differentiable`` keeps the graph for a penalty."""
+    points = points.detach().requires_grad_(True)
+    with torch.enable_grad():
+        return torch.autograd.grad(critic(points).sum(), points, create_graph=differentiable)[0]
+
+
+def euclidean_norm(gradient: Tensor) -> Tensor:
+    """‖g‖₂ of each sample, shape (m,), with a finite derivative at g = 0."""
+    return (gradient.flatten(1).square().sum(dim=1) + TINY).sqrt()

@@ -1,0 +1,171 @@
+"""Critics and generators: MLPs and DCGANs of any width and depth.
+
+A critic maps (m, …) to potentials of shape (m,); a generator maps noise of shape (m, latent size) to
+images in [−1, 1] of shape (m, C, H, W), or to points.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from trainers.parts import ConfigError, Part, number
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Activation = Literal["relu", "leaky_relu", "tanh", "none"]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(Part):
+    """A critic and a generator of one architecture; ``latent_size`` is the dimension of the noise."""
+
+    latent_size: int = number(128, at_least=1)
+
+    def build_critic(self, shape: Shape) -> nn.Module:
+        """A freshly initialised critic of points of ``shape``; draws from torch's global random state."""
+        raise NotImplementedError(f"{type(self).__name__} must build a critic")
+
+    def build_generator(self, shape: Shape) -> nn.Module:
+        """A freshly initialised generator of points of ``shape``; draws from torch's global random state."""
+        raise NotImplementedError(f"{type(self).__name__} must build a generator")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mlp(Network):
+    """Linear layers of the given widths; ``dropout`` follows every hidden layer of the critic.
+
+    ``generator_tail`` are the activations of the generator's last hidden layer and of its output. Table 2 of
+    the (q,p)-WGAN paper prints ``[tanh, leaky_relu]``, probably swapped.
+    """
+
+    name: ClassVar[str] = "mlp"
+
+    generator_widths: tuple[int, ...] = (256, 256)
+    critic_widths: tuple[int, ...] = (256, 256)
+    activation: Activation = "leaky_relu"
+    generator_tail: tuple[Activation, Activation] = ("leaky_relu", "tanh")
+    dropout: float = number(0.0, at_least=0, below=1)
+
+    def __post_init__(self) -> None:
+        _check_widths(generator_widths=self.generator_widths, critic_widths=self.critic_widths)
+
+    def build_critic(self, shape: Shape) -> nn.Module:
+        from torch import nn
+
+        layers: list[nn.Module] = [nn.Flatten()]
+        for inputs, outputs in pairwise([_size(shape), *self.critic_widths]):
+            layers += [nn.Linear(inputs, outputs), *_activation(self.activation)]
+            if self.dropout:
+                layers.append(nn.Dropout(self.dropout))
+        return nn.Sequential(*layers, nn.Linear(self.critic_widths[-1], 1), nn.Flatten(0))
+
+    def build_generator(self, shape: Shape) -> nn.Module:
+        from torch import nn
+
+        sizes = [self.latent_size, *self.generator_widths, _size(shape)]
+        activations = [self.activation] * (len(sizes) - 3) + list(self.generator_tail)
+        layers: list[nn.Module] = []
+        for (inputs, outputs), activation in zip(pairwise(sizes), activations, strict=True):
+            layers += [nn.Linear(inputs, outputs), *_activation(activation)]
+        return nn.Sequential(*layers, nn.Unflatten(1, shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dcgan(Network):
+    """Strided convolutions, as in Table 3 of the (q,p)-WGAN paper and in WWGAN's code (Radford et al., 2015).
+
+    The generator maps noise to ``generator_widths[0]`` channels, then doubles the image once for each width;
+    the critic halves it once for each of ``critic_widths``, then takes one linear layer. The critic has no
+    batch normalisation, so that a gradient penalty is a penalty of each sample.
+    ``stem_norm``: batch normalisation after the generator's first layer too. ``initial``: torch's own
+    initialisation, or N(0, 0.02²) weights (``normal``, with batch normalisation around 1).
+    """
+
+    name: ClassVar[str] = "dcgan"
+
+    generator_widths: tuple[int, ...] = (512, 256, 128)
+    critic_widths: tuple[int, ...] = (128, 256, 512)
+    generator_kernel: Literal[2, 4] = 2
+    critic_kernel: Literal[3, 4] = 3
+    bias: bool = True
+    stem_norm: bool = False
+    initial: Literal["default", "normal"] = "default"
+
+    def __post_init__(self) -> None:
+        _check_widths(generator_widths=self.generator_widths, critic_widths=self.critic_widths)
+
+    def check(self, trial: Any) -> None:
+        shape = trial.dataset.shape
+        if len(shape) != 3:
+            raise ConfigError("network.name", f"dcgan makes images; {trial.dataset.name} has points; use mlp")
+        for option in ("generator_widths", "critic_widths"):
+            factor = 2 ** len(getattr(self, option))
+            if shape[1] % factor or shape[2] % factor:
+                raise ConfigError(
+                    f"network.{option}",
+                    f"{len(getattr(self, option))} layers need image sides divisible by {factor}, "
+                    f"{trial.dataset.name} has {shape[1]} × {shape[2]}",
+                )
+
+    def build_critic(self, shape: Shape) -> nn.Module:
+        from torch import nn
+
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise([shape[0], *self.critic_widths]):
+            layers.append(nn.Conv2d(inputs, outputs, self.critic_kernel, stride=2, padding=1, bias=self.bias))
+            layers += _activation("leaky_relu")
+        side = 2 ** len(self.critic_widths)
+        features = self.critic_widths[-1] * (shape[1] // side) * (shape[2] // side)
+        head = nn.Linear(features, 1, bias=self.bias)
+        return self._initialised(nn.Sequential(*layers, nn.Flatten(), head, nn.Flatten(0)))
+
+    def build_generator(self, shape: Shape) -> nn.Module:
+        from torch import nn
+
+        side = 2 ** len(self.generator_widths)
+        base = (self.generator_widths[0], shape[1] // side, shape[2] // side)
+        layers: list[nn.Module] = [
+            nn.Linear(self.latent_size, _size(base), bias=self.bias),
+            nn.Unflatten(1, base),
+            *([nn.BatchNorm2d(base[0])] if self.stem_norm else []),
+            nn.ReLU(),
+        ]
+        padding = (self.generator_kernel - 2) // 2
+        for inputs, outputs in pairwise([*self.generator_widths, shape[0]]):
+            layers.append(
+                nn.ConvTranspose2d(inputs, outputs, self.generator_kernel, stride=2, padding=padding, bias=self.bias)
+            )
+            layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
+        return self._initialised(nn.Sequential(*layers[:-2], nn.Tanh()))
+
+    def _initialised(self, network: nn.Module) -> nn.Module:
+        from torch import nn
+
+        if self.initial == "normal":
+            for module in network.modules():
+                if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                    nn.init.normal_(module.weight, 0.0, 0.02)
+                elif isinstance(module, nn.BatchNorm2d):
+                    nn.init.normal_(module.weight, 1.0, 0.02)
+        return network
+
+
+def _check_widths(**widths: tuple[int, ...]) -> None:
+    for option, values in widths.items():
+        if not values or min(values) < 1:
+            raise ConfigError(option, f"needs at least one width of 1 or more, got {list(values)}")
+
+
+def _size(shape: Shape) -> int:
+    return math.prod(shape)
+
+
+def _activation(name: Activation) -> list[nn.Module]:
+    from torch import nn
+
+    return {"relu": [nn.ReLU()], "leaky_relu": [nn.LeakyReLU(0.2)], "tanh": [nn.Tanh()], "none": []}[name]

@@ -1,0 +1,124 @@
+"""What ψ is: Kantorovich-Rubinstein, c-transform and soft c-transform.
+
+Every method here is one game, means over a minibatch of m images x and m fakes y = g(z):
+
+    critic     maximises   mean φ(x) + mean ψ(y) − penalty
+    generator  minimises   mean ψ(y)
+
+An objective says what ψ is, given the critic φ and the two minibatches (a :class:`~trainers.pair.Pair`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from trainers.parts import Part, number
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainers.pair import Pair, Side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective(Part):
+    """ψ for a critic φ. Subclasses implement :meth:`psi`; ``q`` and ``p`` name the ground cost ‖x − y‖_q^p / p."""
+
+    @property
+    def cost(self) -> tuple[float, float]:
+        """(q, p) of the ground cost whose transport the objective estimates."""
+        return 2.0, 1.0
+
+    @property
+    def admissible(self) -> bool:
+        """Whether φ(x) + ψ(y) ≤ c(x, y) holds by construction for all x, y of the two minibatches."""
+        return False
+
+    def psi(self, pair: Pair, side: Side) -> Tensor:
+        """ψ at the points of one minibatch, shape (m,)."""
+        raise NotImplementedError(f"{type(self).__name__} must say what ψ is")
+
+    def value(self, pair: Pair) -> Tensor:
+        """The dual value mean φ(x) + mean ψ(y), a scalar: the critic's to maximise."""
+        return pair.phi("real").mean() + pair.psi("fake").mean()
+
+    def generator_loss(self, pair: Pair) -> Tensor:
+        """mean ψ(y), a scalar: the generator's to minimise."""
+        return pair.psi("fake").mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class KantorovichRubinstein(Objective):
+    """ψ = −φ: the dual of W₁ when φ is 1-Lipschitz (Mallasto et al., eq. 15; Arjovsky et al., 2017).
+
+    A penalty has to make φ 1-Lipschitz. The ground cost is the Euclidean distance.
+    """
+
+    name: ClassVar[str] = "kantorovich_rubinstein"
+
+    def psi(self, pair: Pair, side: Side) -> Tensor:
+        return -pair.phi(side)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CTransform(Objective):
+    """ψ(y) = min over x ∈ B of c(x, y) − φ(x), with c = ‖x − y‖_q^p / p (Mallasto et al., eqs. 7 and 17).
+
+    ``search_space``: B is the real minibatch (``real``) or both (``both``). Then (φ, ψ) is admissible on
+    B × all points, and mean φ(x) + mean ψ(y) never exceeds the exact transport cost of the minibatches.
+    ``detach_search``: whether the generator's gradient stops at the fakes in B; the paper is silent.
+    """
+
+    name: ClassVar[str] = "c_transform"
+
+    q: float = number(2.0, at_least=1)
+    p: float = number(1.0, at_least=1)
+    search_space: Literal["real", "both"] = "both"
+    detach_search: bool = False
+
+    @property
+    def cost(self) -> tuple[float, float]:
+        return self.q, self.p
+
+    @property
+    def admissible(self) -> bool:
+        return self.search_space == "both"
+
+    def psi(self, pair: Pair, side: Side) -> Tensor:
+        sides: list[Side] = ["real", "fake"] if self.search_space == "both" else ["real"]
+        scores = [
+            pair.cost(x, side, detach=self.detach_search) - pair.phi(x, detach=self.detach_search)[:, None]
+            for x in sides
+        ]
+        return self.reduce(_rows(scores))
+
+    def reduce(self, scores: Tensor) -> Tensor:
+        """(candidates x, points y) of c(x, y) − φ(x) to (points y,)."""
+        return scores.amin(dim=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftCTransform(CTransform):
+    """ψ(y) = −ε [logsumexp over x ∈ B of (φ(x) − c(x, y))/ε − log |B|], the (c,ε)-transform.
+
+    At most ε log |B| above the hard c-transform and equal to it as ε → 0; not admissible by itself.
+    """
+
+    name: ClassVar[str] = "soft_c_transform"
+
+    epsilon: float = number(0.1, above=0)
+
+    @property
+    def admissible(self) -> bool:
+        return False
+
+    def reduce(self, scores: Tensor) -> Tensor:
+        return -self.epsilon * ((-scores / self.epsilon).logsumexp(dim=0) - math.log(scores.shape[0]))
+
+
+def _rows(blocks: list[Tensor]) -> Tensor:
+    import torch  # here and not above: reading a configuration must not cost torch's three seconds
+
+    return torch.cat(blocks)

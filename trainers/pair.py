@@ -1,0 +1,61 @@
+"""A pair of minibatches as a critic sees it: potentials, costs and slack, each computed once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from trainers.ground_costs import ground_cost
+from trainers.objectives import Objective
+
+Side = Literal["real", "fake"]
+
+
+class Pair:
+    """One minibatch of real images x and one of fakes y, each of shape (m, …), under one critic.
+
+    Everything is computed on first use and kept, so that an objective and a penalty share the same
+    critic values and ground costs.
+    """
+
+    def __init__(self, objective: Objective, critic: nn.Module, real: Tensor, fake: Tensor) -> None:
+        self.objective = objective
+        self.critic = critic
+        self.points: dict[Side, Tensor] = {"real": real, "fake": fake}
+        self._phi: dict[Side, Tensor] = {}
+        self._psi: dict[Side, Tensor] = {}
+        self._cost: dict[tuple[Side, Side, bool], Tensor] = {}
+
+    def score(self) -> None:
+        """φ on both minibatches in one pass through the critic."""
+        both = self.critic(torch.cat([self.points["real"], self.points["fake"]]))
+        self._phi["real"], self._phi["fake"] = both.split(self.points["real"].shape[0])
+
+    def phi(self, side: Side, *, detach: bool = False) -> Tensor:
+        """φ at one minibatch, shape (m,). With ``detach`` no gradient reaches the points."""
+        if side not in self._phi:
+            self._phi[side] = self.critic(self.points[side])
+        if detach and self.points[side].requires_grad:
+            return self._phi[side].detach()
+        return self._phi[side]
+
+    def psi(self, side: Side) -> Tensor:
+        """The objective's ψ at one minibatch, shape (m,)."""
+        if side not in self._psi:
+            self._psi[side] = self.objective.psi(self, side)
+        return self._psi[side]
+
+    def cost(self, x: Side, y: Side, *, detach: bool = False) -> Tensor:
+        """The ground cost c(x_i, y_j), shape (m, m). With ``detach`` no gradient reaches the x_i."""
+        key = (x, y, detach and self.points[x].requires_grad)
+        if key not in self._cost:
+            left = self.points[x].detach() if key[2] else self.points[x]
+            q, p = self.objective.cost
+            self._cost[key] = ground_cost(left, self.points[y], q=q, p=p)
+        return self._cost[key]
+
+    def slack(self, x: Side, y: Side) -> Tensor:
+        """ξ(x_i, y_j) = c(x_i, y_j) − φ(x_i) − ψ(y_j), shape (m, m) (Mallasto et al., eq. 18)."""
+        return self.cost(x, y) - self.phi(x)[:, None] - self.psi(y)[None, :]

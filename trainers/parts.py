@@ -1,0 +1,232 @@
+"""Turning plain values into typed, validated, frozen dataclasses.
+
+A trial is described by dataclasses whose fields are its options. ``build`` makes one from a
+dictionary (from YAML, say), checks every value against the field's type and bounds, and refuses
+what it does not know with the path of the option and the nearest valid name.
+
+A *part* is such a dataclass chosen by its ``name``: an objective, a penalty, a dataset, a network or
+an evaluation. Objectives and penalties also come from other packages, through the entry-point groups
+``trainers.objectives`` and ``trainers.penalties``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+T = TypeVar("T")
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "objective": {
+        "kantorovich_rubinstein": "trainers.objectives:KantorovichRubinstein",
+        "c_transform": "trainers.objectives:CTransform",
+        "soft_c_transform": "trainers.objectives:SoftCTransform",
+    },
+    "penalty": {
+        "none": "trainers.penalties:NoPenalty",
+        "clipping": "trainers.penalties:WeightClipping",
+        "gradient": "trainers.penalties:GradientPenalty",
+        "wasserstein": "trainers.penalties:WassersteinPenalty",
+        "admissibility": "trainers.penalties:Admissibility",
+    },
+    "dataset": {"digits": "trainers.datasets:Digits", "mixture": "trainers.datasets:Mixture"},
+    "network": {"mlp": "trainers.networks:Mlp", "dcgan": "trainers.networks:Dcgan"},
+    "evaluation": {
+        "none": "trainers.evaluation:NoEvaluation",
+        "classifier": "trainers.evaluation:ClassifierEvaluation",
+        "transport": "trainers.evaluation:TransportEvaluation",
+    },
+}
+ENTRY_POINT_GROUPS = {"objective": "trainers.objectives", "penalty": "trainers.penalties"}
+
+
+class ConfigError(ValueError):
+    """A value that a trial cannot have.
+
+    ``path`` names the option with dots (``penalty.weight``), ``problem`` says what was expected.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}" if path else problem)
+        self.path = path
+        self.problem = problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A named, exchangeable piece of a trial. Subclasses set ``name`` and add their options as fields."""
+
+    name: ClassVar[str]
+
+    def check(self, trial: Any) -> None:
+        """Raises :class:`ConfigError` if this part does not fit the rest of the ``TrialConfig``."""
+
+
+def number(
+    default: float | None,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A dataclass field for a finite number with bounds."""
+    return field(default=default, metadata={"at_least": at_least, "above": above, "below": below})
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` or, with nothing near, the list of valid names."""
+    names = sorted(valid)
+    match = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if match:
+        return f"; did you mean '{match[0]}'?"
+    return f"; valid: {', '.join(names)}" if names else ""
+
+
+def part_names(kind: str) -> dict[str, str]:
+    """Every name that ``kind`` can have, with ``module:attribute`` behind it."""
+    known = dict(BUILT_IN[kind])
+    if group := ENTRY_POINT_GROUPS.get(kind):
+        known |= {point.name: point.value for point in importlib.metadata.entry_points(group=group)}
+    return known
+
+
+@functools.cache
+def part_class(kind: str, name: str) -> type[Part]:
+    """The class behind a part's name. Raises :class:`ConfigError` for an unknown name."""
+    known = part_names(kind)
+    if name not in known:
+        raise ConfigError(f"{kind}.name", f"there is no {kind} called '{name}'{nearest(name, known)}")
+    module, _, attribute = known[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def build_part(kind: str, values: Any) -> Part:
+    """The part that ``values["name"]`` names, built from the other values."""
+    if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
+        raise ConfigError(kind, f"expected a mapping with a name, got {values!r}")
+    options = {key: value for key, value in values.items() if key != "name"}
+    return build(part_class(kind, values["name"]), options, kind)
+
+
+def build(cls: type[T], values: Any, path: str = "") -> T:
+    """A dataclass from plain values, every field checked.
+
+    Integers become floats where a float is wanted, so that 1 and 1.0 are the same trial; nothing else
+    is converted silently. Raises :class:`ConfigError` with the path of the first value that does not fit.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(path, f"expected a mapping, got {values!r}")
+    hints = _hints(cls)
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ConfigError(_join(path, str(key)), f"unknown option{nearest(str(key), known)}")
+    arguments = {}
+    for name, spec in known.items():
+        here = _join(path, name)
+        if name in values:
+            arguments[name] = _convert(values[name], hints[name], here)
+            _check_bounds(arguments[name], spec.metadata, here)
+        elif spec.default is MISSING and spec.default_factory is MISSING:
+            raise ConfigError(here, "is missing")
+    try:
+        return cls(**arguments)
+    except ConfigError as error:
+        raise ConfigError(_join(path, error.path), error.problem) from None
+
+
+def plain(value: Any) -> Any:
+    """The reverse of :func:`build`: dataclasses as dictionaries (parts with their name), tuples as lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        named = {"name": value.name} if isinstance(value, Part) else {}
+        return named | {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return value
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _join(path: str, name: str) -> str:
+    return ".".join(piece for piece in (path, name) if piece)
+
+
+def _check_bounds(value: Any, bounds: Mapping[str, Any], path: str) -> None:
+    if not bounds or value is None:
+        return
+    if (low := bounds.get("at_least")) is not None and value < low:
+        raise ConfigError(path, f"must be at least {low:g}, got {value:g}")
+    if (low := bounds.get("above")) is not None and value <= low:
+        raise ConfigError(path, f"must be greater than {low:g}, got {value:g}")
+    if (high := bounds.get("below")) is not None and value >= high:
+        raise ConfigError(path, f"must be less than {high:g}, got {value:g}")
+
+
+def _convert(value: Any, hint: Any, path: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(value, typing.get_args(hint), path)
+    if origin is Literal:
+        allowed = typing.get_args(hint)
+        if value not in allowed:
+            raise ConfigError(path, f"'{value}' is not one of {', '.join(map(str, allowed))}{_hint(value, allowed)}")
+        return value
+    if origin is tuple:
+        return _convert_tuple(value, typing.get_args(hint), path)
+    if hint is bool:
+        return _expect(isinstance(value, bool), value, "true or false", path)
+    if hint is int:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return _expect(whole, value, "a whole number", path)
+    if hint is float:
+        finite = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return float(_expect(finite, value, "a finite number", path))
+    if hint is str:
+        return _expect(isinstance(value, str), value, "a word", path)
+    if isinstance(hint, type) and issubclass(hint, Part):
+        return build_part(path, value)
+    return build(hint, value, path)
+
+
+def _convert_union(value: Any, members: Sequence[Any], path: str) -> Any:
+    if value is None and type(None) in members:
+        return None
+    members = [member for member in members if member is not type(None)]
+    sequences = [member for member in members if typing.get_origin(member) is tuple]
+    if sequences and isinstance(value, list | tuple):
+        return _convert(value, sequences[0], path)
+    return _convert(value, members[0], path)
+
+
+def _convert_tuple(value: Any, members: tuple[Any, ...], path: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(path, f"expected a list, got {value!r}")
+    if members[-1] is Ellipsis:
+        kinds = [members[0]] * len(value)
+    elif len(value) != len(members):
+        raise ConfigError(path, f"expected {len(members)} values, got {len(value)}")
+    else:
+        kinds = list(members)
+    return tuple(_convert(item, kind, path) for item, kind in zip(value, kinds, strict=True))
+
+
+def _hint(value: Any, allowed: Sequence[Any]) -> str:
+    match = difflib.get_close_matches(str(value), [str(item) for item in allowed], n=1)
+    return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def _expect(fits: bool, value: Any, expected: str, path: str) -> Any:
+    if not fits:
+        raise ConfigError(path, f"expected {expected}, got {value!r}")
+    return value

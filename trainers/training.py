@@ -1,0 +1,322 @@
+"""One trial's training: build, run epochs, evaluate, and carry on exactly where a checkpoint left off."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from trainers.config import OptimizerConfig, TrialConfig
+from trainers.datasets import epoch_order, to_examples, to_input
+from trainers.gradients import euclidean_norm, input_gradient
+from trainers.pair import Pair
+
+EVALUATION_SEED = 20_190_221
+GENERATION_BATCH = 500
+GRID_SIZE = 64
+STATISTICS = ("critic_loss", "dual_value", "penalty", "generator_loss", "generator_steps")
+
+
+class Diverged(RuntimeError):
+    """The loss or a parameter is no longer finite. Trying again with the same seed would end the same way."""
+
+
+class Evaluated(NamedTuple):
+    """``metrics`` by name, and the first ``GRID_SIZE`` samples in the type of the dataset's examples, on the CPU."""
+
+    metrics: dict[str, float]
+    samples: Tensor
+
+
+class Training:
+    """A trial at work.
+
+    ``cache_dir`` keeps what trials share (the classifier, reference features). ``run_epoch`` trains,
+    ``evaluate`` measures, ``state_dict`` and ``load_state_dict`` stop and go on: on the CPU, with the
+    configured number of threads, an interrupted trial equals an undisturbed one to the bit.
+    """
+
+    def __init__(self, config: TrialConfig, *, cache_dir: str | Path) -> None:
+        self.config = config
+        self.device = resolve_device(config.device)
+        torch.set_num_threads(config.threads)
+        reset_peak_memory(self.device)
+        self.data = config.dataset.load()
+        self._examples = self.data.train.to(self.device)
+        self.iteration = 0
+        self._interrupted_seconds = 0.0
+        self._order: tuple[int, Tensor] | None = None
+        self._latent: Tensor | None = None  # kept where a batch is reused
+        self._sums = torch.zeros(len(STATISTICS), device=self.device)
+        self._seed_random_state()
+        with self._own_random_state():
+            shape = config.dataset.shape
+            self.critic = config.network.build_critic(shape).to(self.device)
+            self.generator = config.network.build_generator(shape).to(self.device)
+        self._critic_optimizer = make_optimizer(self.critic, config.critic)
+        self._generator_optimizer = make_optimizer(self.generator, config.generator)
+        self._average = None
+        if config.generator.ema is not None:
+            average = get_ema_multi_avg_fn(config.generator.ema)
+            self._average = AveragedModel(self.generator, multi_avg_fn=average, use_buffers=True)
+        self.evaluator = config.evaluation.evaluator(self.data, config.objective.cost, Path(cache_dir))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget of critic iterations is spent."""
+        return self.iteration >= self.config.budget
+
+    @property
+    def epoch(self) -> int:
+        """The number of whole epochs behind; the last one of the budget may be short."""
+        full, rest = divmod(self.iteration, self.config.epoch_length)
+        return full + (1 if rest and self.finished else 0)
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether, at this end of an epoch, another of the ``evaluation.times`` evaluations is reached."""
+        previous = max(0, self.iteration - (self.iteration % self.config.epoch_length or self.config.epoch_length))
+        times, budget = self.config.evaluation.times, self.config.budget
+        return self.finished or self.iteration * times // budget > previous * times // budget
+
+    def run_epoch(self, should_stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+        """Trains to the end of the current epoch and returns its means, times and memory.
+
+        Returns None if ``should_stop()`` became true first: the state then stands in the middle of the epoch,
+        and the next call finishes it. Raises :class:`Diverged`.
+
+        ``critic_loss``, ``generator_loss``, ``dual_value`` = mean φ(x) + mean ψ(y) and ``penalty`` are means over
+        the epoch; ``wasserstein_estimate`` = max(dual_value, 0)^{1/p}; ``critic_gradient_norm`` = mean ‖∇φ‖₂ at the
+        midpoints of the epoch's last pair; ``epoch_seconds`` is training alone, device synchronised;
+        ``images_per_second`` counts real images; ``peak_memory_mb`` is the device's, or the process's on the CPU.
+        """
+        length = self.config.epoch_length
+        end = min((self.iteration // length + 1) * length, self.config.budget)
+        iterations = end - self.iteration // length * length
+        started = time.perf_counter()
+        self.critic.train()
+        self.generator.train()
+        with self._own_random_state():
+            while self.iteration < end:
+                if should_stop():
+                    self._interrupted_seconds += self._seconds_since(started)
+                    return None
+                self._iterate()
+        self._raise_if_diverged()
+        seconds = self._interrupted_seconds + self._seconds_since(started)
+        record = self._summary(iterations)
+        record |= {
+            "critic_gradient_norm": self._critic_gradient_norm(),
+            "epoch_seconds": seconds,
+            "images_per_second": iterations * self.config.batch_size / seconds,
+            "peak_memory_mb": peak_memory_mb(self.device),
+        }
+        self._interrupted_seconds = 0.0
+        self._sums.zero_()
+        return record
+
+    def evaluate(self) -> Evaluated:
+        """Metrics of the generator as it stands (or of its moving average), from fixed noise, in eval mode.
+
+        Training's random state is not touched, and the generator is back in its mode afterwards.
+        """
+        count = max(GRID_SIZE, self.evaluator.count if self.evaluator else 0)
+        samples = self.sample(count)
+        if self.evaluator is None:
+            return Evaluated({}, samples[:GRID_SIZE])
+        started = time.perf_counter()
+        metrics = self.evaluator.measure(samples[: self.evaluator.count])
+        metrics["evaluation_seconds"] = time.perf_counter() - started
+        return Evaluated(metrics, samples[:GRID_SIZE])
+
+    @torch.no_grad()
+    def sample(self, count: int, seed: int = EVALUATION_SEED) -> Tensor:
+        """``count`` generated examples on the CPU, from noise that depends on ``seed`` alone."""
+        generator = self._average.module if self._average is not None else self.generator
+        was_training = generator.training
+        generator.eval()
+        source = torch.Generator().manual_seed(seed)
+        latent = torch.randn(count, self.config.network.latent_size, generator=source)
+        outputs = [generator(part.to(self.device)).cpu() for part in latent.split(GENERATION_BATCH)]
+        generator.train(was_training)
+        return to_examples(torch.cat(outputs), like=self.data.train)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the trial depends on: tensors, numbers and dictionaries of them."""
+        return {
+            "iteration": self.iteration,
+            "interrupted_seconds": self._interrupted_seconds,
+            "sums": self._sums,
+            "latent": self._latent,
+            "random_state": self._random_state,
+            "critic": self.critic.state_dict(),
+            "generator": self.generator.state_dict(),
+            "critic_optimizer": self._critic_optimizer.state_dict(),
+            "generator_optimizer": self._generator_optimizer.state_dict(),
+            "average": None if self._average is None else self._average.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to where :meth:`state_dict` was taken, from the same configuration."""
+        self.iteration = state["iteration"]
+        self._interrupted_seconds = state["interrupted_seconds"]
+        self._sums.copy_(state["sums"])
+        self._latent = None if state["latent"] is None else state["latent"].to(self.device)
+        self._random_state = {name: tensor.cpu() for name, tensor in state["random_state"].items()}
+        self.critic.load_state_dict(state["critic"])
+        self.generator.load_state_dict(state["generator"])
+        self._critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self._generator_optimizer.load_state_dict(state["generator_optimizer"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+
+    def _iterate(self) -> None:
+        """One critic iteration, and after every ``critic_iterations`` of them one generator iteration."""
+        config = self.config
+        position = self.iteration % config.critic_iterations
+        if config.reuse_batch:
+            real = self._real_batch(self.iteration - position)
+            if position == 0 or self._latent is None:
+                self._latent = self._noise()
+            latent = self._latent
+        else:
+            real, latent = self._real_batch(self.iteration), self._noise()
+        self._critic_step(real, latent)
+        self.iteration += 1
+        if position == config.critic_iterations - 1:
+            self._generator_step(real, latent if config.reuse_batch else self._noise())
+
+    def _critic_step(self, real: Tensor, latent: Tensor) -> None:
+        with torch.no_grad():
+            fake = self.generator(latent)
+        pair = Pair(self.config.objective, self.critic, real, fake)
+        pair.score()
+        value = self.config.objective.value(pair)
+        penalty = self.config.penalty(self.critic, pair)
+        loss = penalty - value
+        self._critic_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._critic_optimizer.step()
+        self.config.penalty.constrain(self.critic)
+        self._sums[:3] += torch.stack([loss, value, penalty]).detach()
+
+    def _generator_step(self, real: Tensor, latent: Tensor) -> None:
+        self.critic.requires_grad_(False)
+        pair = Pair(self.config.objective, self.critic, real, self.generator(latent))
+        loss = self.config.objective.generator_loss(pair)
+        self._generator_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._generator_optimizer.step()
+        self.critic.requires_grad_(True)
+        if self._average is not None:
+            self._average.update_parameters(self.generator)
+        self._sums[3] += loss.detach()
+        self._sums[4] += 1
+
+    def _real_batch(self, iteration: int) -> Tensor:
+        epoch, position = divmod(iteration, self.config.epoch_length)
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, epoch_order(len(self._examples), self.config.seed, epoch).to(self.device)
+        start = position * self.config.batch_size
+        return to_input(self._examples[self._order[1][start : start + self.config.batch_size]])
+
+    def _noise(self) -> Tensor:
+        return torch.randn(self.config.batch_size, self.config.network.latent_size, device=self.device)
+
+    def _summary(self, iterations: int) -> dict[str, float]:
+        sums = dict(zip(STATISTICS, self._sums.tolist(), strict=True))
+        dual_value = sums["dual_value"] / iterations
+        summary = {
+            "critic_loss": sums["critic_loss"] / iterations,
+            "dual_value": dual_value,
+            "wasserstein_estimate": max(dual_value, 0.0) ** (1 / self.config.objective.cost[1]),
+            "penalty": sums["penalty"] / iterations,
+        }
+        if sums["generator_steps"]:  # an epoch shorter than critic_iterations may have none
+            summary["generator_loss"] = sums["generator_loss"] / sums["generator_steps"]
+        return summary
+
+    def _critic_gradient_norm(self) -> float:
+        """mean ‖∇φ‖₂ half-way between the last real minibatch and the first samples of evaluation's noise."""
+        real = self._real_batch(self.iteration - 1)
+        fake = to_input(self.sample(len(real))).to(self.device)
+        self.critic.eval()
+        gradient = input_gradient(self.critic, (real + fake) / 2, differentiable=False)
+        self.critic.train()
+        return euclidean_norm(gradient).mean().item()
+
+    def _raise_if_diverged(self) -> None:
+        finite = torch.stack([p.isfinite().all() for net in (self.critic, self.generator) for p in net.parameters()])
+        if not (self._sums.isfinite().all() and finite.all()):
+            raise Diverged(f"a loss or parameter is not finite after critic iteration {self.iteration}")
+
+    def _seconds_since(self, started: float) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - started
+
+    def _seed_random_state(self) -> None:
+        with torch.random.fork_rng(devices=self._cuda_devices):
+            torch.manual_seed(self.config.seed)
+            self._random_state = self._global_random_state()
+
+    @contextlib.contextmanager
+    def _own_random_state(self) -> Iterator[None]:
+        """torch's global random state, dropout's too, is this trial's inside and everybody else's outside."""
+        with torch.random.fork_rng(devices=self._cuda_devices):
+            torch.set_rng_state(self._random_state["cpu"])
+            if "cuda" in self._random_state:
+                torch.cuda.set_rng_state(self._random_state["cuda"], self.device)
+            yield
+            self._random_state = self._global_random_state()
+
+    def _global_random_state(self) -> dict[str, Tensor]:
+        state = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    @property
+    def _cuda_devices(self) -> list[torch.device]:
+        return [self.device] if self.device.type == "cuda" else []
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is the current CUDA device where there is one, else the CPU."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def make_optimizer(network: nn.Module, options: OptimizerConfig) -> torch.optim.Optimizer:
+    """The configured optimizer over all parameters of a network."""
+    if options.optimizer == "rmsprop":
+        return torch.optim.RMSprop(network.parameters(), lr=options.lr)
+    return torch.optim.Adam(network.parameters(), lr=options.lr, betas=options.betas, fused=True)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Starts a new peak, so that a worker's earlier trials do not count."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):  # Linux alone has it
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory in MB (10⁶ bytes) since :func:`reset_peak_memory`: allocated on a GPU, resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

@@ -98,3 +98,8 @@ class TrialConfig:
     def epoch_length(self) -> int:
         """Critic iterations in one epoch: ⌊training examples / batch size⌋."""
         return self.dataset.train_size // self.batch_size
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in the budget; the last one may be short."""
+        return -(-self.budget // self.epoch_length)

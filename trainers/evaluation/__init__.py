@@ -39,6 +39,9 @@ class Evaluator(Protocol):
 class Evaluation(Part):
     """``times`` evaluations, equally spaced over the budget, the last one at its end."""
 
+    higher_is_better: ClassVar[frozenset[str]] = frozenset()
+    """The metrics of which more is better; of all others less is."""
+
     times: int = number(5, at_least=1)
 
     def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path) -> Evaluator | None:
@@ -63,6 +66,7 @@ class ClassifierEvaluation(Evaluation):
     """
 
     name: ClassVar[str] = "classifier"
+    higher_is_better: ClassVar[frozenset[str]] = frozenset({"classifier_is"})
 
     samples: int = number(500, at_least=100)
 

@@ -1,0 +1,85 @@
+"""Hydra, used for one thing: composing a trial's configuration from presets and overrides.
+
+Presets are ``trainers/conf``, and the ``conf`` folder of every package that brings a part in by an entry point.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import trainers
+from orchestrator.errors import UserError
+from trainers.parts import ENTRY_POINT_GROUPS, nearest
+
+CONF = Path(trainers.__file__).parent / "conf"
+
+
+def preset_folders() -> list[Path]:
+    """Where presets are: our own folder first."""
+    folders = [CONF]
+    for group in ENTRY_POINT_GROUPS.values():
+        for point in importlib.metadata.entry_points(group=group):
+            spec = importlib.util.find_spec(point.value.partition(":")[0].partition(".")[0])
+            for location in (spec.submodule_search_locations or []) if spec else []:
+                folder = Path(location) / "conf"
+                if folder.is_dir() and folder not in folders:
+                    folders.append(folder)
+    return folders
+
+
+@cache
+def presets() -> dict[str, list[str]]:
+    """Every config group with the names of its presets."""
+    found: dict[str, set[str]] = {}
+    for folder in preset_folders():
+        for file in folder.glob("*/*.yaml"):
+            found.setdefault(file.parent.name, set()).add(file.stem)
+    return {group: sorted(names) for group, names in found.items()}
+
+
+def parse_override(text: str) -> Override:
+    """One ``key=value``. Raises :class:`UserError` for bad syntax, a sweep, or an unknown preset."""
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise UserError(f"'{text}' is not an override such as penalty.weight=1: {str(error).splitlines()[0]}") from None
+    if override.is_sweep_override():
+        raise UserError(f"'{text}' has several values: several values are an axis and belong under grid")
+    if override.key_or_group.startswith("hydra"):
+        raise UserError(f"'{text}': Hydra itself is not configured here")
+    check_preset(override.key_or_group, override.value())
+    return override
+
+
+def check_preset(group: str, name: Any) -> None:
+    """Raises :class:`UserError` if ``group`` is a config group that has no preset called ``name``."""
+    if group in presets() and name not in presets()[group]:
+        raise UserError(f"there is no {group} called '{name}'{nearest(str(name), presets()[group])}")
+
+
+def compose(overrides: list[str]) -> dict[str, Any]:
+    """A trial's configuration as plain values. Raises :class:`UserError` for an override that does not fit."""
+    search_path = ",".join(f"file://{folder}" for folder in preset_folders()[1:])
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            extra = [f"hydra.searchpath=[{search_path}]"] if search_path else []
+            config = hydra_compose("config", overrides=[*extra, *overrides])
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(str(error).splitlines()[0]) from None
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}

@@ -1,0 +1,7 @@
+"""Errors that a user can act on."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Bad input. The message is one short paragraph: where, what was expected, the nearest valid name."""

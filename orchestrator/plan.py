@@ -1,0 +1,346 @@
+"""SweepFile to trials: axes, variants, zip, exclude and seeds. Pure functions of the file and the overrides.
+
+A configuration is composed once for each variant and combination of config-group axes; the other axes are
+set on plain dictionaries, which is a thousand times cheaper.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.composition import check_preset, compose, parse_override, presets
+from orchestrator.errors import UserError
+from orchestrator.sweep_file import Axes, SweepFile, check_name, parse_seeds
+from orchestrator.yaml_document import Place
+from trainers.config import RUNTIME_OPTIONS, TrialConfig
+from trainers.parts import ConfigError, nearest
+
+Cell = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One trial of a sweep: the cell it belongs to (variant and axis values), its seed, its configuration."""
+
+    trial_id: str
+    variant: str
+    axes: Mapping[str, Any]
+    seed: int
+    config: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The cell in words: ``wgan-gp critic_iterations=5``."""
+        return cell_label(self.variant, self.axes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All trials of a sweep, in the order of the file, seed by seed: a table fills up evenly."""
+
+    name: str
+    sweep_file: SweepFile
+    overrides: tuple[str, ...]
+    trials: tuple[PlannedTrial, ...]
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Values that move together: one axis of ``grid``, or all of one ``zip``."""
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    place: Place
+    own: bool  # stands in the variant itself, and so must apply to it
+
+    def place_of(self, name: str) -> Place:
+        return (*self.place, name)
+
+
+def cell_label(variant: str, axes: Mapping[str, Any]) -> str:
+    """A cell in words."""
+    return " ".join([variant, *(f"{axis}={short_value(value)}" for axis, value in axes.items())])
+
+
+def short_value(value: Any) -> str:
+    """An axis value for people: 1.0 as 1, a written-out neighbourhood as its size."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return f"[{len(value)} edges]"
+    return str(value)
+
+
+def make_plan(
+    sweep_file: SweepFile, overrides: Sequence[str] = (), scale: str | None = None, name: str | None = None
+) -> Plan:
+    """The trials of a sweep.
+
+    ``overrides`` are Hydra overrides for every trial (``seeds=…`` too), ``scale`` one of the file's named
+    reductions. Raises :class:`UserError` for anything that cannot be run as it is written.
+    """
+    scaled = _scale_overrides(sweep_file, scale)
+    seeds, options = _split_seeds([*scaled, *overrides])
+    seeds = seeds or sweep_file.seeds
+    changes_trials = any(
+        parse_override(item).key_or_group not in RUNTIME_OPTIONS for item in overrides if not item.startswith("seeds=")
+    ) or any(item.startswith("seeds=") for item in overrides)
+    sweep_name = _sweep_name(sweep_file, scale, name, changes_trials)
+
+    cells: list[tuple[str, Cell, dict[str, Any], Place]] = []
+    for variant, axes in sweep_file.variants.items():
+        cells += [(variant, *cell) for cell in _variant_cells(sweep_file, variant, axes, options)]
+    _check_shared_axes(sweep_file, cells)
+    kept = _without_excluded(sweep_file, cells)
+    if not kept:
+        raise sweep_file.document.error((), "every cell is excluded: there is nothing to run")
+
+    trials: dict[str, PlannedTrial] = {}
+    for seed in seeds:
+        for variant, cell, values, place in kept:
+            config = TrialConfig.from_dict({**values, "seed": seed})
+            trial = PlannedTrial(config.identity, variant, cell, seed, config.to_dict())
+            if trial.trial_id in trials:
+                twin = trials[trial.trial_id].label
+                problem = f"the cell '{trial.label}' is the same trial as '{twin}': a duplicate cell"
+                raise sweep_file.document.error(place, problem)
+            trials[trial.trial_id] = trial
+    return Plan(sweep_name, sweep_file, tuple([*scaled, *overrides]), tuple(trials.values()))
+
+
+def _scale_overrides(sweep_file: SweepFile, scale: str | None) -> list[str]:
+    if scale is None:
+        return []
+    if scale not in sweep_file.scale:
+        known = nearest(scale, sweep_file.scale) or "; the file has none"
+        raise sweep_file.document.error(("scale",), f"there is no scale called '{scale}'{known}")
+    return list(sweep_file.scale[scale])
+
+
+def _split_seeds(overrides: Sequence[str]) -> tuple[tuple[int, ...] | None, list[str]]:
+    seeds, options = None, []
+    for text in overrides:
+        if text.startswith("seeds="):
+            seeds = parse_seeds(parse_override(text).value())
+        else:
+            options.append(text)
+    return seeds, options
+
+
+def _sweep_name(sweep_file: SweepFile, scale: str | None, name: str | None, changes_trials: bool) -> str:
+    if name is not None:
+        return check_name(name, lambda problem: UserError(f"--name: {problem}"))
+    if changes_trials:
+        raise UserError(
+            f"overrides that change the trials of '{sweep_file.name}' make another sweep: give it a name with --name"
+        )
+    return sweep_file.name if scale is None else f"{sweep_file.name}-{scale}"
+
+
+def _variant_cells(
+    sweep_file: SweepFile, variant: str, own: Axes, options: Sequence[str]
+) -> Iterator[tuple[Cell, dict[str, Any], Place]]:
+    """Every cell of a variant with its configuration (seed apart) and the place to blame for it."""
+    axes = _axes(sweep_file, own)
+    axis_names = {name for axis in axes for name in axis.names}
+    _check_overrides(sweep_file, own, options, axis_names)
+    groups = [axis for axis in axes if set(axis.names) & set(presets())]
+    plain = [axis for axis in axes if axis not in groups]
+    base = [*sweep_file.shared.base, *own.base]
+    used: set[str] = set()
+    for axis in groups:
+        _check_presets(sweep_file, axis)
+    for chosen in itertools.product(*(axis.rows for axis in groups)):
+        group_cell = _cell(groups, chosen)
+        in_groups = {name: value for name, value in group_cell.items() if name in presets()}
+        template = _template(sweep_file, own, [*base, *(f"{g}={v}" for g, v in in_groups.items()), *options])
+        applying = [axis for axis in plain if _applies(sweep_file, axis, template)]
+        for axis in groups:
+            _applies(sweep_file, axis, template)
+        used |= {name for axis in [*groups, *applying] for name in axis.names}
+        for values in itertools.product(*(axis.rows for axis in applying)):
+            cell = group_cell | _cell(applying, values)
+            config = copy.deepcopy(template)
+            for name, value in cell.items():
+                if name not in presets():
+                    _set(config, name, value)
+            places = {name: axis.place_of(name) for axis in axes for name in axis.names}
+            yield _ordered(cell, axes), _validated(sweep_file, config, places, own.place), own.place
+    for axis in axes:
+        if axis.own and not used & set(axis.names):
+            raise _no_such_axis(sweep_file, axis, template)
+
+
+def _axes(sweep_file: SweepFile, own: Axes) -> list[_Axis]:
+    """The file's axes, then the variant's; an axis that both have is the variant's."""
+    axes = []
+    ours = {*own.grid, *own.zip}
+    for level, is_own in ((sweep_file.shared, sweep_file.shared.place == own.place), (own, True)):
+        if level is own and level.place == sweep_file.shared.place:
+            continue  # a file without variants has one level
+        for name, values in level.grid.items():
+            if name in level.zip:
+                raise sweep_file.document.error((*level.place, "zip", name), "is an axis of grid too: an axis once")
+            if is_own or name not in ours:
+                rows = tuple((value,) for value in values)
+                axes.append(_Axis((name,), rows, (*level.place, "grid"), is_own))
+        if level.zip and (is_own or not ours & set(level.zip)):
+            rows = tuple(zip(*level.zip.values(), strict=True))
+            axes.append(_Axis(tuple(level.zip), rows, (*level.place, "zip"), is_own))
+    for axis in axes:
+        if "seed" in axis.names or "seeds" in axis.names:
+            raise sweep_file.document.error(axis.place, "seeds are no axis: write seeds: 3, or a list")
+    return axes
+
+
+def _check_overrides(sweep_file: SweepFile, own: Axes, options: Sequence[str], axis_names: set[str]) -> None:
+    for place, texts in ((("base",), sweep_file.shared.base), ((*own.place, "base"), own.base)):
+        for index, text in enumerate(texts):
+            try:
+                parse_override(text)
+            except UserError as error:
+                raise sweep_file.document.error((*place, index), str(error)) from None
+    for text in options:
+        key = parse_override(text).key_or_group
+        if key in axis_names:
+            raise UserError(f"'{text}' names an axis of {sweep_file.document.path}: change the axis in the file")
+
+
+def _template(sweep_file: SweepFile, own: Axes, overrides: list[str]) -> dict[str, Any]:
+    try:
+        return TrialConfig.from_dict(compose(overrides)).to_dict()
+    except ConfigError as error:
+        culprit = next((text for text in reversed(overrides) if text.partition("=")[0] == error.path), None)
+        problem = f"{error.path}: {error.problem}"
+    except UserError as error:
+        culprit = next((text for text in reversed(overrides) if text.partition("=")[0] in str(error)), None)
+        problem = str(error)
+        if culprit and "Could not override" in problem:
+            problem = f"there is no option '{culprit.partition('=')[0]}'{_near_option(overrides, culprit)}"
+    raise sweep_file.document.error(_place_of_override(sweep_file, own, culprit), problem)
+
+
+def _near_option(overrides: list[str], culprit: str) -> str:
+    try:
+        return nearest(culprit.partition("=")[0], _paths(compose([text for text in overrides if text != culprit])))
+    except UserError:
+        return ""
+
+
+def _place_of_override(sweep_file: SweepFile, own: Axes, text: str | None) -> Place:
+    for axes in (own, sweep_file.shared):
+        if text in axes.base:
+            return (*axes.place, "base", axes.base.index(text))
+    return own.place
+
+
+def _check_presets(sweep_file: SweepFile, axis: _Axis) -> None:
+    for column, name in enumerate(axis.names):
+        for index, row in enumerate(axis.rows):
+            try:
+                check_preset(name, row[column])
+            except UserError as error:
+                raise sweep_file.document.error((*axis.place_of(name), index), str(error)) from None
+
+
+def _applies(sweep_file: SweepFile, axis: _Axis, template: Mapping[str, Any]) -> bool:
+    has = [name in presets() or _has(template, name) for name in axis.names]
+    if any(has) and not all(has):
+        raise _no_such_axis(sweep_file, axis, template)
+    return all(has)
+
+
+def _no_such_axis(sweep_file: SweepFile, axis: _Axis, template: Mapping[str, Any]) -> UserError:
+    known = [*_paths(template), *presets()]
+    name = next((name for name in axis.names if name not in known), axis.names[0])
+    return sweep_file.document.error(
+        axis.place_of(name), f"no configuration here has such an option{nearest(name, known)}"
+    )
+
+
+def _check_shared_axes(sweep_file: SweepFile, cells: Sequence[tuple[str, Cell, dict[str, Any], Place]]) -> None:
+    """An axis of the whole file may pass by some variants, but not by all."""
+    used = {name for _, cell, _, _ in cells for name in cell}
+    for key in ("grid", "zip"):
+        for name in getattr(sweep_file.shared, key):
+            if name not in used:
+                options = {path for _, _, config, _ in cells for path in _paths(config)} | {*presets()}
+                problem = f"no variant's configuration has such an option{nearest(name, options)}"
+                raise sweep_file.document.error((key, name), problem)
+
+
+def _validated(
+    sweep_file: SweepFile, config: dict[str, Any], places: Mapping[str, Place], default: Place
+) -> dict[str, Any]:
+    try:
+        return TrialConfig.from_dict(config).to_dict()
+    except ConfigError as error:
+        axis = max((name for name in places if (error.path + ".").startswith(name + ".")), key=len, default=None)
+        place = default if axis is None else _place_of_value(sweep_file, places[axis], axis, config)
+        problem = error.problem if axis == error.path else f"{error.path}: {error.problem}"
+        raise sweep_file.document.error(place, problem) from None
+
+
+def _place_of_value(sweep_file: SweepFile, place: Place, axis: str, config: Mapping[str, Any]) -> Place:
+    value: Any = config
+    for piece in axis.split("."):
+        value = value[piece]
+    written = sweep_file.document.data
+    for piece in place:
+        written = written[piece]
+    return (*place, written.index(value)) if isinstance(written, list) and value in written else place
+
+
+def _without_excluded(
+    sweep_file: SweepFile, cells: list[tuple[str, Cell, dict[str, Any], Place]]
+) -> list[tuple[str, Cell, dict[str, Any], Place]]:
+    rules = [((), rule, index, None) for index, rule in enumerate(sweep_file.shared.exclude)]
+    for variant, axes in sweep_file.variants.items():
+        if axes.place:
+            rules += [(axes.place, rule, index, variant) for index, rule in enumerate(axes.exclude)]
+    kept = list(cells)
+    for place, rule, index, only in rules:
+        hit = [c for c in cells if only in (None, c[0]) and all(a in c[1] and c[1][a] == v for a, v in rule.items())]
+        if not hit:
+            axes = {axis for variant, cell, _, _ in cells if only in (None, variant) for axis in cell}
+            wrong = next((axis for axis in rule if axis not in axes), None)
+            problem = f"'{wrong}' is no axis here{nearest(wrong, axes)}" if wrong else "no cell has these values"
+            raise sweep_file.document.error((*place, "exclude", index), problem)
+        kept = [cell for cell in kept if cell not in hit]
+    return kept
+
+
+def _cell(axes: Sequence[_Axis], rows: Sequence[tuple[Any, ...]]) -> Cell:
+    return {
+        name: value for axis, row in zip(axes, rows, strict=True) for name, value in zip(axis.names, row, strict=True)
+    }
+
+
+def _ordered(cell: Cell, axes: Sequence[_Axis]) -> Cell:
+    return {name: cell[name] for axis in axes for name in axis.names if name in cell}
+
+
+def _has(values: Mapping[str, Any], path: str) -> bool:
+    for piece in path.split("."):
+        if not isinstance(values, Mapping) or piece not in values:
+            return False
+        values = values[piece]
+    return True
+
+
+def _set(values: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for piece in parents:
+        values = values[piece]
+    values[last] = value
+
+
+def _paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{prefix}{key}.")

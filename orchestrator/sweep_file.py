@@ -1,0 +1,258 @@
+"""YAML to SweepFile, strictly: whatever is unknown, doubled or out of place is an error that points at its line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.yaml_document import Document, Place, read_document
+from trainers.parts import nearest
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+AXES_KEYS = ("base", "grid", "zip", "exclude")
+SWEEP_KEYS = ("name", "description", *AXES_KEYS, "variants", "seeds", "resources", "retries", "compare", "scale")
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What a variant, or the file for all variants, says about its cells. ``place`` is where it stands."""
+
+    place: Place
+    base: tuple[str, ...] = ()
+    grid: Mapping[str, list[Any]] = field(default_factory=dict)
+    zip: Mapping[str, list[Any]] = field(default_factory=dict)
+    exclude: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial takes of a machine; fractions of a GPU share it."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Compare:
+    """The metric that tables compare by, and whether less (``min``) or more (``max``) of it is better."""
+
+    metric: str = "classifier_fid"
+    mode: str = "min"
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A sweep as its file says it. A file without ``variants`` is one variant with the sweep's name."""
+
+    document: Document
+    name: str
+    description: str
+    shared: Axes
+    variants: Mapping[str, Axes]
+    seeds: tuple[int, ...]
+    resources: Resources
+    retries: int
+    compare: Compare
+    scale: Mapping[str, tuple[str, ...]]
+
+
+def read_sweep_file(path: Path) -> SweepFile:
+    """Reads and checks everything that does not need a trial's configuration. Raises :class:`UserError`."""
+    document = read_document(path)
+    reader = _Reader(document)
+    data = reader.mapping((), SWEEP_KEYS)
+    name = check_name(data.get("name", path.stem), lambda problem: document.error(("name",), problem))
+    shared = reader.axes(())
+    if "variants" in data:
+        named = reader.mapping(("variants",))
+        if not named:
+            raise document.error(("variants",), "expected at least one variant")
+        for key in named:
+            check_name(key, lambda problem, key=key: document.error(("variants", key), problem))
+            reader.mapping(("variants", key), AXES_KEYS, empty=True)
+        variants = {key: reader.axes(("variants", key)) for key in named}
+    else:
+        variants = {name: Axes(())}
+    return SweepFile(
+        document=document,
+        name=name,
+        description=reader.text(("description",), ""),
+        shared=shared,
+        variants=variants,
+        seeds=reader.seeds(("seeds",)),
+        resources=reader.resources(),
+        retries=reader.whole(("retries",), 2, at_least=0),
+        compare=reader.compare(),
+        scale=reader.scale(),
+    )
+
+
+def check_name(name: Any, error: Any) -> str:
+    """A name that is one folder below the runs directory and nothing else."""
+    if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
+        raise error(f"'{name}' is not a name: letters, digits, '.', '_' and '-', no slash and no '..'")
+    return name
+
+
+def parse_seeds(value: Any) -> tuple[int, ...]:
+    """``3`` is seeds 0, 1 and 2; a list is itself. Raises :class:`UserError` without a place."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return tuple(range(value))
+    whole = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
+    if not whole or not value:
+        raise UserError(f"expected a number of seeds (1 or more) or a list of them, got {value!r}")
+    twice = sorted({seed for seed in value if value.count(seed) > 1})
+    if twice:
+        raise UserError(f"seed {twice[0]} is given twice")
+    return tuple(value)
+
+
+class _Reader:
+    """Typed access to a document, with errors in place."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+
+    def get(self, place: Place, default: Any = None) -> Any:
+        value = self.document.data
+        for piece in place:
+            if isinstance(value, Mapping) and piece not in value:
+                return default
+            value = value[piece]
+        return value
+
+    def fail(self, place: Place, problem: str) -> UserError:
+        return self.document.error(place, problem)
+
+    def mapping(self, place: Place, known: tuple[str, ...] | None = None, *, empty: bool = False) -> Mapping[str, Any]:
+        value = self.get(place, {})
+        if value is None and empty:
+            return {}
+        if not isinstance(value, Mapping):
+            raise self.fail(place, f"expected a mapping, got {value!r}")
+        for key in value:
+            if not isinstance(key, str):
+                raise self.fail((*place, str(key)), f"expected a word as key, got {key!r}")
+            if known is not None and key not in known:
+                raise self.fail((*place, key), f"unknown key{nearest(key, known)}")
+        return value
+
+    def text(self, place: Place, default: str) -> str:
+        value = self.get(place, default)
+        if not isinstance(value, str):
+            raise self.fail(place, f"expected text, got {value!r}")
+        return value
+
+    def whole(self, place: Place, default: int, *, at_least: int) -> int:
+        value = self.get(place, default)
+        if type(value) is not int or value < at_least:
+            raise self.fail(place, f"expected a whole number of at least {at_least}, got {value!r}")
+        return value
+
+    def words(self, place: Place) -> tuple[str, ...]:
+        value = self.get(place, [])
+        if not isinstance(value, list):
+            raise self.fail(place, f"expected a list of overrides such as [trainer=wgan_gp], got {value!r}")
+        for index, item in enumerate(value):
+            if not isinstance(item, str) or "=" not in item:
+                raise self.fail((*place, index), f"expected an override such as trainer=wgan_gp, got {item!r}")
+        return tuple(value)
+
+    def axes(self, place: Place) -> Axes:
+        return Axes(
+            place,
+            base=self.words((*place, "base")) if self.get(place) else (),
+            grid=self.axis_values((*place, "grid")),
+            zip=self.zipped((*place, "zip")),
+            exclude=self.excluded((*place, "exclude")),
+        )
+
+    def axis_values(self, place: Place) -> dict[str, list[Any]]:
+        if not self.get(place[:-1]):
+            return {}
+        if place[-1] in self.get(place[:-1]) and not self.get(place):
+            raise self.fail(place, "expected at least one axis, such as penalty.weight: [1, 10]")
+        return {axis: self.values((*place, axis), value) for axis, value in self.mapping(place).items()}
+
+    def values(self, place: Place, value: Any) -> list[Any]:
+        if isinstance(value, str):
+            value = self.swept(place, value)
+        if not isinstance(value, list):
+            raise self.fail(place, f"expected a list of values or a Hydra sweep such as choice(1, 10), got {value!r}")
+        if not value:
+            raise self.fail(place, "expected at least one value")
+        return value
+
+    def swept(self, place: Place, text: str) -> list[Any]:
+        """Hydra's sweep syntax: choice(1, 10), range(1, 5), 1,10."""
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from hydra.errors import HydraException
+
+        try:
+            override = OverridesParser.create().parse_override(f"axis={text}")
+            if override.is_sweep_override():
+                return [_plain(value) for value in override.sweep_iterator()]
+        except HydraException as error:
+            raise self.fail(place, f"'{text}' is not a Hydra sweep: {_first_line(error)}") from None
+        raise self.fail(place, f"expected a list of values or a Hydra sweep such as choice(1, 10), got '{text}'")
+
+    def zipped(self, place: Place) -> dict[str, list[Any]]:
+        columns = self.axis_values(place)
+        lengths = {axis: len(values) for axis, values in columns.items()}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{axis} has {length}" for axis, length in lengths.items())
+            raise self.fail(place, f"axes that move together need equally many values: {told}")
+        return columns
+
+    def excluded(self, place: Place) -> tuple[Mapping[str, Any], ...]:
+        if not self.get(place[:-1]) or not (value := self.get(place, [])):
+            return ()
+        if not isinstance(value, list) or not all(isinstance(item, Mapping) and item for item in value):
+            raise self.fail(place, f"expected a list of mappings from axes to values, got {value!r}")
+        return tuple(value)
+
+    def seeds(self, place: Place) -> tuple[int, ...]:
+        try:
+            return parse_seeds(self.get(place, 1))
+        except UserError as error:
+            raise self.fail(place, str(error)) from None
+
+    def resources(self) -> Resources:
+        data = self.mapping(("resources",), ("cpus", "gpus"))
+        for key, value in data.items():
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or value < 0
+                or (key == "cpus" and not value)
+            ):
+                raise self.fail(("resources", key), f"expected a number above 0, got {value!r}")
+            if key == "gpus" and value > 1 and value != int(value):
+                raise self.fail(("resources", key), f"expected a fraction of one GPU or whole GPUs, got {value!r}")
+        return Resources(float(data.get("cpus", 1.0)), float(data.get("gpus", 0.0)))
+
+    def compare(self) -> Compare:
+        data = self.mapping(("compare",), ("metric", "mode"))
+        mode = data.get("mode", "min")
+        if mode not in ("min", "max"):
+            raise self.fail(("compare", "mode"), f"expected min or max, got {mode!r}")
+        return Compare(self.text(("compare", "metric"), Compare.metric), mode)
+
+    def scale(self) -> dict[str, tuple[str, ...]]:
+        scales = self.mapping(("scale",))
+        for name in scales:
+            check_name(name, lambda problem, name=name: self.fail(("scale", name), problem))
+        return {name: self.words(("scale", name)) for name in scales}
+
+
+def _plain(value: Any) -> Any:
+    """Hydra's quoted strings as str."""
+    return value.text if hasattr(value, "text") else value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

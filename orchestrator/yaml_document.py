@@ -1,0 +1,81 @@
+"""YAML with the line of every value, read strictly: no duplicate keys, floats as OmegaConf reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf._utils import get_yaml_loader
+
+from orchestrator.errors import UserError
+
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """``data`` as plain values; ``error`` points at the line of a place such as ``("grid", "penalty.weight", 0)``."""
+
+    path: Path
+    text: str
+    data: Any
+    lines: dict[Place, int] = field(repr=False)
+
+    def error(self, place: Place, problem: str) -> UserError:
+        """An error that names the file, the line and the place."""
+        while place not in self.lines:
+            place = place[:-1]
+        where = ".".join(str(piece) for piece in place if isinstance(piece, str))
+        return UserError(f"{self.path}:{self.lines[place]}: {where + ': ' if where else ''}{problem}")
+
+
+def read_document(path: Path) -> Document:
+    """Reads a file. Raises :class:`UserError` if it is not there, is not YAML, or repeats a key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file{_beside(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    loader = get_yaml_loader()(text)  # a SafeLoader: no tag can name a Python object
+    try:
+        root = loader.get_single_node()
+        lines: dict[Place, int] = {(): 1}
+        if root is not None:
+            _record_lines(root, (), lines, path)
+        data = None if root is None else loader.construct_document(root)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        problem = " ".join(str(part) for part in (error.context, error.problem) if part)
+        raise UserError(f"{path}:{line}: this is not valid YAML: {problem}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: this is not valid YAML: {error}") from None
+    finally:
+        loader.dispose()
+    return Document(path, text, data, lines)
+
+
+def _record_lines(node: yaml.Node, place: Place, lines: dict[Place, int], path: Path) -> None:
+    lines.setdefault(place, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else str(key)
+            line = key.start_mark.line + 1
+            if (*place, name) in lines:
+                raise UserError(f"{path}:{line}: '{name}' is given twice (first on line {lines[*place, name]})")
+            lines[*place, name] = line
+            _record_lines(value, (*place, name), lines, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _record_lines(value, (*place, index), lines, path)
+
+
+def _beside(path: Path) -> str:
+    from trainers.parts import nearest
+
+    folder = path.parent
+    files = [file.name for file in folder.glob("*.y*ml")] if folder.is_dir() else []
+    return nearest(path.name, files) if files else ""

@@ -45,12 +45,14 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
             "callbacks and signals would leave this process"
         )
     os.environ.update(RAY_ENVIRONMENT)
+    if address is None and os.environ.get("RAY_AUTH_MODE") is None:
+        # Ray reads both when it is imported and keeps them as long as the process lives
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     temporary = None
     if address is None:
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
         temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a longer path breaks Ray's sockets
         quiet |= {"address": "local", "include_dashboard": False, "_temp_dir": temporary}
     else:
@@ -65,8 +67,6 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
         ray.shutdown()
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-            os.environ.pop("RAY_AUTH_TOKEN", None)
-            os.environ.pop("RAY_AUTH_MODE", None)
 
 
 def concurrency(resources: Resources, available: dict[str, float], limit: int | None) -> int:

@@ -75,21 +75,21 @@ def short_value(value: Any) -> str:
     return str(value)
 
 
-def make_plan(
-    sweep_file: SweepFile, overrides: Sequence[str] = (), scale: str | None = None, name: str | None = None
-) -> Plan:
+def make_plan(sweep_file: SweepFile, arguments: Sequence[str] = (), name: str | None = None) -> Plan:
     """The trials of a sweep.
 
-    ``overrides`` are Hydra overrides for every trial (``seeds=…`` too), ``scale`` one of the file's named
+    ``arguments`` are Hydra overrides for every trial, ``seeds=…``, and ``scale=NAME`` for one of the file's named
     reductions. Raises :class:`UserError` for anything that cannot be run as it is written.
     """
+    scale, overrides = _split(arguments, "scale")
     scaled = _scale_overrides(sweep_file, scale)
-    seeds, options = _split_seeds([*scaled, *overrides])
-    seeds = seeds or sweep_file.seeds
-    changes_trials = any(
-        parse_override(item).key_or_group not in RUNTIME_OPTIONS for item in overrides if not item.startswith("seeds=")
-    ) or any(item.startswith("seeds=") for item in overrides)
-    sweep_name = _sweep_name(sweep_file, scale, name, changes_trials)
+    file_seeds, scaled = _split(scaled, "seeds")
+    own_seeds, overrides = _split(overrides, "seeds")
+    written = own_seeds or file_seeds
+    seeds = sweep_file.seeds if written is None else parse_seeds(parse_override(f"seeds={written}").value())
+    options = [*scaled, *overrides]
+    changed = own_seeds or any(parse_override(text).key_or_group not in RUNTIME_OPTIONS for text in overrides)
+    sweep_name = _sweep_name(sweep_file, scale, name, bool(changed))
 
     cells: list[tuple[str, Cell, dict[str, Any], Place]] = []
     for variant, axes in sweep_file.variants.items():
@@ -109,7 +109,7 @@ def make_plan(
                 problem = f"the cell '{trial.label}' is the same trial as '{twin}': a duplicate cell"
                 raise sweep_file.document.error(place, problem)
             trials[trial.trial_id] = trial
-    return Plan(sweep_name, sweep_file, tuple([*scaled, *overrides]), tuple(trials.values()))
+    return Plan(sweep_name, sweep_file, tuple(arguments), tuple(trials.values()))
 
 
 def _scale_overrides(sweep_file: SweepFile, scale: str | None) -> list[str]:
@@ -121,14 +121,12 @@ def _scale_overrides(sweep_file: SweepFile, scale: str | None) -> list[str]:
     return list(sweep_file.scale[scale])
 
 
-def _split_seeds(overrides: Sequence[str]) -> tuple[tuple[int, ...] | None, list[str]]:
-    seeds, options = None, []
-    for text in overrides:
-        if text.startswith("seeds="):
-            seeds = parse_seeds(parse_override(text).value())
-        else:
-            options.append(text)
-    return seeds, options
+def _split(arguments: Sequence[str], key: str) -> tuple[str | None, list[str]]:
+    """The value of ``key=…`` among the arguments, and the other arguments."""
+    values = [text.partition("=")[2] for text in arguments if text.startswith(f"{key}=")]
+    if len(values) > 1:
+        raise UserError(f"{key}= is given twice")
+    return values[0] if values else None, [text for text in arguments if not text.startswith(f"{key}=")]
 
 
 def _sweep_name(sweep_file: SweepFile, scale: str | None, name: str | None, changes_trials: bool) -> str:

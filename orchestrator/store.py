@@ -217,11 +217,18 @@ class SweepStore:
             raise UserError(f"there is no sweep called '{name}' in '{runs_dir}'{there}")
         return store
 
+    def make(self) -> None:
+        """Makes the directory. Raises :class:`UserError` if the runs directory cannot be written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock_file.touch()
+        except OSError as error:
+            raise UserError(f"the runs directory '{self.runs_dir}' cannot be written: {error.strerror}") from None
+
     def write_plan(self, plan: Plan) -> None:
         """Makes the directories of a plan's trials; what is there already stays.
 
-        Trials that are not in the plan any more keep their directories. Raises :class:`UserError` if the runs
-        directory cannot be written.
+        Trials that are not in the plan any more keep their directories.
         """
         from trainers.config import TrialConfig
 
@@ -240,14 +247,10 @@ class SweepStore:
             "retries": file.retries,
             "trials": [asdict(entry) for entry in trials],
         }
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path / "sweep.yaml", file.document.text)
-            for trial in plan.trials:
-                self.trial(trial.trial_id).create(trial.config)
-            write_atomically(self.path / "plan.json", json.dumps(content, indent=1))
-        except OSError as error:
-            raise UserError(f"the runs directory '{self.runs_dir}' cannot be written: {error.strerror}") from None
+        write_atomically(self.path / "sweep.yaml", file.document.text)
+        for trial in plan.trials:
+            self.trial(trial.trial_id).create(trial.config)
+        write_atomically(self.path / "plan.json", json.dumps(content, indent=1))
 
     def plan(self) -> dict[str, Any]:
         """``plan.json``: name, description, overrides, compare, resources, retries."""

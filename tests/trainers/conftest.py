@@ -69,10 +69,10 @@ def smooth_critic() -> Callable[..., nn.Module]:
     ``slope`` multiplies its output, so that it is far from 1-Lipschitz.
     """
 
-    def build(size: int, *, seed: int = 0, slope: float = 1.0) -> nn.Module:
+    def build(size: int, *, seed: int = 0, slope: float = 1.0, width: int = 8) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            layers = nn.Linear(size, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1)
+            layers = nn.Linear(size, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1)
             critic = nn.Sequential(nn.Flatten(), *layers, nn.Flatten(0)).double()
             with torch.no_grad():
                 layers[-1].weight.mul_(slope)

@@ -1,0 +1,43 @@
+"""One trial here, without Ray: for developing a method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.composition import compose, parse_override
+from orchestrator.errors import UserError
+from orchestrator.store import State, TrialStore
+from trainers.config import TrialConfig
+
+
+def train_here(overrides: list[str], runs_dir: Path) -> int:
+    """Trains from the start, into a directory of its own below ``train/``. Returns the exit code, 0 or 1."""
+    for text in overrides:
+        parse_override(text)
+    config = TrialConfig.from_dict(compose(overrides))
+    folder = runs_dir / "train"
+    number = 1
+    while (folder / f"{config.identity}-{number}").exists():
+        number += 1
+    trial = TrialStore(folder / f"{config.identity}-{number}")
+    try:
+        trial.create(config.to_dict())
+    except OSError as error:
+        raise UserError(f"the runs directory '{runs_dir}' cannot be written: {error.strerror}") from None
+
+    from orchestrator.worker import run_trial
+
+    print(f"{trial.path}: {config.budget} critic iterations, {config.epochs} epochs", flush=True)
+    state = run_trial(trial, runs_dir / "cache", on_epoch=_tell)
+    print(
+        f"{state}{': ' + (trial.status().error or '') if state is not State.DONE else ''}; samples, metrics and log in {trial.path}"
+    )
+    return 0 if state.is_result else 1
+
+
+def _tell(record: dict[str, Any]) -> None:
+    """A line for every evaluation."""
+    if "evaluation_seconds" in record or record["epoch"] == 0:
+        numbers = " ".join(f"{name}={value:.4g}" for name, value in record.items() if isinstance(value, float))
+        print(f"epoch {record['epoch']} iteration {record['iteration']}: {numbers}", flush=True)

@@ -1,0 +1,244 @@
+"""Mirrors the store into MLflow, idempotently.
+
+One experiment and one parent run a sweep, one child run a trial. A run is found by its (sweep, trial_id) tags before it
+is created; a point is logged with its stored timestamp, so that logging it twice leaves one. Only the driver writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from orchestrator.errors import UserError
+from orchestrator.plan import cell_label
+from orchestrator.store import Entry, State, Status, SweepStore, Tail
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+T = TypeVar("T")
+
+SWEEP_TAG = "orchestrator.sweep"
+TRIAL_TAG = "orchestrator.trial_id"
+MIRRORED_TAG = "orchestrator.mirrored_epochs"
+RUN_STATUS = {
+    State.PENDING: "SCHEDULED",
+    State.RUNNING: "RUNNING",
+    State.DONE: "FINISHED",
+    State.STOPPED: "FINISHED",
+    State.DIVERGED: "FAILED",
+    State.FAILED: "FAILED",
+    State.LOST: "KILLED",
+}
+MAX_METRICS, MAX_PARAMS, MAX_PARAM_LENGTH = 1000, 100, 6000  # MLflow's limits for one request
+NOT_METRICS = ("epoch", "timestamp")
+
+
+def default_uri(runs_dir: Path) -> str:
+    """SQLite inside the runs directory."""
+    return f"sqlite:///{(runs_dir / 'mlflow.db').resolve()}"
+
+
+def check_uri(uri: str) -> None:
+    """Raises :class:`UserError` for a tracking URI of an unknown kind or a server that does not answer."""
+    scheme = uri.partition(":")[0]
+    if scheme not in ("sqlite", "http", "https", "postgresql", "mysql", "mssql"):
+        raise UserError(f"--tracking-uri {uri}: expected sqlite:///FILE, http://HOST:PORT or a database MLflow knows")
+    if scheme in ("http", "https"):
+        try:
+            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
+                pass
+        except (urllib.error.URLError, OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise UserError(f"--tracking-uri {uri}: no MLflow server answers there ({reason})") from None
+
+
+def quiet_client(uri: str) -> MlflowClient:
+    """An MLflow client that gives up after seconds, not minutes, and keeps quiet."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # importing mlflow sets its own level
+    return MlflowClient(tracking_uri=uri)
+
+
+@dataclass
+class _Mirrored:
+    """How far MLflow is with one trial."""
+
+    entry: Entry
+    tail: Tail
+    run_id: str | None = None
+    epochs: int = 0
+    seen: tuple[State, int, int] | None = None  # state, attempts, sample grids
+    pending: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Mirror:
+    """Brings MLflow level with one sweep's store; :meth:`sync` as often as one likes."""
+
+    def __init__(self, store: SweepStore, uri: str) -> None:
+        self._store = store
+        self._client = quiet_client(uri)
+        self._experiment = self._find_experiment(uri)
+        self._trials = [_Mirrored(entry, store.trial(entry.trial_id).tail()) for entry in store.entries()]
+        self._parent = self._find_or_create_parent()
+        runs = {run.data.tags[TRIAL_TAG]: run for run in self._runs(f"tags.`{TRIAL_TAG}` LIKE '%'")}
+        for trial in self._trials:
+            if run := runs.get(trial.entry.trial_id):
+                trial.run_id = run.info.run_id
+                trial.epochs = int(run.data.tags.get(MIRRORED_TAG, 0))
+                skipped = list(trial.tail.read())
+                trial.pending = skipped[trial.epochs :]
+
+    def sync(self) -> None:
+        """Logs what the store has and MLflow has not. Raises MLflow's own errors; the next call goes on."""
+        for trial in self._trials:
+            status = self._store.trial(trial.entry.trial_id).status()
+            if status.attempts:
+                self._sync_trial(trial, status)
+
+    def finish(self) -> None:
+        """The end of a driver's run: the sweep file and tables on the parent, and its status."""
+        self.sync()
+        states = [self._store.trial(trial.entry.trial_id).status().state for trial in self._trials]
+        for file in [self._store.path / "sweep.yaml", *sorted(self._store.tables.glob("*"))]:
+            self._client.log_artifact(self._parent, str(file))
+        done = all(state.is_result for state in states)
+        self._client.set_terminated(self._parent, "FINISHED" if done else "KILLED")
+
+    def _find_experiment(self, uri: str) -> str:
+        found = self._client.get_experiment_by_name(self._store.name)
+        if found is not None:
+            return found.experiment_id
+        location = None
+        if uri.startswith("sqlite:"):  # without a server the artifacts lie beside the database
+            location = (self._store.runs_dir / "mlflow-artifacts" / self._store.name).resolve().as_uri()
+        return self._client.create_experiment(self._store.name, artifact_location=location)
+
+    def _runs(self, condition: str) -> Iterator[Any]:
+        where = f"tags.`{SWEEP_TAG}` = '{self._store.name}' AND {condition}"
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment], where, max_results=1000, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _find_or_create_parent(self) -> str:
+        plan = self._store.plan()
+        for run in self._runs("tags.`orchestrator.kind` = 'sweep'"):
+            self._client.update_run(run.info.run_id, status="RUNNING")
+            return run.info.run_id
+        tags = {
+            SWEEP_TAG: self._store.name,
+            "orchestrator.kind": "sweep",
+            "mlflow.runName": self._store.name,
+            "mlflow.note.content": plan["description"],
+        }
+        return self._client.create_run(self._experiment, tags=tags).info.run_id
+
+    def _sync_trial(self, trial: _Mirrored, status: Status) -> None:
+        store = self._store.trial(trial.entry.trial_id)
+        trial.pending += trial.tail.read()
+        grids = store.sample_files()
+        now = (status.state, len(status.attempts), len(grids))
+        if not trial.pending and trial.seen == now:
+            return
+        if trial.run_id is None:
+            trial.run_id = self._create_run(trial.entry, status)
+        if trial.pending:
+            self._log_epochs(trial)
+        if trial.seen != now:
+            for grid in grids[trial.seen[2] if trial.seen else 0 :]:
+                self._client.log_artifact(trial.run_id, str(grid), "samples")
+            for key, value in _tags(status, store.references()).items():
+                self._client.set_tag(trial.run_id, key, value)
+            if status.state is State.RUNNING or not status.attempts[-1].get("ended"):
+                self._client.update_run(trial.run_id, status=RUN_STATUS[status.state])
+            else:
+                ended = int(status.attempts[-1]["ended"] * 1000)
+                self._client.set_terminated(trial.run_id, RUN_STATUS[status.state], ended)
+            trial.seen = now
+
+    def _create_run(self, entry: Entry, status: Status) -> str:
+        from mlflow.entities import Param
+
+        label = cell_label(entry.variant, entry.axes)
+        tags = {
+            SWEEP_TAG: self._store.name,
+            TRIAL_TAG: entry.trial_id,
+            "orchestrator.kind": "trial",
+            "mlflow.parentRunId": self._parent,
+            "mlflow.runName": f"{label} seed={entry.seed}",
+            "variant": entry.variant,
+            "cell": label,
+            "seed": str(entry.seed),
+        }
+        started = int(status.attempts[0]["started"] * 1000)
+        run_id = self._client.create_run(self._experiment, start_time=started, tags=tags).info.run_id
+        store = self._store.trial(entry.trial_id)
+        params = [Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in _flat(store.config())]
+        for chunk in _chunks(params, MAX_PARAMS):
+            self._client.log_batch(run_id, params=chunk)
+        self._client.log_artifact(run_id, str(store.path / "config.yaml"))
+        return run_id
+
+    def _log_epochs(self, trial: _Mirrored) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        assert trial.run_id is not None
+        points = [
+            Metric(name, float(value), record["timestamp"], record["epoch"])
+            for record in trial.pending
+            for name, value in record.items()
+            if name not in NOT_METRICS
+        ]
+        for chunk in _chunks(points, MAX_METRICS):
+            self._client.log_batch(trial.run_id, metrics=chunk)
+        trial.epochs += len(trial.pending)
+        self._client.log_batch(trial.run_id, tags=[RunTag(MIRRORED_TAG, str(trial.epochs))])
+        trial.pending = []
+
+
+def _tags(status: Status, references: Mapping[str, Any]) -> dict[str, str]:
+    last = status.attempts[-1]
+    commits = list(dict.fromkeys(attempt["commit"] for attempt in status.attempts))
+    tags = {
+        "state": str(status.state),
+        "attempt": str(len(status.attempts)),
+        "git_commit": ", ".join(commits),
+        "mlflow.source.git.commit": last["commit"],
+        "host": last["host"],
+        "device": last.get("device", ""),
+        "error": status.error or "",
+        "copied_from": status.copied_from or "",
+    }
+    tags |= {f"version.{name}": version for name, version in last["versions"].items()}
+    tags |= {f"evaluation.{name}": str(value) for name, value in references.get("info", {}).items()}
+    return {key: value for key, value in tags.items() if value}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])

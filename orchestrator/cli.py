@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -119,7 +119,7 @@ def sync(name: SweepName, runs_dir: RunsDir = Path("runs"), tracking_uri: Tracki
 @app.command()
 def export(
     name: SweepName,
-    format: Annotated[str, typer.Option(help="csv, markdown or latex.")] = "markdown",
+    format: Annotated[str, typer.Option(help="csv, markdown or latex.")] = "markdown",  # noqa: A002
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A file; default: standard output.")] = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
@@ -180,7 +180,7 @@ def _drive(
     return run_sweep(store, options, Console(), plan)
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Entry point. 0: every trial has its result; 1: some did not finish; 2: bad input; 130: interrupted."""
     from trainers.parts import ConfigError
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from orchestrator.errors import UserError
-from orchestrator.executor import concurrency, ray_session, run_trials
+from orchestrator.executor import check_address, concurrency, ray_session, run_trials
 from orchestrator.progress import Progress, Watch
 from orchestrator.store import State, SweepStore
 from orchestrator.sweep_file import Resources
@@ -49,6 +49,7 @@ def run_sweep(store: SweepStore, options: Options, console: Console, plan: Plan 
     A new ``plan`` is written into the store first. Raises :class:`UserError` before anything starts: another driver,
     a tracking URI nobody answers, resources that do not exist, a directory that cannot be written.
     """
+    check_address(options.address)
     check_uri(options.tracking_uri)
     if plan is not None:
         check_gpus(plan.sweep_file.resources, [trial.config for trial in plan.trials], options.address)

@@ -32,6 +32,15 @@ RAY_ENVIRONMENT = {
 }
 
 
+def check_address(address: str | None) -> None:
+    """Raises :class:`UserError` for an address that Ray Client would serve."""
+    if address is not None and "://" in address:
+        raise UserError(
+            f"--address {address}: give host:port of a Ray cluster, from a machine in it; through ray:// Tune's "
+            "callbacks and signals would leave this process"
+        )
+
+
 @contextlib.contextmanager
 def ray_session(address: str | None) -> Iterator[dict[str, float]]:
     """A local Ray that is gone at the end, or a cluster that is joined. Yields its resources (CPU, GPU).
@@ -39,11 +48,7 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
     The local Ray asks everybody for a random token, since it listens on every interface. Raises
     :class:`UserError` for an address that nobody answers or that Ray Client would serve.
     """
-    if address is not None and "://" in address:
-        raise UserError(
-            f"--address {address}: give host:port of a Ray cluster, from a machine in it; through ray:// Tune's "
-            "callbacks and signals would leave this process"
-        )
+    check_address(address)
     os.environ.update(RAY_ENVIRONMENT)
     if address is None and os.environ.get("RAY_AUTH_MODE") is None:
         # Ray reads both when it is imported and keeps them as long as the process lives

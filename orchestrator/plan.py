@@ -61,6 +61,16 @@ class _Axis:
         return (*self.place, name)
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A cell before seeds: its configuration, and the place to blame for it."""
+
+    variant: str
+    cell: Cell
+    config: dict[str, Any]
+    place: Place
+
+
 def cell_label(variant: str, axes: Mapping[str, Any]) -> str:
     """A cell in words."""
     return " ".join([variant, *(f"{axis}={short_value(value)}" for axis, value in axes.items())])
@@ -89,25 +99,27 @@ def make_plan(sweep_file: SweepFile, arguments: Sequence[str] = (), name: str | 
     seeds = sweep_file.seeds if written is None else parse_seeds(parse_override(f"seeds={written}").value())
     options = [*scaled, *overrides]
     changed = own_seeds or any(parse_override(text).key_or_group not in RUNTIME_OPTIONS for text in overrides)
-    sweep_name = _sweep_name(sweep_file, scale, name, bool(changed))
 
-    cells: list[tuple[str, Cell, dict[str, Any], Place]] = []
-    for variant, axes in sweep_file.variants.items():
-        cells += [(variant, *cell) for cell in _variant_cells(sweep_file, variant, axes, options)]
-    _check_shared_axes(sweep_file, cells)
-    kept = _without_excluded(sweep_file, cells)
+    candidates = [
+        candidate
+        for variant, axes in sweep_file.variants.items()
+        for candidate in _variant_cells(sweep_file, variant, axes, options)
+    ]
+    _check_shared_axes(sweep_file, candidates)
+    sweep_name = _sweep_name(sweep_file, scale, name, bool(changed))
+    kept = _without_excluded(sweep_file, candidates)
     if not kept:
         raise sweep_file.document.error((), "every cell is excluded: there is nothing to run")
 
     trials: dict[str, PlannedTrial] = {}
     for seed in seeds:
-        for variant, cell, values, place in kept:
-            config = TrialConfig.from_dict({**values, "seed": seed})
-            trial = PlannedTrial(config.identity, variant, cell, seed, config.to_dict())
+        for candidate in kept:
+            config = TrialConfig.from_dict({**candidate.config, "seed": seed})
+            trial = PlannedTrial(config.identity, candidate.variant, candidate.cell, seed, config.to_dict())
             if trial.trial_id in trials:
                 twin = trials[trial.trial_id].label
                 problem = f"the cell '{trial.label}' is the same trial as '{twin}': a duplicate cell"
-                raise sweep_file.document.error(place, problem)
+                raise sweep_file.document.error((*candidate.place, "grid"), problem)
             trials[trial.trial_id] = trial
     return Plan(sweep_name, sweep_file, tuple(arguments), tuple(trials.values()))
 
@@ -139,23 +151,20 @@ def _sweep_name(sweep_file: SweepFile, scale: str | None, name: str | None, chan
     return sweep_file.name if scale is None else f"{sweep_file.name}-{scale}"
 
 
-def _variant_cells(
-    sweep_file: SweepFile, variant: str, own: Axes, options: Sequence[str]
-) -> Iterator[tuple[Cell, dict[str, Any], Place]]:
-    """Every cell of a variant with its configuration (seed apart) and the place to blame for it."""
+def _variant_cells(sweep_file: SweepFile, variant: str, own: Axes, options: Sequence[str]) -> Iterator[_Candidate]:
+    """Every cell of a variant."""
     axes = _axes(sweep_file, own)
     axis_names = {name for axis in axes for name in axis.names}
     _check_overrides(sweep_file, own, options, axis_names)
     groups = [axis for axis in axes if set(axis.names) & set(presets())]
     plain = [axis for axis in axes if axis not in groups]
-    base = [*sweep_file.shared.base, *own.base]
     used: set[str] = set()
     for axis in groups:
         _check_presets(sweep_file, axis)
     for chosen in itertools.product(*(axis.rows for axis in groups)):
         group_cell = _cell(groups, chosen)
         in_groups = {name: value for name, value in group_cell.items() if name in presets()}
-        template = _template(sweep_file, own, [*base, *(f"{g}={v}" for g, v in in_groups.items()), *options])
+        template = _template(sweep_file, own, in_groups, options)
         applying = [axis for axis in plain if _applies(sweep_file, axis, template)]
         for axis in groups:
             _applies(sweep_file, axis, template)
@@ -167,7 +176,8 @@ def _variant_cells(
                 if name not in presets():
                     _set(config, name, value)
             places = {name: axis.place_of(name) for axis in axes for name in axis.names}
-            yield _ordered(cell, axes), _validated(sweep_file, config, places, own.place), own.place
+            valid = _validated(sweep_file, config, places, own.place)
+            yield _Candidate(variant, _ordered(cell, axes), valid, own.place)
     for axis in axes:
         if axis.own and not used & set(axis.names):
             raise _no_such_axis(sweep_file, axis, template)
@@ -208,7 +218,9 @@ def _check_overrides(sweep_file: SweepFile, own: Axes, options: Sequence[str], a
             raise UserError(f"'{text}' names an axis of {sweep_file.document.path}: change the axis in the file")
 
 
-def _template(sweep_file: SweepFile, own: Axes, overrides: list[str]) -> dict[str, Any]:
+def _template(sweep_file: SweepFile, own: Axes, chosen: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]:
+    groups = [f"{group}={preset}" for group, preset in chosen.items()]
+    overrides = [*sweep_file.shared.base, *own.base, *groups, *options]
     try:
         return TrialConfig.from_dict(compose(overrides)).to_dict()
     except ConfigError as error:
@@ -219,6 +231,8 @@ def _template(sweep_file: SweepFile, own: Axes, overrides: list[str]) -> dict[st
         problem = str(error)
         if culprit and "Could not override" in problem:
             problem = f"there is no option '{culprit.partition('=')[0]}'{_near_option(overrides, culprit)}"
+    if culprit in options:
+        raise UserError(f"'{culprit}': {problem}")
     raise sweep_file.document.error(_place_of_override(sweep_file, own, culprit), problem)
 
 
@@ -260,14 +274,14 @@ def _no_such_axis(sweep_file: SweepFile, axis: _Axis, template: Mapping[str, Any
     )
 
 
-def _check_shared_axes(sweep_file: SweepFile, cells: Sequence[tuple[str, Cell, dict[str, Any], Place]]) -> None:
+def _check_shared_axes(sweep_file: SweepFile, candidates: Sequence[_Candidate]) -> None:
     """An axis of the whole file may pass by some variants, but not by all."""
-    used = {name for _, cell, _, _ in cells for name in cell}
-    for key in ("grid", "zip"):
-        for name in getattr(sweep_file.shared, key):
+    used = {name for candidate in candidates for name in candidate.cell}
+    for key, axes in (("grid", sweep_file.shared.grid), ("zip", sweep_file.shared.zip)):
+        for name in axes:
             if name not in used:
-                options = {path for _, _, config, _ in cells for path in _paths(config)} | {*presets()}
-                problem = f"no variant's configuration has such an option{nearest(name, options)}"
+                known = {path for candidate in candidates for path in _paths(candidate.config)} | {*presets()}
+                problem = f"no variant's configuration has such an option{nearest(name, known)}"
                 raise sweep_file.document.error((key, name), problem)
 
 
@@ -287,29 +301,35 @@ def _place_of_value(sweep_file: SweepFile, place: Place, axis: str, config: Mapp
     value: Any = config
     for piece in axis.split("."):
         value = value[piece]
-    written = sweep_file.document.data
-    for piece in place:
-        written = written[piece]
+    written: Any = sweep_file.document.data
+    for step in place:
+        written = written[step]
     return (*place, written.index(value)) if isinstance(written, list) and value in written else place
 
 
-def _without_excluded(
-    sweep_file: SweepFile, cells: list[tuple[str, Cell, dict[str, Any], Place]]
-) -> list[tuple[str, Cell, dict[str, Any], Place]]:
-    rules = [((), rule, index, None) for index, rule in enumerate(sweep_file.shared.exclude)]
-    for variant, axes in sweep_file.variants.items():
-        if axes.place:
-            rules += [(axes.place, rule, index, variant) for index, rule in enumerate(axes.exclude)]
-    kept = list(cells)
-    for place, rule, index, only in rules:
-        hit = [c for c in cells if only in (None, c[0]) and all(a in c[1] and c[1][a] == v for a, v in rule.items())]
+def _without_excluded(sweep_file: SweepFile, candidates: Sequence[_Candidate]) -> list[_Candidate]:
+    kept = list(candidates)
+    for place, rule, reached in _exclusions(sweep_file, candidates):
+        hit = [each for each in reached if all(axis in each.cell and each.cell[axis] == rule[axis] for axis in rule)]
         if not hit:
-            axes = {axis for variant, cell, _, _ in cells if only in (None, variant) for axis in cell}
+            axes = {axis for each in reached for axis in each.cell}
             wrong = next((axis for axis in rule if axis not in axes), None)
             problem = f"'{wrong}' is no axis here{nearest(wrong, axes)}" if wrong else "no cell has these values"
-            raise sweep_file.document.error((*place, "exclude", index), problem)
-        kept = [cell for cell in kept if cell not in hit]
+            raise sweep_file.document.error(place, problem)
+        kept = [each for each in kept if each not in hit]
     return kept
+
+
+def _exclusions(
+    sweep_file: SweepFile, candidates: Sequence[_Candidate]
+) -> Iterator[tuple[Place, Mapping[str, Any], list[_Candidate]]]:
+    """Each exclude rule with its place and the cells that it can reach."""
+    for index, rule in enumerate(sweep_file.shared.exclude):
+        yield ("exclude", index), rule, list(candidates)
+    for variant, axes in sweep_file.variants.items():
+        if axes.place:  # a file without variants has its rules on top alone
+            for index, rule in enumerate(axes.exclude):
+                yield (*axes.place, "exclude", index), rule, [each for each in candidates if each.variant == variant]
 
 
 def _cell(axes: Sequence[_Axis], rows: Sequence[tuple[Any, ...]]) -> Cell:
@@ -338,7 +358,9 @@ def _set(values: dict[str, Any], path: str, value: Any) -> None:
 
 
 def _paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every option that an axis can name: a part's own name goes with its preset."""
     for key, value in values.items():
-        yield f"{prefix}{key}"
+        if key != "name":
+            yield f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _paths(value, f"{prefix}{key}.")

@@ -40,10 +40,12 @@ class Seen:
 
     @property
     def label(self) -> str:
+        """The cell and the seed, in words."""
         return f"{cell_label(self.entry.variant, self.entry.axes)} seed={self.entry.seed}"
 
     @property
     def seconds_per_epoch(self) -> float | None:
+        """The mean so far, evaluations included."""
         return self.seconds / self.timed if self.timed else None
 
 

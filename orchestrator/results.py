@@ -24,9 +24,9 @@ def epochs_frame(store: SweepStore) -> pd.DataFrame:
 def trials_frame(store: SweepStore) -> pd.DataFrame:
     """One row a trial, in the plan's order.
 
-    Beside identity and axes: ``state``, ``error``, ``commits`` of its attempts, ``epoch``, every metric's last stored value,
-    ``training_seconds`` (the sum over epochs), the untrained generator's metrics as ``untrained.NAME`` and the floor's as
-    ``floor.NAME``.
+    Beside identity and axes: ``state``, ``error``, ``commits`` of its attempts, ``epoch``, every metric's last
+    stored value, ``training_seconds`` (the sum over epochs), the untrained generator's metrics as
+    ``untrained.NAME`` and the floor's as ``floor.NAME``.
     """
     import pandas as pd
 

@@ -30,9 +30,8 @@ def train_here(overrides: list[str], runs_dir: Path) -> int:
 
     print(f"{trial.path}: {config.budget} critic iterations, {config.epochs} epochs", flush=True)
     state = run_trial(trial, runs_dir / "cache", on_epoch=_tell)
-    print(
-        f"{state}{': ' + (trial.status().error or '') if state is not State.DONE else ''}; samples, metrics and log in {trial.path}"
-    )
+    why = "" if state is State.DONE else f": {trial.status().error}"
+    print(f"{state}{why}; samples, metrics and log in {trial.path}")
     return 0 if state.is_result else 1
 
 

@@ -1,7 +1,8 @@
 """A sweep's directory: the only truth about what has happened.
 
     runs/<sweep>/sweep.yaml, plan.json, driver.lock, stop, tables/
-    runs/<sweep>/trials/<trial_id>/config.yaml, status.json, metrics.jsonl, references.json, checkpoint.pt, samples/, log.txt
+    runs/<sweep>/trials/<trial_id>/config.yaml, status.json, metrics.jsonl, references.json, checkpoint.pt,
+                                   samples/, log.txt
 
 Paths inside are relative, so a moved directory still works. A worker writes RUNNING, DONE, DIVERGED and FAILED; the
 driver PENDING, STOPPED and LOST, and only after the worker has ended. Nothing here is executable when read back.
@@ -48,7 +49,7 @@ class State(StrEnum):
 
 @dataclass
 class Status:
-    """``status.json``. ``attempts`` tell when, where and with which code; ``error`` is the last line of the last error."""
+    """``status.json``. ``attempts`` tell when, where and with which code; ``error`` is the last one's last line."""
 
     state: State = State.PENDING
     attempts: list[dict[str, Any]] = field(default_factory=list)
@@ -108,7 +109,7 @@ class TrialStore:
         return Tail(self.metrics_file)
 
     def references(self) -> dict[str, Any]:
-        """What the trial is compared with: the floor, the metrics' modes, what they depend on. Empty before it starts."""
+        """The floor, which metrics are better high, and what they depend on. Empty before the trial starts."""
         try:
             return json.loads((self.path / "references.json").read_text())
         except FileNotFoundError:

@@ -49,6 +49,7 @@ def run_trial(
     except Exception as error:
         trial.log(traceback.format_exc())
         state, status.error = State.FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
+    _free_memory()
     status.state = state
     status.attempts[-1] |= {"ended": time.time(), "state": str(state), "error": status.error}
     trial.write_status(status)
@@ -64,8 +65,6 @@ def _train(
     on_epoch: Callable[[dict[str, Any]], None],
 ) -> bool:
     """Returns whether the trial reached its end."""
-    import torch
-
     from trainers.config import TrialConfig
     from trainers.evaluation.pictures import save_samples
     from trainers.training import Training
@@ -74,48 +73,49 @@ def _train(
     trial.samples.mkdir(exist_ok=True)
     log = EpochLog(trial)
     training = Training(config, cache_dir=cache_dir)
-    try:
-        status.attempts[-1]["device"] = device_name(training.device)
-        resumed_at = _load_checkpoint(trial, training)
-        status.attempts[-1]["resumed_at"] = resumed_at
-        trial.write_status(status)
-        if training.evaluator is not None and not trial.references():
-            trial.write_references(
-                {
-                    "floor": training.evaluator.floor(),
-                    "higher_is_better": sorted(config.evaluation.higher_is_better),
-                    "info": training.evaluator.info,
-                }
-            )
+    status.attempts[-1]["device"] = device_name(training.device)
+    status.attempts[-1]["resumed_at"] = _load_checkpoint(trial, training)
+    trial.write_status(status)
+    if training.evaluator is not None and not trial.references():
+        references = {
+            "floor": training.evaluator.floor(),
+            "higher_is_better": sorted(config.evaluation.higher_is_better),
+            "info": training.evaluator.info,
+        }
+        trial.write_references(references)
 
-        def store(record: dict[str, Any], evaluate: bool) -> None:
-            record = {"epoch": training.epoch, "iteration": training.iteration, **record}
-            if evaluate:
-                metrics, samples = training.evaluate()
-                record |= metrics
-                save_samples(samples, trial.samples / f"epoch_{training.epoch:06d}.png")
-            if differing := log.append(record):
-                trial.log(f"epoch {training.epoch} came out different after resuming: {', '.join(differing)}")
-            on_epoch(record)
+    def store(record: dict[str, Any], evaluate: bool) -> None:
+        record = {"epoch": training.epoch, "iteration": training.iteration, **record}
+        if evaluate:
+            metrics, samples = training.evaluate()
+            record |= metrics
+            save_samples(samples, trial.samples / f"epoch_{training.epoch:06d}.png")
+        if differing := log.append(record):
+            trial.log(f"epoch {training.epoch} came out different after resuming: {', '.join(differing)}")
+        on_epoch(record)
 
-        if training.iteration == 0:
-            store({}, evaluate=True)  # epoch 0: the untrained generator, every chart's first point
-        saved = time.monotonic()
-        while not training.finished:
-            record = training.run_epoch(should_stop)
-            if record is None:
-                _save_checkpoint(trial, training)
-                return False
-            store(record, evaluate=training.evaluation_due)
-            if training.finished or time.monotonic() - saved >= config.checkpoint_seconds:
-                _save_checkpoint(trial, training)
-                saved = time.monotonic()
-        return True
-    finally:
-        del training
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    if training.iteration == 0:
+        store({}, evaluate=True)  # epoch 0: the untrained generator, every chart's first point
+    saved = time.monotonic()
+    while not training.finished:
+        means = training.run_epoch(should_stop)
+        if means is None:
+            _save_checkpoint(trial, training)
+            return False
+        store(means, evaluate=training.evaluation_due)
+        if training.finished or time.monotonic() - saved >= config.checkpoint_seconds:
+            _save_checkpoint(trial, training)
+            saved = time.monotonic()
+    return True
+
+
+def _free_memory() -> None:
+    """A worker process serves many trials."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _save_checkpoint(trial: TrialStore, training: Any) -> None:

@@ -168,4 +168,10 @@ def _size(shape: Shape) -> int:
 def _activation(name: Activation) -> list[nn.Module]:
     from torch import nn
 
-    return {"relu": [nn.ReLU()], "leaky_relu": [nn.LeakyReLU(0.2)], "tanh": [nn.Tanh()], "none": []}[name]
+    layers: dict[str, list[nn.Module]] = {
+        "relu": [nn.ReLU()],
+        "leaky_relu": [nn.LeakyReLU(0.2)],
+        "tanh": [nn.Tanh()],
+        "none": [],
+    }
+    return layers[name]

@@ -18,9 +18,9 @@ import importlib.metadata
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -83,10 +83,15 @@ def number(
 
 def nearest(word: str, valid: Iterable[str]) -> str:
     """``; did you mean 'x'?`` or, with nothing near, the list of valid names."""
-    names = sorted(valid)
-    match = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    if match:
-        return f"; did you mean '{match[0]}'?"
+    names = sorted(set(valid))
+
+    def likeness(name: str) -> float:
+        same_letters = difflib.SequenceMatcher(None, sorted(word), sorted(name)).ratio()  # a swap is the commonest slip
+        return difflib.SequenceMatcher(None, word, name).ratio() + 0.2 * same_letters
+
+    best = max(names, key=likeness, default="")
+    if best and likeness(best) >= 0.75:
+        return f"; did you mean '{best}'?"
     return f"; valid: {', '.join(names)}" if names else ""
 
 
@@ -124,7 +129,7 @@ def build(cls: type[T], values: Any, path: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise ConfigError(path, f"expected a mapping, got {values!r}")
-    hints = _hints(cls)
+    hints = _hints(cast(Hashable, cls))
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
@@ -154,7 +159,7 @@ def plain(value: Any) -> Any:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 

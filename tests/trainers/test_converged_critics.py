@@ -35,25 +35,26 @@ def apart(dimension: int) -> tuple[Tensor, Tensor]:
     return real, fake + torch.tensor([2.0, 0.5])[:dimension]
 
 
-SETS = {"1-D overlapping": overlapping(1), "1-D apart": apart(1), "2-D overlapping": overlapping(2), "2-D apart": apart(2)}
+SETS = {
+    "1-D overlapping": overlapping(1),
+    "1-D apart": apart(1),
+    "2-D overlapping": overlapping(2),
+    "2-D apart": apart(2),
+}
 
 
 def exact(x: Tensor, y: Tensor, q: float = 2, p: float = 1) -> float:
     return ot.emd2([], [], ground_cost(x.double(), y.double(), q=q, p=p).numpy())
 
 
-def converged_value(
-    objective: Objective, penalty: Penalty, points: tuple[Tensor, Tensor], *, critic: nn.Module | None = None
-) -> float:
-    """The dual value after 700 full-batch steps, the learning rate falling to zero; the mean of the last 50."""
-    if critic is None:
-        hidden = 64
-        layers = nn.Linear(points[0].shape[1], hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()
-        critic = nn.Sequential(*layers, nn.Linear(hidden, 1), nn.Flatten(0))
+def converged_value(objective: Objective, penalty: Penalty, points: tuple[Tensor, Tensor]) -> float:
+    """The dual value after 500 full-batch steps, the learning rate falling to zero: the mean of the last 50."""
+    layers = nn.Linear(points[0].shape[1], 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()
+    critic = nn.Sequential(*layers, nn.Linear(64, 1), nn.Flatten(0))
     optimizer = torch.optim.Adam(critic.parameters(), lr=5e-3, betas=(0.5, 0.99))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 700)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 500)
     values = []
-    for _ in range(700):
+    for _ in range(500):
         pair = Pair(objective, critic, *points)
         value = objective.value(pair)
         optimizer.zero_grad()
@@ -64,31 +65,53 @@ def converged_value(
     return sum(values[-50:]) / 50
 
 
-@pytest.mark.parametrize("points", SETS.values(), ids=SETS)
-@pytest.mark.parametrize(("q", "p"), [(2, 1), (1, 1), (2, 2)], ids=["W1", "W1 of q=1", "W2 squared"])
-def test_c_transform_is_exact(q: float, p: float, points: tuple[Tensor, Tensor]) -> None:
-    value = converged_value(CTransform(q=q, p=p), NoPenalty(), points)
-    print(f"RESULT ct {q} {p} {value / exact(*points, q, p) - 1:+.4f}")
+@pytest.mark.parametrize(
+    ("name", "q", "p", "penalty"),
+    [
+        ("1-D overlapping", 2, 1, NoPenalty()),
+        ("2-D overlapping", 2, 1, NoPenalty()),
+        ("2-D apart", 1, 1, NoPenalty()),
+        ("2-D overlapping", 2, 2, NoPenalty()),
+        ("2-D overlapping", 2, 1, Admissibility()),
+    ],
+    ids=lambda value: value.name if isinstance(value, Penalty) else str(value),
+)
+def test_c_transform_finds_the_transport_cost(name: str, q: float, p: float, penalty: Penalty) -> None:
+    """Never above it (weak duality), and at most 3 % below: the network's own limit (0 to 1.7 % were seen)."""
+    estimate, optimum = converged_value(CTransform(q=q, p=p), penalty, SETS[name]), exact(*SETS[name], q, p)
+    assert 0.97 * optimum <= estimate <= optimum * (1 + 1e-5)
 
 
-@pytest.mark.parametrize("points", SETS.values(), ids=SETS)
-@pytest.mark.parametrize("weight", [10, 100])
-@pytest.mark.parametrize("one_sided", [False, True], ids=["gp", "lp"])
-def test_gp(one_sided, weight, points):
-    w = exact(*points)
-    value = converged_value(KR, GradientPenalty(weight=weight, one_sided=one_sided), points)
-    print(f"RESULT {'lp' if one_sided else 'gp'} {weight} W={w:.3f} {value / w - 1:+.4f} closed {w / 2 / weight:+.4f}")
+@pytest.mark.parametrize(
+    ("name", "one_sided"), [("1-D apart", False), ("2-D apart", False), ("2-D apart", True)], ids=str
+)
+def test_gradient_penalties_exceed_w1_of_separate_sets_by_a_known_share(name: str, one_sided: bool) -> None:
+    """Along rays of slope s, s W − λ(s − 1)² is largest at s = 1 + W/(2λ): the estimate is W + W²/(2λ), where all rays
+    are about parallel and as long. 1 % of tolerance, 0.2 % were seen."""
+    weight = 10.0
+    estimate = converged_value(KR, GradientPenalty(weight=weight, one_sided=one_sided), SETS[name])
+    optimum = exact(*SETS[name])
+    assert estimate == pytest.approx(optimum + optimum**2 / (2 * weight), rel=0.01)
 
 
-@pytest.mark.parametrize("points", SETS.values(), ids=SETS)
-def test_qp(points):
-    value = converged_value(CTransform(), Admissibility(), points)
-    print(f"RESULT qp {value / exact(*points) - 1:+.4f}")
+@pytest.mark.parametrize("name", ["1-D overlapping", "2-D overlapping"])
+def test_one_sided_penalty_estimates_w1_of_overlapping_sets(name: str) -> None:
+    """Interpolates of random pairs are no optimal rays here, so no formula; 5 % of tolerance, 2 % were seen."""
+    estimate = converged_value(KR, GradientPenalty(weight=10, one_sided=True), SETS[name])
+    assert estimate == pytest.approx(exact(*SETS[name]), rel=0.05)
 
 
-@pytest.mark.parametrize("one_sided", [False, True], ids=["gp", "lp"])
-def test_dirac(one_sided):
-    x, y = torch.tensor([[0.3, -0.1]] * 8), torch.tensor([[1.5, 1.5]] * 8)
-    critic = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))
-    value = converged_value(KR, GradientPenalty(weight=10, one_sided=one_sided), (x, y), critic=critic)
-    print(f"RESULT dirac {value} {2 + 4 / 20}")
+@pytest.mark.parametrize("one_sided", [False, True], ids=["two-sided", "one-sided"])
+def test_a_linear_critic_between_two_diracs_ends_at_the_closed_form(one_sided: bool) -> None:
+    """One ray of length 1: W + W²/(2λ) without approximation."""
+    points = torch.full((4, 1), 1.3), torch.full((4, 1), 0.3)
+    critic = nn.Sequential(nn.Linear(1, 1), nn.Flatten(0))
+    nn.init.constant_(critic[0].weight, 0.1)  # a steeper one downhill would stay there: the two-sided penalty likes it
+    optimizer = torch.optim.SGD(critic.parameters(), lr=0.02)
+    for _ in range(200):
+        pair = Pair(KR, critic, *points)
+        optimizer.zero_grad()
+        (GradientPenalty(weight=10, one_sided=one_sided)(critic, pair) - KR.value(pair)).backward()
+        optimizer.step()
+    assert exact(*points) == pytest.approx(1)
+    assert KR.value(Pair(KR, critic, *points)).item() == pytest.approx(1 + 1 / 20, rel=1e-5)

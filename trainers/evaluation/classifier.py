@@ -90,7 +90,8 @@ def train_classifier(data: Data, cache_dir: Path) -> tuple[Path, dict[str, str]]
 
 
 def _train(data: Data) -> tuple[dict[str, Tensor], dict[str, str]]:
-    assert data.train_labels is not None and data.held_out_labels is not None
+    assert data.train_labels is not None
+    assert data.held_out_labels is not None
     classes = int(data.train_labels.max()) + 1
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):

@@ -46,5 +46,5 @@ def _save_scatter(points: Tensor, path: Path) -> None:
 
     figure = Figure(figsize=(4, 4), dpi=100, layout="constrained")
     axes = figure.add_subplot(aspect="equal", xlim=(-2, 2), ylim=(-2, 2))
-    axes.scatter(*points.numpy().T, s=8)
+    axes.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=8)
     figure.savefig(path, format="png")

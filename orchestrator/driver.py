@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,7 @@ def run_sweep(store: SweepStore, options: Options, console: Console, plan: Plan 
     check_address(options.address)
     check_uri(options.tracking_uri)
     if plan is not None:
-        check_gpus(plan.sweep_file.resources, [trial.config for trial in plan.trials], options.address)
+        check_gpus(plan.sweep_file.resources, [trial.config.device for trial in plan.trials], options.address)
         store.make()
     with driver_lock(store):
         if plan is not None:
@@ -62,8 +62,8 @@ def run_sweep(store: SweepStore, options: Options, console: Console, plan: Plan 
         interrupted = False
         if todo:
             written = store.plan()
-            configs = [store.trial(trial_id).config() for trial_id in todo]
-            resources = check_gpus(Resources(**written["resources"]), configs, options.address)
+            devices = [store.trial(trial_id).config()["device"] for trial_id in todo]
+            resources = check_gpus(Resources(**written["resources"]), devices, options.address)
             with ray_session(options.address) as available, signals(store.stop_file) as stopping:
                 at_once = concurrency(resources, available, options.max_concurrent)
                 mirroring.start()
@@ -228,12 +228,12 @@ class MirrorThread:
             self._error = f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def check_gpus(resources: Resources, configs: Sequence[Mapping[str, Any]], address: str | None) -> Resources:
+def check_gpus(resources: Resources, devices: Sequence[str], address: str | None) -> Resources:
     """What a trial takes. Raises :class:`UserError` for GPUs that this machine does not have.
 
-    Where every trial has ``device: cpu``, no GPU is asked for. A cluster's GPUs are Ray's to count.
+    Where every trial's device is cpu, no GPU is asked for. A cluster's GPUs are Ray's to count.
     """
-    if not resources.gpus or all(config["device"] == "cpu" for config in configs):
+    if not resources.gpus or set(devices) == {"cpu"}:
         return Resources(resources.cpus, 0.0)
     if address is None:
         import torch

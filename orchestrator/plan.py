@@ -1,41 +1,37 @@
-"""SweepFile to trials: axes, variants, zip, exclude and seeds. Pure functions of the file and the overrides.
-
-A configuration is composed once for each variant and combination of config-group axes; the other axes are
-set on plain dictionaries, which is a thousand times cheaper.
-"""
+"""SweepFile to trials: axes, variants, zip, exclude and seeds. Pure functions of the file and the overrides."""
 
 from __future__ import annotations
 
-import copy
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.composition import check_preset, compose, parse_override, presets
+from orchestrator.cells import sweep_cells
+from orchestrator.composition import parse_override
 from orchestrator.errors import UserError
-from orchestrator.sweep_file import Axes, SweepFile, check_name, parse_seeds
-from orchestrator.yaml_document import Place
+from orchestrator.sweep_file import SweepFile, check_name, parse_seeds
 from trainers.config import RUNTIME_OPTIONS, TrialConfig
-from trainers.parts import ConfigError, nearest
-
-Cell = dict[str, Any]
+from trainers.parts import nearest
 
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """One trial of a sweep: the cell it belongs to (variant and axis values), its seed, its configuration."""
+    """One trial of a sweep: the cell it belongs to (variant and axis values), its seed, its configuration.
+
+    ``setting`` is the cell's axis values in words: ``q=1 p=2``.
+    """
 
     trial_id: str
     variant: str
+    setting: str
     axes: Mapping[str, Any]
     seed: int
-    config: Mapping[str, Any]
+    config: TrialConfig
 
     @property
     def label(self) -> str:
-        """The cell in words: ``wgan-gp critic_iterations=5``."""
-        return cell_label(self.variant, self.axes)
+        """The cell in words: ``qp-wgan q=1 p=2``."""
+        return f"{self.variant} {self.setting}".strip()
 
 
 @dataclass(frozen=True)
@@ -46,43 +42,6 @@ class Plan:
     sweep_file: SweepFile
     overrides: tuple[str, ...]
     trials: tuple[PlannedTrial, ...]
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """Values that move together: one axis of ``grid``, or all of one ``zip``."""
-
-    names: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
-    place: Place
-    own: bool  # stands in the variant itself, and so must apply to it
-
-    def place_of(self, name: str) -> Place:
-        return (*self.place, name)
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A cell before seeds: its configuration, and the place to blame for it."""
-
-    variant: str
-    cell: Cell
-    config: dict[str, Any]
-    place: Place
-
-
-def cell_label(variant: str, axes: Mapping[str, Any]) -> str:
-    """A cell in words."""
-    return " ".join([variant, *(f"{axis}={short_value(value)}" for axis, value in axes.items())])
-
-
-def short_value(value: Any) -> str:
-    """An axis value for people: 1.0 as 1, a written-out neighbourhood as its size."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list) and value and isinstance(value[0], Mapping):
-        return f"[{len(value)} edges]"
-    return str(value)
 
 
 def make_plan(sweep_file: SweepFile, arguments: Sequence[str] = (), name: str | None = None) -> Plan:
@@ -100,26 +59,18 @@ def make_plan(sweep_file: SweepFile, arguments: Sequence[str] = (), name: str | 
     options = [*scaled, *overrides]
     changed = own_seeds or any(parse_override(text).key_or_group not in RUNTIME_OPTIONS for text in overrides)
 
-    candidates = [
-        candidate
-        for variant, axes in sweep_file.variants.items()
-        for candidate in _variant_cells(sweep_file, variant, axes, options)
-    ]
-    _check_shared_axes(sweep_file, candidates)
+    cells = sweep_cells(sweep_file, options)
     sweep_name = _sweep_name(sweep_file, scale, name, bool(changed))
-    kept = _without_excluded(sweep_file, candidates)
-    if not kept:
-        raise sweep_file.document.error((), "every cell is excluded: there is nothing to run")
-
+    short = short_names({axis for cell in cells for axis in cell.axes})
     trials: dict[str, PlannedTrial] = {}
     for seed in seeds:
-        for candidate in kept:
-            config = TrialConfig.from_dict({**candidate.config, "seed": seed})
-            trial = PlannedTrial(config.identity, candidate.variant, candidate.cell, seed, config.to_dict())
-            if trial.trial_id in trials:
-                twin = trials[trial.trial_id].label
-                problem = f"the cell '{trial.label}' is the same trial as '{twin}': a duplicate cell"
-                raise sweep_file.document.error((*candidate.place, "grid"), problem)
+        for cell in cells:
+            config = TrialConfig.from_dict({**cell.config, "seed": seed})
+            setting = " ".join(f"{short[axis]}={short_value(value)}" for axis, value in cell.axes.items())
+            trial = PlannedTrial(config.identity, cell.variant, setting, cell.axes, seed, config)
+            if (twin := trials.get(trial.trial_id)) is not None:
+                problem = f"the cell '{trial.label}' is the same trial as '{twin.label}': a duplicate cell"
+                raise sweep_file.document.error((*cell.place, "grid"), problem)
             trials[trial.trial_id] = trial
     return Plan(sweep_name, sweep_file, tuple(arguments), tuple(trials.values()))
 
@@ -151,216 +102,17 @@ def _sweep_name(sweep_file: SweepFile, scale: str | None, name: str | None, chan
     return sweep_file.name if scale is None else f"{sweep_file.name}-{scale}"
 
 
-def _variant_cells(sweep_file: SweepFile, variant: str, own: Axes, options: Sequence[str]) -> Iterator[_Candidate]:
-    """Every cell of a variant."""
-    axes = _axes(sweep_file, own)
-    axis_names = {name for axis in axes for name in axis.names}
-    _check_overrides(sweep_file, own, options, axis_names)
-    groups = [axis for axis in axes if set(axis.names) & set(presets())]
-    plain = [axis for axis in axes if axis not in groups]
-    used: set[str] = set()
-    for axis in groups:
-        _check_presets(sweep_file, axis)
-    for chosen in itertools.product(*(axis.rows for axis in groups)):
-        group_cell = _cell(groups, chosen)
-        in_groups = {name: value for name, value in group_cell.items() if name in presets()}
-        template = _template(sweep_file, own, in_groups, options)
-        applying = [axis for axis in plain if _applies(sweep_file, axis, template)]
-        for axis in groups:
-            _applies(sweep_file, axis, template)
-        used |= {name for axis in [*groups, *applying] for name in axis.names}
-        for values in itertools.product(*(axis.rows for axis in applying)):
-            cell = group_cell | _cell(applying, values)
-            config = copy.deepcopy(template)
-            for name, value in cell.items():
-                if name not in presets():
-                    _set(config, name, value)
-            places = {name: axis.place_of(name) for axis in axes for name in axis.names}
-            valid = _validated(sweep_file, config, places, own.place)
-            yield _Candidate(variant, _ordered(cell, axes), valid, own.place)
-    for axis in axes:
-        if axis.own and not used & set(axis.names):
-            raise _no_such_axis(sweep_file, axis, template)
+def short_names(axes: Iterable[str]) -> dict[str, str]:
+    """``objective.q`` as ``q`` where no other axis ends alike."""
+    names = sorted(set(axes))
+    ends = [name.rpartition(".")[2] for name in names]
+    return {name: end if ends.count(end) == 1 else name for name, end in zip(names, ends, strict=True)}
 
 
-def _axes(sweep_file: SweepFile, own: Axes) -> list[_Axis]:
-    """The file's axes, then the variant's; an axis that both have is the variant's."""
-    axes = []
-    ours = {*own.grid, *own.zip}
-    for level, is_own in ((sweep_file.shared, sweep_file.shared.place == own.place), (own, True)):
-        if level is own and level.place == sweep_file.shared.place:
-            continue  # a file without variants has one level
-        for name, values in level.grid.items():
-            if name in level.zip:
-                raise sweep_file.document.error((*level.place, "zip", name), "is an axis of grid too: an axis once")
-            if is_own or name not in ours:
-                rows = tuple((value,) for value in values)
-                axes.append(_Axis((name,), rows, (*level.place, "grid"), is_own))
-        if level.zip and (is_own or not ours & set(level.zip)):
-            rows = tuple(zip(*level.zip.values(), strict=True))
-            axes.append(_Axis(tuple(level.zip), rows, (*level.place, "zip"), is_own))
-    for axis in axes:
-        if "seed" in axis.names or "seeds" in axis.names:
-            raise sweep_file.document.error(axis.place, "seeds are no axis: write seeds: 3, or a list")
-    return axes
-
-
-def _check_overrides(sweep_file: SweepFile, own: Axes, options: Sequence[str], axis_names: set[str]) -> None:
-    for place, texts in ((("base",), sweep_file.shared.base), ((*own.place, "base"), own.base)):
-        for index, text in enumerate(texts):
-            try:
-                parse_override(text)
-            except UserError as error:
-                raise sweep_file.document.error((*place, index), str(error)) from None
-    for text in options:
-        key = parse_override(text).key_or_group
-        if key in axis_names:
-            raise UserError(f"'{text}' names an axis of {sweep_file.document.path}: change the axis in the file")
-
-
-def _template(sweep_file: SweepFile, own: Axes, chosen: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]:
-    groups = [f"{group}={preset}" for group, preset in chosen.items()]
-    overrides = [*sweep_file.shared.base, *own.base, *groups, *options]
-    try:
-        return TrialConfig.from_dict(compose(overrides)).to_dict()
-    except ConfigError as error:
-        culprit = next((text for text in reversed(overrides) if text.partition("=")[0] == error.path), None)
-        problem = f"{error.path}: {error.problem}"
-    except UserError as error:
-        culprit = next((text for text in reversed(overrides) if text.partition("=")[0] in str(error)), None)
-        problem = str(error)
-        if culprit and "Could not override" in problem:
-            problem = f"there is no option '{culprit.partition('=')[0]}'{_near_option(overrides, culprit)}"
-    if culprit in options:
-        raise UserError(f"'{culprit}': {problem}")
-    raise sweep_file.document.error(_place_of_override(sweep_file, own, culprit), problem)
-
-
-def _near_option(overrides: list[str], culprit: str) -> str:
-    try:
-        return nearest(culprit.partition("=")[0], _paths(compose([text for text in overrides if text != culprit])))
-    except UserError:
-        return ""
-
-
-def _place_of_override(sweep_file: SweepFile, own: Axes, text: str | None) -> Place:
-    for axes in (own, sweep_file.shared):
-        if text in axes.base:
-            return (*axes.place, "base", axes.base.index(text))
-    return own.place
-
-
-def _check_presets(sweep_file: SweepFile, axis: _Axis) -> None:
-    for column, name in enumerate(axis.names):
-        for index, row in enumerate(axis.rows):
-            try:
-                check_preset(name, row[column])
-            except UserError as error:
-                raise sweep_file.document.error((*axis.place_of(name), index), str(error)) from None
-
-
-def _applies(sweep_file: SweepFile, axis: _Axis, template: Mapping[str, Any]) -> bool:
-    has = [name in presets() or _has(template, name) for name in axis.names]
-    if any(has) and not all(has):
-        raise _no_such_axis(sweep_file, axis, template)
-    return all(has)
-
-
-def _no_such_axis(sweep_file: SweepFile, axis: _Axis, template: Mapping[str, Any]) -> UserError:
-    known = [*_paths(template), *presets()]
-    name = next((name for name in axis.names if name not in known), axis.names[0])
-    return sweep_file.document.error(
-        axis.place_of(name), f"no configuration here has such an option{nearest(name, known)}"
-    )
-
-
-def _check_shared_axes(sweep_file: SweepFile, candidates: Sequence[_Candidate]) -> None:
-    """An axis of the whole file may pass by some variants, but not by all."""
-    used = {name for candidate in candidates for name in candidate.cell}
-    for key, axes in (("grid", sweep_file.shared.grid), ("zip", sweep_file.shared.zip)):
-        for name in axes:
-            if name not in used:
-                known = {path for candidate in candidates for path in _paths(candidate.config)} | {*presets()}
-                problem = f"no variant's configuration has such an option{nearest(name, known)}"
-                raise sweep_file.document.error((key, name), problem)
-
-
-def _validated(
-    sweep_file: SweepFile, config: dict[str, Any], places: Mapping[str, Place], default: Place
-) -> dict[str, Any]:
-    try:
-        return TrialConfig.from_dict(config).to_dict()
-    except ConfigError as error:
-        axis = max((name for name in places if (error.path + ".").startswith(name + ".")), key=len, default=None)
-        place = default if axis is None else _place_of_value(sweep_file, places[axis], axis, config)
-        problem = error.problem if axis == error.path else f"{error.path}: {error.problem}"
-        raise sweep_file.document.error(place, problem) from None
-
-
-def _place_of_value(sweep_file: SweepFile, place: Place, axis: str, config: Mapping[str, Any]) -> Place:
-    value: Any = config
-    for piece in axis.split("."):
-        value = value[piece]
-    written: Any = sweep_file.document.data
-    for step in place:
-        written = written[step]
-    return (*place, written.index(value)) if isinstance(written, list) and value in written else place
-
-
-def _without_excluded(sweep_file: SweepFile, candidates: Sequence[_Candidate]) -> list[_Candidate]:
-    kept = list(candidates)
-    for place, rule, reached in _exclusions(sweep_file, candidates):
-        hit = [each for each in reached if all(axis in each.cell and each.cell[axis] == rule[axis] for axis in rule)]
-        if not hit:
-            axes = {axis for each in reached for axis in each.cell}
-            wrong = next((axis for axis in rule if axis not in axes), None)
-            problem = f"'{wrong}' is no axis here{nearest(wrong, axes)}" if wrong else "no cell has these values"
-            raise sweep_file.document.error(place, problem)
-        kept = [each for each in kept if each not in hit]
-    return kept
-
-
-def _exclusions(
-    sweep_file: SweepFile, candidates: Sequence[_Candidate]
-) -> Iterator[tuple[Place, Mapping[str, Any], list[_Candidate]]]:
-    """Each exclude rule with its place and the cells that it can reach."""
-    for index, rule in enumerate(sweep_file.shared.exclude):
-        yield ("exclude", index), rule, list(candidates)
-    for variant, axes in sweep_file.variants.items():
-        if axes.place:  # a file without variants has its rules on top alone
-            for index, rule in enumerate(axes.exclude):
-                yield (*axes.place, "exclude", index), rule, [each for each in candidates if each.variant == variant]
-
-
-def _cell(axes: Sequence[_Axis], rows: Sequence[tuple[Any, ...]]) -> Cell:
-    return {
-        name: value for axis, row in zip(axes, rows, strict=True) for name, value in zip(axis.names, row, strict=True)
-    }
-
-
-def _ordered(cell: Cell, axes: Sequence[_Axis]) -> Cell:
-    return {name: cell[name] for axis in axes for name in axis.names if name in cell}
-
-
-def _has(values: Mapping[str, Any], path: str) -> bool:
-    for piece in path.split("."):
-        if not isinstance(values, Mapping) or piece not in values:
-            return False
-        values = values[piece]
-    return True
-
-
-def _set(values: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for piece in parents:
-        values = values[piece]
-    values[last] = value
-
-
-def _paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Every option that an axis can name: a part's own name goes with its preset."""
-    for key, value in values.items():
-        if key != "name":
-            yield f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _paths(value, f"{prefix}{key}.")
+def short_value(value: Any) -> str:
+    """An axis value for people: 1.0 as 1, a written-out neighbourhood as its size."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return f"[{len(value)} edges]"
+    return str(value)

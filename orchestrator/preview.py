@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.plan import Plan, cell_label
+from orchestrator.plan import Plan
 from orchestrator.store import SweepStore
 
 
@@ -14,7 +14,7 @@ def show_plan(plan: Plan, store: SweepStore) -> None:
     console = Console()
     cells: dict[str, list[str]] = {}
     for trial in plan.trials:
-        cells.setdefault(cell_label(trial.variant, trial.axes), []).append(trial.trial_id)
+        cells.setdefault(trial.label, []).append(trial.trial_id)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("cell")
     table.add_column("seeds", justify="right")
@@ -25,7 +25,7 @@ def show_plan(plan: Plan, store: SweepStore) -> None:
         done += finished
         table.add_row(label, str(len(trial_ids)), str(finished))
     console.print(table)
-    iterations = sum(trial.config["budget"] for trial in plan.trials)
+    iterations = sum(trial.config.budget for trial in plan.trials)
     console.print(
         f"{plan.name}: {len(cells)} cells, {len(plan.trials)} trials, {iterations:,} critic iterations; "
         f"{len(plan.trials) - done} trials to run. Nothing was started.",

@@ -11,7 +11,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.plan import cell_label
 from orchestrator.store import Entry, State, Status, SweepStore, Tail
 
 STYLES = {
@@ -41,7 +40,7 @@ class Seen:
     @property
     def label(self) -> str:
         """The cell and the seed, in words."""
-        return f"{cell_label(self.entry.variant, self.entry.axes)} seed={self.entry.seed}"
+        return f"{self.entry.label} seed={self.entry.seed}"
 
     @property
     def seconds_per_epoch(self) -> float | None:
@@ -140,10 +139,15 @@ class Progress:
         watch = self._watch
         rows = sorted(watch.trials, key=lambda seen: ORDER.index(seen.status.state))
         room = max(3, self._console.height - 7)
-        wide = self._console.width >= 100
         table = Table(box=None, pad_edge=False, expand=True, header_style="bold")
         table.add_column("trial", ratio=1, overflow="ellipsis", no_wrap=True)
-        for name in ("state", "epoch", watch.metric if wide else watch.metric[-8:], "s/epoch", "left"):
+        for name in (
+            "state",
+            "epoch",
+            watch.metric if self._console.width >= 100 else watch.metric.rpartition("_")[2],
+            "s/epoch",
+            "left",
+        ):
             table.add_column(name, justify="right", no_wrap=True)
         for seen in rows[:room]:
             state, pace = seen.status.state, seen.seconds_per_epoch
@@ -183,7 +187,7 @@ def status_summary(store: SweepStore) -> dict[str, Any]:
         "trials": [
             {
                 "trial_id": seen.entry.trial_id,
-                "cell": cell_label(seen.entry.variant, seen.entry.axes),
+                "cell": seen.entry.label,
                 "seed": seen.entry.seed,
                 "state": str(seen.status.state),
                 "attempts": len(seen.status.attempts),

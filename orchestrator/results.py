@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.plan import cell_label
 from orchestrator.store import SweepStore
 
 if TYPE_CHECKING:
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def epochs_frame(store: SweepStore) -> pd.DataFrame:
-    """One row a stored epoch: trial_id, cell, variant, seed, the axes, then epoch, iteration and every metric."""
+    """One row a stored epoch: trial_id, cell, variant, setting, seed, the axes, epoch, iteration, every metric."""
     import pandas as pd
 
     rows = [
@@ -56,8 +55,9 @@ def trials_frame(store: SweepStore) -> pd.DataFrame:
 def _identity(entry: Any) -> dict[str, Any]:
     return {
         "trial_id": entry.trial_id,
-        "cell": cell_label(entry.variant, entry.axes),
+        "cell": entry.label,
         "variant": entry.variant,
+        "setting": entry.setting,
         "seed": entry.seed,
         **entry.axes,
     }

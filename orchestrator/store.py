@@ -191,9 +191,15 @@ class Entry:
 
     trial_id: str
     variant: str
+    setting: str
     axes: Mapping[str, Any]
     seed: int
     epochs: int
+
+    @property
+    def label(self) -> str:
+        """The cell in words: ``qp-wgan q=1 p=2``."""
+        return f"{self.variant} {self.setting}".strip()
 
 
 class SweepStore:
@@ -231,11 +237,9 @@ class SweepStore:
 
         Trials that are not in the plan any more keep their directories.
         """
-        from trainers.config import TrialConfig
-
         file = plan.sweep_file
         trials = [
-            Entry(trial.trial_id, trial.variant, trial.axes, trial.seed, TrialConfig.from_dict(trial.config).epochs)
+            Entry(trial.trial_id, trial.variant, trial.setting, trial.axes, trial.seed, trial.config.epochs)
             for trial in plan.trials
         ]
         content = {
@@ -250,7 +254,7 @@ class SweepStore:
         }
         write_atomically(self.path / "sweep.yaml", file.document.text)
         for trial in plan.trials:
-            self.trial(trial.trial_id).create(trial.config)
+            self.trial(trial.trial_id).create(trial.config.to_dict())
         write_atomically(self.path / "plan.json", json.dumps(content, indent=1))
 
     def plan(self) -> dict[str, Any]:

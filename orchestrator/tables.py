@@ -39,9 +39,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Row:
-    """A cell: its variant, axis values as shown, values by metric, and remarks (failed seeds, mixed code)."""
+    """A cell: its variant, its axis values in words and one by one, values by metric, and remarks."""
 
     variant: str
+    setting: str
     axes: Mapping[str, str]
     values: Mapping[str, Value]
     best: frozenset[str]
@@ -65,12 +66,6 @@ class Table:
         arrows = {metric: "↑" if metric in self.higher_is_better else "↓" for metric in self.metrics}
         plain = [metric if metric == "training_seconds" else f"{metric} {arrows[metric]}" for metric in self.metrics]
         return ["method", "setting", *plain]
-
-    def setting(self, row: Row) -> str:
-        """``q=1 p=2``: the row's axes by their last names, where those tell them apart."""
-        last = [axis.rpartition(".")[2] for axis in self.axes]
-        names = {axis: end if last.count(end) == 1 else axis for axis, end in zip(self.axes, last, strict=True)}
-        return " ".join(f"{names[axis]}={value}" for axis, value in row.axes.items())
 
 
 def comparison_table(store: SweepStore) -> Table:
@@ -113,7 +108,7 @@ def _row(group: Any, axes: Sequence[str], metrics: Sequence[str]) -> Row:
     commits = {commit for text in finished["commits"] for commit in text.split(", ")}
     if len(commits) > 1:
         remarks.append(f"mixed code: {', '.join(sorted(commits))}")
-    return Row(first["variant"], shown, values, frozenset(), tuple(remarks))
+    return Row(first["variant"], first["setting"], shown, values, frozenset(), tuple(remarks))
 
 
 def _value(series: Any) -> Value | None:
@@ -138,7 +133,8 @@ def _with_best(rows: Sequence[Row], metrics: Sequence[str], higher: set[str]) ->
         if all(other_high < low or other_low > high for other_low, other_high in others):
             best.setdefault(ranked[0], set()).add(metric)
     return [
-        Row(row.variant, row.axes, row.values, frozenset(best.get(i, set())), row.remarks) for i, row in enumerate(rows)
+        Row(row.variant, row.setting, row.axes, row.values, frozenset(best.get(i, set())), row.remarks)
+        for i, row in enumerate(rows)
     ]
 
 
@@ -152,7 +148,7 @@ def _reference_rows(frame: Any, metrics: Sequence[str]) -> list[Row]:
         if value := _value(frame[f"floor.{metric}"].drop_duplicates()):
             floor[metric] = value
     return [
-        Row(name, {}, values, frozenset(), (), reference=True)
+        Row(name, "", {}, values, frozenset(), (), reference=True)
         for name, values in ((UNTRAINED, untrained), (FLOOR, floor))
         if values
     ]
@@ -247,7 +243,7 @@ def _cells(
     text: Callable[[str], str] = str,
     pm: str = "±",
 ) -> list[str]:
-    cells = [variant(row), text(table.setting(row))]
+    cells = [variant(row), text(row.setting)]
     for metric in table.metrics:
         shown = format_value(row.values.get(metric), pm)
         cells.append(bold(shown) if metric in row.best else shown)

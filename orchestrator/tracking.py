@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.errors import UserError
-from orchestrator.plan import cell_label
 from orchestrator.store import Entry, State, Status, SweepStore, Tail
 
 if TYPE_CHECKING:
@@ -176,15 +175,14 @@ class Mirror:
     def _create_run(self, entry: Entry, status: Status) -> str:
         from mlflow.entities import Param
 
-        label = cell_label(entry.variant, entry.axes)
         tags = {
             SWEEP_TAG: self._store.name,
             TRIAL_TAG: entry.trial_id,
             "orchestrator.kind": "trial",
             "mlflow.parentRunId": self._parent,
-            "mlflow.runName": f"{label} seed={entry.seed}",
+            "mlflow.runName": f"{entry.label} seed={entry.seed}",
             "variant": entry.variant,
-            "cell": label,
+            "cell": entry.label,
             "seed": str(entry.seed),
         }
         started = int(status.attempts[0]["started"] * 1000)

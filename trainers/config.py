@@ -62,7 +62,7 @@ class TrialConfig:
     batch_size: int = number(64, at_least=2)
     critic_iterations: int = number(1, at_least=1)
     reuse_batch: bool = False
-    seed: int = number(0, at_least=0)
+    seed: int = number(0, at_least=0, below=2**64)
     threads: int = number(1, at_least=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_seconds: float = number(60.0, at_least=0)

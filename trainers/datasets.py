@@ -24,11 +24,12 @@ class Data:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all examples in order: the content that caches are keyed by."""
+        """SHA-256 of all examples and labels in order: the content that caches are keyed by."""
         content = hashlib.sha256()
-        for tensor in (self.train, self.held_out):
-            content.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            content.update(tensor.numpy().tobytes())
+        for tensor in (self.train, self.held_out, self.train_labels, self.held_out_labels):
+            if tensor is not None:
+                content.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+                content.update(tensor.numpy().tobytes())
         return content.hexdigest()
 
 

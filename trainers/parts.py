@@ -15,7 +15,7 @@ import difflib
 import functools
 import importlib
 import importlib.metadata
-import math
+import sys
 import types
 import typing
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -184,7 +184,7 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         return _convert_union(value, typing.get_args(hint), path)
     if origin is Literal:
         allowed = typing.get_args(hint)
-        if value not in allowed:
+        if not any(type(value) is type(item) and value == item for item in allowed):  # 2.0 is not 2: it has another id
             raise ConfigError(path, f"'{value}' is not one of {', '.join(map(str, allowed))}{_hint(value, allowed)}")
         return value
     if origin is tuple:
@@ -195,7 +195,8 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         whole = isinstance(value, int) and not isinstance(value, bool)
         return _expect(whole, value, "a whole number", path)
     if hint is float:
-        finite = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        real = isinstance(value, int | float) and not isinstance(value, bool)
+        finite = real and abs(value) <= sys.float_info.max
         return float(_expect(finite, value, "a finite number", path))
     if hint is str:
         return _expect(isinstance(value, str), value, "a word", path)

@@ -50,7 +50,8 @@ class ClassifierExtractor(FeatureExtractorBase):
         super().__init__(name, features_list)
         weights, metadata = cached(Path(feature_extractor_weights_path), _missing)
         self.scale = float(metadata["scale"])
-        self.classifier = Classifier(tuple(map(int, metadata["shape"].split(","))), int(metadata["classes"]))
+        with torch.random.fork_rng(devices=[]):  # the initial weights, drawn for nothing
+            self.classifier = Classifier(tuple(map(int, metadata["shape"].split(","))), int(metadata["classes"]))
         self.classifier.load_state_dict(weights)
         self.requires_grad_(False).eval()
 

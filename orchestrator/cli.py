@@ -161,7 +161,7 @@ def ui(
     """Open MLflow's pages on this machine."""
     from orchestrator.ui import serve
 
-    raise typer.Exit(serve(runs_dir, tracking_uri, port))
+    serve(runs_dir, tracking_uri, port)
 
 
 def _drive(

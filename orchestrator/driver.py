@@ -64,6 +64,7 @@ def run_sweep(store: SweepStore, options: Options, console: Console, plan: Plan 
             written = store.plan()
             devices = [store.trial(trial_id).config()["device"] for trial_id in todo]
             resources = check_gpus(Resources(**written["resources"]), devices, options.address)
+            console.print(f"{store.name}: {len(todo)} trials to run; starting Ray and MLflow …", highlight=False)
             with ray_session(options.address) as available, signals(store.stop_file) as stopping:
                 at_once = concurrency(resources, available, options.max_concurrent)
                 mirroring.start()

@@ -39,8 +39,8 @@ def read_document(path: Path) -> Document:
         raise UserError(f"{path}: there is no such file{_beside(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
-    loader = get_yaml_loader()(text)  # a SafeLoader: no tag can name a Python object
     try:
+        loader = get_yaml_loader()(text)  # a SafeLoader: no tag can name a Python object
         root = loader.get_single_node()
         lines: dict[Place, int] = {(): 1}
         if root is not None:
@@ -52,9 +52,10 @@ def read_document(path: Path) -> Document:
         problem = " ".join(str(part) for part in (error.context, error.problem) if part)
         raise UserError(f"{path}:{line}: this is not valid YAML: {problem}") from None
     except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{path}: this is not valid YAML: {problem}") from None
+    except ValueError as error:  # a tag such as !!int that does not fit its value
         raise UserError(f"{path}: this is not valid YAML: {error}") from None
-    finally:
-        loader.dispose()
     return Document(path, text, data, lines)
 
 

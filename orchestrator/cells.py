@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.composition import check_preset, compose, parse_override, presets
+from orchestrator.composition import check_preset, compose, option_paths, parse_override, presets
 from orchestrator.errors import UserError
 from orchestrator.sweep_file import Axes, SweepFile
 from orchestrator.yaml_document import Place
@@ -138,18 +138,9 @@ def _template(sweep_file: SweepFile, own: Axes, chosen: Mapping[str, Any], optio
     except UserError as error:
         culprit = next((text for text in reversed(overrides) if text.partition("=")[0] in str(error)), None)
         problem = str(error)
-        if culprit and "Could not override" in problem:
-            problem = f"there is no option '{culprit.partition('=')[0]}'{_near_option(overrides, culprit)}"
     if culprit in options:
         raise UserError(f"'{culprit}': {problem}")
     raise sweep_file.document.error(_place_of_override(sweep_file, own, culprit), problem)
-
-
-def _near_option(overrides: list[str], culprit: str) -> str:
-    try:
-        return nearest(culprit.partition("=")[0], _paths(compose([text for text in overrides if text != culprit])))
-    except UserError:
-        return ""
 
 
 def _place_of_override(sweep_file: SweepFile, own: Axes, text: str | None) -> Place:
@@ -176,7 +167,7 @@ def _applies(sweep_file: SweepFile, axis: _Axis, template: Mapping[str, Any]) ->
 
 
 def _no_such_axis(sweep_file: SweepFile, axis: _Axis, template: Mapping[str, Any]) -> UserError:
-    known = [*_paths(template), *presets()]
+    known = [*option_paths(template), *presets()]
     name = next((name for name in axis.names if name not in known), axis.names[0])
     return sweep_file.document.error(
         axis.place_of(name), f"no configuration here has such an option{nearest(name, known)}"
@@ -189,7 +180,7 @@ def _check_shared_axes(sweep_file: SweepFile, cells: Sequence[Cell]) -> None:
     for key, axes in (("grid", sweep_file.shared.grid), ("zip", sweep_file.shared.zip)):
         for name in axes:
             if name not in used:
-                known = {path for cell in cells for path in _paths(cell.config)} | {*presets()}
+                known = {path for cell in cells for path in option_paths(cell.config)} | {*presets()}
                 problem = f"no variant's configuration has such an option{nearest(name, known)}"
                 raise sweep_file.document.error((key, name), problem)
 
@@ -259,12 +250,3 @@ def _set(values: dict[str, Any], path: str, value: Any) -> None:
     for piece in parents:
         values = values[piece]
     values[last] = value
-
-
-def _paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Every option that an axis can name: a part's own name goes with its preset."""
-    for key, value in values.items():
-        if key != "name":
-            yield f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _paths(value, f"{prefix}{key}.")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import re
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,23 @@ def compose(overrides: list[str]) -> dict[str, Any]:
             config = hydra_compose("config", overrides=[*extra, *overrides])
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(str(error).splitlines()[0]) from None
+        problem = str(error).splitlines()[0]
+        if unknown := re.fullmatch(r"Could not override '(.+)'\.", problem):
+            problem = f"there is no option '{unknown[1]}'{_near_option(unknown[1], overrides)}"
+        raise UserError(problem) from None
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+def option_paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every option that an axis can name: a part's own name goes with its preset."""
+    for key, value in values.items():
+        if key != "name":
+            yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from option_paths(value, f"{prefix}{key}.")
+
+
+def _near_option(name: str, overrides: list[str]) -> str:
+    others = [text for text in overrides if text.partition("=")[0] != name]
+    return nearest(name, option_paths(compose(others))) if len(others) < len(overrides) else ""

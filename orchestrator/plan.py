@@ -54,13 +54,15 @@ def make_plan(sweep_file: SweepFile, arguments: Sequence[str] = (), name: str | 
     scaled = _scale_overrides(sweep_file, scale)
     file_seeds, scaled = _split(scaled, "seeds")
     own_seeds, overrides = _split(overrides, "seeds")
-    written = own_seeds or file_seeds
+    written = file_seeds if own_seeds is None else own_seeds
     seeds = sweep_file.seeds if written is None else parse_seeds(parse_override(f"seeds={written}").value())
     options = [*scaled, *overrides]
-    changed = own_seeds or any(parse_override(text).key_or_group not in RUNTIME_OPTIONS for text in overrides)
+    changed = own_seeds is not None or any(
+        parse_override(text).key_or_group not in RUNTIME_OPTIONS for text in overrides
+    )
 
     cells = sweep_cells(sweep_file, options)
-    sweep_name = _sweep_name(sweep_file, scale, name, bool(changed))
+    sweep_name = _sweep_name(sweep_file, scale, name, changed)
     short = short_names({axis for cell in cells for axis in cell.axes})
     trials: dict[str, PlannedTrial] = {}
     for seed in seeds:

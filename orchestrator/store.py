@@ -282,7 +282,7 @@ class SweepStore:
             status = other.status()
             status.copied_from = plan_file.parent.name
             TrialStore(incoming).write_status(status)
-            shutil.rmtree(ours.path)
+            shutil.rmtree(ours.path, ignore_errors=True)
             incoming.rename(ours.path)
             return plan_file.parent.name
         return None

@@ -163,14 +163,14 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def format_value(value: Value | None, plus_minus: str = "±") -> str:
-    """``12.3 ± 0.4``: three significant digits of the mean, at most four decimals, the deviation to the same place."""
+def format_value(value: Value | None, plus_minus: str = " ± ", significant: int = 3) -> str:
+    """``12.3 ± 0.4``: significant digits of the mean, at most four decimals, the deviation to the same place."""
     if value is None:
         return "—"
     magnitude = math.floor(math.log10(abs(value.mean))) if value.mean else 0
-    digits = min(4, max(0, 2 - magnitude))
+    digits = min(4, max(0, significant - 1 - magnitude))
     text = f"{value.mean:.{digits}f}"
-    return text if value.deviation is None else f"{text} {plus_minus} {value.deviation:.{digits}f}"
+    return text if value.deviation is None else f"{text}{plus_minus}{value.deviation:.{digits}f}"
 
 
 def to_csv(table: Table) -> str:
@@ -224,7 +224,12 @@ def to_latex(table: Table) -> str:
             lines.append(r"\midrule")
             ruled = True
         cells = _cells(
-            row, table, bold=r"\textbf{{{}}}".format, variant=lambda row: _latex(row.variant), text=_latex, pm=r"$\pm$"
+            row,
+            table,
+            bold=r"\textbf{{{}}}".format,
+            variant=lambda row: _latex(row.variant),
+            text=_latex,
+            pm=r" $\pm$ ",
         )
         remarks = cells.pop()
         if remarks:
@@ -241,11 +246,12 @@ def _cells(
     bold: Callable[[str], str],
     variant: Callable[[Row], str],
     text: Callable[[str], str] = str,
-    pm: str = "±",
+    pm: str = " ± ",
+    significant: int = 3,
 ) -> list[str]:
     cells = [variant(row), text(row.setting)]
     for metric in table.metrics:
-        shown = format_value(row.values.get(metric), pm)
+        shown = format_value(row.values.get(metric), pm, significant)
         cells.append(bold(shown) if metric in row.best else shown)
     return [*cells, text("; ".join(row.remarks))]
 
@@ -273,14 +279,16 @@ def write_tables(store: SweepStore, table: Table) -> list[str]:
 
 
 def rich_table(table: Table, width: int) -> Any:
-    """The table for a terminal of ``width`` columns: below 110 the numbers lose their spaces."""
+    """The table for a terminal of ``width`` columns: below 110 with shorter numbers."""
     from rich import box
     from rich.table import Table as RichTable
 
-    shown = RichTable(title=table.title, title_justify="left", header_style="bold", box=box.SIMPLE, pad_edge=False)
+    shown = RichTable(title=table.title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    shown.padding, shown.pad_edge = (0, 2, 0, 0), False
     shown.add_column("cell")
     for name in table.header()[2:]:
         shown.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
+    precision: dict[str, Any] = {} if width >= 110 else {"pm": "±", "significant": 2}
     remarks = any(row.remarks for row in table.rows)
     if remarks:
         shown.add_column("remarks")
@@ -289,9 +297,9 @@ def rich_table(table: Table, width: int) -> Any:
         if row.reference and not ruled:
             shown.add_section()
             ruled = True
-        method, setting, *cells = _cells(row, table, bold="[bold green]{}[/]".format, variant=lambda row: row.variant)
-        if width < 110:
-            cells = [cell.replace(" ± ", "±") for cell in cells]
+        method, setting, *cells = _cells(
+            row, table, bold="[bold green]{}[/]".format, variant=lambda row: row.variant, **precision
+        )
         shown.add_row(
             f"{method} {setting}", *(cells if remarks else cells[:-1]), style="dim" if row.reference else None
         )

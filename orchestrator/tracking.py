@@ -109,13 +109,14 @@ class Mirror:
                 self._sync_trial(trial, status)
 
     def finish(self) -> None:
-        """The end of a driver's run: the sweep file and tables on the parent, and its status."""
+        """The end of a driver's run: the sweep file and tables on the parent, its status, and the last trial's end."""
         self.sync()
-        states = [self._store.trial(trial.entry.trial_id).status().state for trial in self._trials]
+        statuses = [self._store.trial(trial.entry.trial_id).status() for trial in self._trials]
         for file in [self._store.path / "sweep.yaml", *sorted(self._store.tables.glob("*"))]:
             self._client.log_artifact(self._parent, str(file))
-        done = all(state.is_result for state in states)
-        self._client.set_terminated(self._parent, "FINISHED" if done else "KILLED")
+        done = all(status.state.is_result for status in statuses)
+        ended = _attempt_times(statuses, "ended")
+        self._client.set_terminated(self._parent, "FINISHED" if done else "KILLED", max(ended, default=None))
 
     def _find_experiment(self, uri: str) -> str:
         found = self._client.get_experiment_by_name(self._store.name)
@@ -147,7 +148,8 @@ class Mirror:
             "mlflow.runName": self._store.name,
             "mlflow.note.content": plan["description"],
         }
-        return self._client.create_run(self._experiment, tags=tags).info.run_id
+        started = _attempt_times([self._store.trial(trial.entry.trial_id).status() for trial in self._trials], "started")
+        return self._client.create_run(self._experiment, min(started, default=None), tags).info.run_id
 
     def _sync_trial(self, trial: _Mirrored, status: Status) -> None:
         store = self._store.trial(trial.entry.trial_id)
@@ -211,6 +213,11 @@ class Mirror:
         trial.pending = []
 
 
+def _attempt_times(statuses: Sequence[Status], key: str) -> list[int]:
+    """When attempts began or ended, in milliseconds."""
+    return [int(time * 1000) for status in statuses for attempt in status.attempts if (time := attempt.get(key))]
+
+
 def _tags(status: Status, references: Mapping[str, Any]) -> dict[str, str]:
     last = status.attempts[-1]
     commits = list(dict.fromkeys(attempt["commit"] for attempt in status.attempts))
@@ -226,7 +233,8 @@ def _tags(status: Status, references: Mapping[str, Any]) -> dict[str, str]:
     }
     tags |= {f"version.{name}": version for name, version in last["versions"].items()}
     tags |= {f"evaluation.{name}": str(value) for name, value in references.get("info", {}).items()}
-    return {key: value for key, value in tags.items() if value}
+    overwrites = {"error"} if len(status.attempts) > 1 else set()  # an earlier attempt's error is over
+    return {key: value for key, value in tags.items() if value or key in overwrites}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -59,7 +59,12 @@ def read_document(path: Path) -> Document:
     return Document(path, text, data, lines)
 
 
-def _record_lines(node: yaml.Node, place: Place, lines: dict[Place, int], path: Path) -> None:
+def _record_lines(
+    node: yaml.Node, place: Place, lines: dict[Place, int], path: Path, above: tuple[yaml.Node, ...] = ()
+) -> None:
+    if any(node is each for each in above):
+        raise UserError(f"{path}:{node.start_mark.line + 1}: an anchor holds itself")
+    above = (*above, node)
     lines.setdefault(place, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -68,10 +73,10 @@ def _record_lines(node: yaml.Node, place: Place, lines: dict[Place, int], path: 
             if (*place, name) in lines:
                 raise UserError(f"{path}:{line}: '{name}' is given twice (first on line {lines[*place, name]})")
             lines[*place, name] = line
-            _record_lines(value, (*place, name), lines, path)
+            _record_lines(value, (*place, name), lines, path, above)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _record_lines(value, (*place, index), lines, path)
+            _record_lines(value, (*place, index), lines, path, above)
 
 
 def _beside(path: Path) -> str:

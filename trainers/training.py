@@ -125,16 +125,15 @@ class Training:
     def evaluate(self) -> Evaluated:
         """Metrics of the generator as it stands (or of its moving average), from fixed noise, in eval mode.
 
+        ``evaluation_seconds`` covers sampling and measuring.
+
         Training's random state is not touched, and the generator is back in its mode afterwards.
         """
-        count = max(GRID_SIZE, self.evaluator.count if self.evaluator else 0)
-        samples = self.sample(count)
-        if self.evaluator is None:
-            return Evaluated({}, samples[:GRID_SIZE])
         started = time.perf_counter()
-        metrics = self.evaluator.measure(samples[: self.evaluator.count])
-        metrics["evaluation_seconds"] = time.perf_counter() - started
-        return Evaluated(metrics, samples[:GRID_SIZE])
+        count = self.evaluator.count if self.evaluator else 0
+        samples = self.sample(max(GRID_SIZE, count))
+        metrics = self.evaluator.measure(samples[:count]) if self.evaluator else {}
+        return Evaluated(metrics | {"evaluation_seconds": time.perf_counter() - started}, samples[:GRID_SIZE])
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = EVALUATION_SEED) -> Tensor:

@@ -41,6 +41,8 @@ def cached(path: Path, make: Callable[[], Content]) -> Content:
 def _read(path: Path) -> Content | None:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            # Cloned, since a tensor on the mapped file dies with it: SIGBUS, should somebody cut the file short.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
     except (FileNotFoundError, SafetensorError):
         return None

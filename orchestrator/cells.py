@@ -78,7 +78,7 @@ def _variant_cells(sweep_file: SweepFile, variant: str, own: Axes, options: Sequ
         in_presets = {name: value for name, value in chosen.items() if name in presets()}
         template = _template(sweep_file, own, in_presets, options)
         applying = groups + [axis for axis in plain if _applies(sweep_file, axis, template)]
-        used |= {name for axis in applying for name in axis.names if _applies(sweep_file, axis, template)}
+        used |= {name for axis in applying for name in axis.names}
         for rows in itertools.product(*(axis.rows for axis in applying[len(groups) :])):
             values = _values(applying, [*group_rows, *rows])
             config = copy.deepcopy(template)
@@ -105,7 +105,10 @@ def _axes(sweep_file: SweepFile, own: Axes) -> list[_Axis]:
             if is_own or name not in ours:
                 rows = tuple((value,) for value in values)
                 axes.append(_Axis((name,), rows, (*level.place, "grid"), is_own))
-        if level.zip and (is_own or not ours & set(level.zip)):
+        if level.zip and not is_own and (taken := ours & set(level.zip)):
+            problem = f"the variant's '{min(taken)}' would take one of the axes that move together in the file's zip"
+            raise sweep_file.document.error(own.place, problem)
+        if level.zip:
             rows = tuple(zip(*level.zip.values(), strict=True))
             axes.append(_Axis(tuple(level.zip), rows, (*level.place, "zip"), is_own))
     for axis in axes:
@@ -213,7 +216,7 @@ def _without_excluded(sweep_file: SweepFile, cells: Sequence[Cell]) -> list[Cell
         hit = [each for each in reached if all(axis in each.axes and each.axes[axis] == rule[axis] for axis in rule)]
         if not hit:
             axes = {axis for each in reached for axis in each.axes}
-            wrong = next((axis for axis in rule if axis not in axes), None)
+            wrong = next((str(axis) for axis in rule if axis not in axes), None)
             problem = f"'{wrong}' is no axis here{nearest(wrong, axes)}" if wrong else "no cell has these values"
             raise sweep_file.document.error(place, problem)
         gone = {id(each) for each in hit}
@@ -238,6 +241,8 @@ def _values(axes: Sequence[_Axis], rows: Sequence[tuple[Any, ...]]) -> Values:
 
 
 def _has(values: Mapping[str, Any], path: str) -> bool:
+    if path.endswith(".name"):
+        return False  # a part's own name goes with its preset: the config group is the axis
     for piece in path.split("."):
         if not isinstance(values, Mapping) or piece not in values:
             return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.errors import UserError
+from orchestrator.errors import Aborted, UserError
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
@@ -60,6 +60,7 @@ def sweep(
 @app.command()
 def resume(
     name: SweepName,
+    restart: Annotated[bool, typer.Option("--restart", help="From the start instead; old attempts are kept.")] = False,
     runs_dir: RunsDir = Path("runs"),
     tracking_uri: TrackingUri = None,
     address: Address = None,
@@ -68,7 +69,18 @@ def resume(
     """Run what failed or did not finish, from checkpoints."""
     from orchestrator.store import SweepStore
 
-    raise typer.Exit(_drive(SweepStore.open(runs_dir, name), tracking_uri, address, max_concurrent))
+    store = SweepStore.open(runs_dir, name)
+    raise typer.Exit(_drive(store, tracking_uri, address, max_concurrent, restart=restart))
+
+
+@app.command()
+def stop(name: SweepName, runs_dir: RunsDir = Path("runs")) -> None:
+    """Ask a running sweep to write checkpoints and end, and wait until it has."""
+    from orchestrator.driver import stop_driver
+    from orchestrator.store import SweepStore
+
+    stop_driver(SweepStore.open(runs_dir, name))
+    typer.echo(f"'{name}' has stopped.")
 
 
 @app.command()
@@ -119,13 +131,14 @@ def sync(name: SweepName, runs_dir: RunsDir = Path("runs"), tracking_uri: Tracki
 @app.command()
 def export(
     name: SweepName,
-    format: Annotated[str, typer.Option(help="csv, markdown or latex.")] = "markdown",  # noqa: A002
+    format: Annotated[str, typer.Option(help="csv, markdown, latex, html or json.")] = "markdown",  # noqa: A002
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A file; default: standard output.")] = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Write a sweep's comparison table."""
+    from orchestrator.formats import FORMATS
     from orchestrator.store import SweepStore
-    from orchestrator.tables import FORMATS, comparison_table
+    from orchestrator.tables import comparison_table
     from trainers.parts import nearest
 
     if format not in FORMATS:
@@ -170,13 +183,15 @@ def _drive(
     address: str | None,
     max_concurrent: int | None,
     plan: Plan | None = None,
+    *,
+    restart: bool = False,
 ) -> int:
     from rich.console import Console
 
     from orchestrator.driver import Options, run_sweep
     from orchestrator.tracking import default_uri
 
-    options = Options(tracking_uri or default_uri(store.runs_dir), address, max_concurrent)
+    options = Options(tracking_uri or default_uri(store.runs_dir), address, max_concurrent, restart)
     return run_sweep(store, options, Console(), plan)
 
 
@@ -189,5 +204,5 @@ def main() -> None:
     except (UserError, ConfigError) as error:
         print(f"orchestrator: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Aborted):
         sys.exit(130)

@@ -60,6 +60,10 @@ def parse_override(text: str) -> Override:
         raise UserError(f"'{text}' is not an override such as penalty.weight=1: {str(error).splitlines()[0]}") from None
     if override.is_sweep_override():
         raise UserError(f"'{text}' has several values: several values are an axis and belong under grid")
+    if "${" in text:
+        raise UserError(f"'{text}': interpolations are not allowed here: write the value")
+    if override.key_or_group == "seed":
+        raise UserError(f"'{text}': seeds are given by seeds, a number or a list")
     if override.key_or_group.startswith("hydra"):
         raise UserError(f"'{text}': Hydra itself is not configured here")
     check_preset(override.key_or_group, override.value())
@@ -74,7 +78,7 @@ def check_preset(group: str, name: Any) -> None:
 
 def compose(overrides: list[str]) -> dict[str, Any]:
     """A trial's configuration as plain values. Raises :class:`UserError` for an override that does not fit."""
-    search_path = ",".join(f"file://{folder}" for folder in preset_folders()[1:])
+    search_path = ",".join(f"'file://{folder}'" for folder in preset_folders()[1:])
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import signal
 import socket
 import threading
@@ -16,22 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from orchestrator.errors import UserError
+from orchestrator.errors import Aborted, UserError
 from orchestrator.executor import check_address, concurrency, ray_session, run_trials
 from orchestrator.progress import Progress, Watch
 from orchestrator.store import State, SweepStore
 from orchestrator.sweep_file import Resources
-from orchestrator.tracking import check_uri
+from orchestrator.tracking import check_uri, default_uri
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
 
 REFRESH_SECONDS = 0.5
 MIRROR_SECONDS = 2.0
-
-
-class Aborted(BaseException):
-    """A second signal: leave at once."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,7 @@ class Options:
     tracking_uri: str
     address: str | None = None
     max_concurrent: int | None = None
+    restart: bool = False
 
 
 def run_sweep(store: SweepStore, options: Options, console: Console, plan: Plan | None = None) -> int:
@@ -52,48 +50,58 @@ def run_sweep(store: SweepStore, options: Options, console: Console, plan: Plan 
     check_address(options.address)
     check_uri(options.tracking_uri)
     if plan is not None:
-        check_gpus(plan.sweep_file.resources, [trial.config.device for trial in plan.trials], options.address)
+        file = plan.sweep_file
+        devices = [trial.config.device for trial in plan.trials]
+        needed_resources(
+            file.resources, devices, options.address, lambda key, why: file.document.error(("resources", key), why)
+        )
         store.make()
     with driver_lock(store):
         if plan is not None:
             store.write_plan(plan)
-        todo = prepare(store, console)
+        todo = prepare(store, console, restart=options.restart)
         mirroring = MirrorThread(store, options.tracking_uri)
         interrupted = False
         if todo:
             written = store.plan()
             devices = [store.trial(trial_id).config()["device"] for trial_id in todo]
-            resources = check_gpus(Resources(**written["resources"]), devices, options.address)
-            console.print(f"{store.name}: {len(todo)} trials to run; starting Ray and MLflow …", highlight=False)
+            resources = needed_resources(Resources(**written["resources"]), devices, options.address)
+            _say(console, f"{store.name}: {len(todo)} trials to run; starting Ray and MLflow …")
             with ray_session(options.address) as available, signals(store.stop_file) as stopping:
                 at_once = concurrency(resources, available, options.max_concurrent)
                 mirroring.start()
                 with following(store, console, at_once):
                     run_trials(store, todo, resources=resources, retries=written["retries"], at_once=at_once)
-            interrupted = stopping.is_set()
-        return conclude(store, mirroring, console, interrupted)
+            interrupted = stopping.is_set() or store.stop_file.exists()
+        return conclude(store, mirroring, console, interrupted, options)
 
 
-def prepare(store: SweepStore, console: Console) -> list[str]:
-    """The trials without a result, in order, PENDING again; those that another sweep has finished are copied."""
+def prepare(store: SweepStore, console: Console, *, restart: bool = False) -> list[str]:
+    """The trials without a result, in order; those that another sweep has finished are copied.
+
+    What an earlier driver left RUNNING is LOST. With ``restart`` old attempts are put aside.
+    """
     store.stop_file.unlink(missing_ok=True)
     todo = []
     for entry in store.entries():
         trial = store.trial(entry.trial_id)
         state = trial.status().state
         if state is State.PENDING and not trial.metrics_file.exists() and (source := store.copy_finished(entry)):
-            console.print(f"{entry.trial_id}: finished in sweep '{source}', copied from there", highlight=False)
+            _say(console, f"{entry.trial_id}: finished in sweep '{source}', copied from there")
             continue
         if not state.is_result:
             if state is State.RUNNING:  # its driver died with it
                 trial.set_state(State.LOST, "the driver of an earlier run died")
+            if restart and trial.status().attempts:
+                trial.restart()
             todo.append(entry.trial_id)
     return todo
 
 
-def conclude(store: SweepStore, mirroring: MirrorThread, console: Console, interrupted: bool) -> int:
+def conclude(store: SweepStore, mirroring: MirrorThread, console: Console, interrupted: bool, options: Options) -> int:
     """The table, the mirror's last pass, and what to do next."""
-    from orchestrator.tables import comparison_table, rich_table, write_tables
+    from orchestrator.formats import rich_table, write_tables
+    from orchestrator.tables import comparison_table
 
     watch = Watch(store)
     watch.refresh()
@@ -103,34 +111,35 @@ def conclude(store: SweepStore, mirroring: MirrorThread, console: Console, inter
         paths = write_tables(store, table)
         console.print(rich_table(table, console.width))
         for note in table.notes:
-            console.print(note, style="dim", highlight=False)
-        console.print(f"\nTable: {', '.join(_short(path) for path in paths)}", highlight=False, soft_wrap=True)
+            _say(console, note, style="dim")
+        _say(console, f"\nTable: {', '.join(_short(path) for path in paths)}")
+    where = _as_arguments(store, options)
     behind = mirroring.finish()
     if behind:
-        console.print(
-            f"MLflow is behind ({behind}); bring it level with: orchestrator sync {store.name}", highlight=False
-        )
-    ui = "orchestrator ui" + ("" if _is_default(store.runs_dir) else f" --runs-dir {store.runs_dir}")
-    console.print(f"Curves, samples and configurations in MLflow: {ui}", highlight=False, soft_wrap=True)
+        _say(console, f"MLflow is behind ({behind}); bring it level with: orchestrator sync {store.name}{where}")
+    _say(console, f"Curves, samples and configurations in MLflow: orchestrator ui{where}")
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
-    console.print(f"{store.name}: {told}", highlight=False)
+    _say(console, f"{store.name}: {told}")
     if all(state.is_result for state in counts):
         return 0
-    runs = "" if _is_default(store.runs_dir) else f" --runs-dir {store.runs_dir}"
     reason = "Stopped" if interrupted else "Some trials did not finish"
-    console.print(f"{reason}; go on with: orchestrator resume {store.name}{runs}", highlight=False, soft_wrap=True)
+    _say(console, f"{reason}; go on with: orchestrator resume {store.name}{where}{_cluster(options)}")
     return 130 if interrupted else 1
 
 
 @contextlib.contextmanager
 def driver_lock(store: SweepStore) -> Iterator[None]:
     """One driver a sweep. Raises :class:`UserError` naming the host and process of the other one."""
-    with store.lock_file.open("a+") as file:
+    try:
+        file = store.lock_file.open("a+")
+    except OSError as error:
+        raise UserError(f"the runs directory '{store.runs_dir}' cannot be written: {error.strerror}") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)
-            holder = json.loads(file.read() or "{}")
+            holder = _holder(file.read())
             raise UserError(
                 f"'{store.name}' is being driven already, by process {holder.get('pid')} on {holder.get('host')}"
             ) from None
@@ -143,16 +152,38 @@ def driver_lock(store: SweepStore) -> Iterator[None]:
             file.truncate(0)
 
 
+def stop_driver(store: SweepStore) -> None:
+    """Tells the driver of a sweep to stop, and waits until it has. Raises :class:`UserError` if nobody drives it."""
+    store.lock_file.touch()
+    with store.lock_file.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            store.stop_file.touch()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            raise UserError(f"nobody is driving '{store.name}'")
+
+
+def _holder(text: str) -> dict[str, Any]:
+    """Who holds the lock; empty while the holder is just writing it."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return {}
+
+
 @contextlib.contextmanager
 def signals(stop_file: Path) -> Iterator[threading.Event]:
     """Ctrl-C or SIGTERM once: running trials write a checkpoint and end; twice: :class:`Aborted`, at once.
 
     To be entered after ``ray.init``, which installs handlers of its own.
     """
-    stopping = threading.Event()
+    stopping, aborting = threading.Event(), threading.Event()
 
     def handle(number: int, frame: Any) -> None:
         if stopping.is_set():
+            aborting.set()
             raise Aborted
         stopping.set()
         stop_file.touch()
@@ -161,6 +192,10 @@ def signals(stop_file: Path) -> Iterator[threading.Event]:
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopping
+    except BaseException:
+        if aborting.is_set():  # inside Ray it has become some other error
+            raise Aborted from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -170,6 +205,7 @@ def signals(stop_file: Path) -> Iterator[threading.Event]:
 def following(store: SweepStore, console: Console, at_once: int) -> Iterator[None]:
     """Shows progress, read from the store by a thread of its own."""
     watch = Watch(store)
+    watch.refresh()  # what is known already is no news
     ended = threading.Event()
     with Progress(watch, console, at_once) as progress:
         progress.update(watch.refresh())
@@ -229,27 +265,53 @@ class MirrorThread:
             self._error = f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def check_gpus(resources: Resources, devices: Sequence[str], address: str | None) -> Resources:
-    """What a trial takes. Raises :class:`UserError` for GPUs that this machine does not have.
+def needed_resources(
+    resources: Resources,
+    devices: Sequence[str],
+    address: str | None,
+    error: Callable[[str, str], UserError] = lambda key, problem: UserError(f"resources.{key}: {problem}"),
+) -> Resources:
+    """What a trial takes. Raises :class:`UserError` for processors or GPUs that this machine does not have.
 
-    Where every trial's device is cpu, no GPU is asked for. A cluster's GPUs are Ray's to count.
+    Where every trial's device is cpu, no GPU is asked for. A cluster's resources are Ray's to count.
     """
-    if not resources.gpus or set(devices) == {"cpu"}:
-        return Resources(resources.cpus, 0.0)
-    if address is None:
+    wanted = Resources(resources.cpus, 0.0 if set(devices) == {"cpu"} else resources.gpus)
+    if "cuda" in devices and not wanted.gpus:
+        raise error("gpus", "device=cuda needs a GPU for each trial, or a fraction: resources: {gpus: 1}")
+    if address is not None:
+        return wanted
+    processors = os.cpu_count() or 1
+    if wanted.cpus > processors:
+        raise error("cpus", f"a trial asks for {wanted.cpus:g} processors and this machine has {processors}")
+    if wanted.gpus:
         import torch
 
         there = torch.cuda.device_count()
-        if resources.gpus > there:
-            raise UserError(
-                f"resources.gpus: a trial asks for {resources.gpus:g} GPUs and this machine has {there or 'none'}; "
-                "set device=cpu or leave gpus out"
+        if wanted.gpus > there:
+            has = there or "none"
+            raise error(
+                "gpus",
+                f"a trial asks for {wanted.gpus:g} GPUs and this machine has {has}; set device=cpu or leave gpus out",
             )
-    return resources
+    return wanted
 
 
-def _is_default(runs_dir: Path) -> bool:
-    return runs_dir == Path("runs")
+def _say(console: Console, text: str, style: str | None = None) -> None:
+    """Plain text: a path in brackets is no style."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def _as_arguments(store: SweepStore, options: Options) -> str:
+    """What a command needs to find this sweep and its MLflow again."""
+    words = "" if store.runs_dir == Path("runs") else f" --runs-dir {shlex.quote(str(store.runs_dir))}"
+    if options.tracking_uri != default_uri(store.runs_dir):
+        words += f" --tracking-uri {shlex.quote(options.tracking_uri)}"
+    return words
+
+
+def _cluster(options: Options) -> str:
+    words = f" --address {options.address}" if options.address else ""
+    return words + (f" --max-concurrent {options.max_concurrent}" if options.max_concurrent else "")
 
 
 def _short(path: str) -> str:

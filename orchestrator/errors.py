@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class UserError(Exception):
     """Bad input. The message is one short paragraph: where, what was expected, the nearest valid name."""
+
+
+class Aborted(BaseException):
+    """A second signal: leave at once."""

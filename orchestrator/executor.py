@@ -7,9 +7,11 @@ decision (what comes next, whether to try again and when) is made from the store
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,12 +35,25 @@ RAY_ENVIRONMENT = {
 
 
 def check_address(address: str | None) -> None:
-    """Raises :class:`UserError` for an address that Ray Client would serve."""
+    """Raises :class:`UserError` for an address that Ray Client would serve, or where nobody answers."""
     if address is not None and "://" in address:
         raise UserError(
             f"--address {address}: give host:port of a Ray cluster, from a machine in it; through ray:// Tune's "
             "callbacks and signals would leave this process"
         )
+    if address not in (None, "auto"):
+        host, _, port = str(address).rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except (OSError, ValueError) as error:
+            raise UserError(f"--address {address}: no Ray cluster answers there ({error})") from None
+
+
+def prepare_environment(*, local: bool) -> None:
+    """What Ray reads when it is imported and keeps as long as the process lives; for a local Ray a random token."""
+    os.environ.update(RAY_ENVIRONMENT)
+    if local and "RAY_AUTH_MODE" not in os.environ:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
 
 
 @contextlib.contextmanager
@@ -48,11 +63,7 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
     The local Ray asks everybody for a random token, since it listens on every interface. Raises
     :class:`UserError` for an address that nobody answers or that Ray Client would serve.
     """
-    check_address(address)
-    os.environ.update(RAY_ENVIRONMENT)
-    if address is None and os.environ.get("RAY_AUTH_MODE") is None:
-        # Ray reads both when it is imported and keeps them as long as the process lives
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
+    prepare_environment(local=address is None)
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -123,6 +134,8 @@ def run_trials(
         ),
         run_config=tune.RunConfig(name=store.name, storage_path=storage, verbose=0),
     )
+    for name in ("ray", "ray.tune"):  # a killed worker is told by its state, not by Ray's traceback
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         tuner.fit()
     finally:

@@ -9,8 +9,9 @@ from typing import Any
 from orchestrator.cells import sweep_cells
 from orchestrator.composition import parse_override
 from orchestrator.errors import UserError
-from orchestrator.sweep_file import SweepFile, check_name, parse_seeds
-from trainers.config import RUNTIME_OPTIONS, TrialConfig
+from orchestrator.sweep_file import Compare, SweepFile, check_name, parse_seeds
+from trainers.config import EPOCH_METRICS, RUNTIME_OPTIONS, TrialConfig
+from trainers.evaluation import Evaluation
 from trainers.parts import nearest
 
 
@@ -42,6 +43,7 @@ class Plan:
     sweep_file: SweepFile
     overrides: tuple[str, ...]
     trials: tuple[PlannedTrial, ...]
+    compare: Compare
 
 
 def make_plan(sweep_file: SweepFile, arguments: Sequence[str] = (), name: str | None = None) -> Plan:
@@ -74,7 +76,36 @@ def make_plan(sweep_file: SweepFile, arguments: Sequence[str] = (), name: str | 
                 problem = f"the cell '{trial.label}' is the same trial as '{twin.label}': a duplicate cell"
                 raise sweep_file.document.error((*cell.place, "grid"), problem)
             trials[trial.trial_id] = trial
-    return Plan(sweep_name, sweep_file, tuple(arguments), tuple(trials.values()))
+    evaluation = _one_reference(sweep_file, list(trials.values()))
+    return Plan(sweep_name, sweep_file, tuple(arguments), tuple(trials.values()), _compare(sweep_file, evaluation))
+
+
+def _one_reference(sweep_file: SweepFile, trials: Sequence[PlannedTrial]) -> Evaluation:
+    """The evaluation of all trials: a table compares what was measured alike."""
+    first = trials[0]
+    for trial in trials:
+        for part in ("evaluation", "dataset"):
+            if getattr(trial.config, part) != getattr(first.config, part):
+                problem = (
+                    f"'{first.label}' and '{trial.label}' differ in {part}: one table needs one reference for all rows"
+                )
+                axis = next((axis for axis in trial.axes if axis.partition(".")[0] == part), "")
+                raise sweep_file.document.error(("grid", axis), problem)
+    return first.config.evaluation
+
+
+def _compare(sweep_file: SweepFile, evaluation: Evaluation) -> Compare:
+    """What tables compare by: the file's word, or the evaluation's first metric."""
+    if sweep_file.compare is None:
+        metric = next(iter(evaluation.metrics), "critic_loss")
+        return Compare(metric, "max" if metric in evaluation.higher_is_better else "min")
+    known = {*evaluation.metrics, *EPOCH_METRICS}
+    if sweep_file.compare.metric not in known:
+        name = sweep_file.compare.metric
+        raise sweep_file.document.error(
+            ("compare", "metric"), f"these trials log no metric called '{name}'{nearest(name, known)}"
+        )
+    return sweep_file.compare
 
 
 def _scale_overrides(sweep_file: SweepFile, scale: str | None) -> list[str]:
@@ -112,9 +143,11 @@ def short_names(axes: Iterable[str]) -> dict[str, str]:
 
 
 def short_value(value: Any) -> str:
-    """An axis value for people: 1.0 as 1, a written-out neighbourhood as its size."""
+    """An axis value in words, each value differently: 1.0 as 1, a written-out neighbourhood as (0,1)×1+(1,0)×2."""
     if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list) and value and isinstance(value[0], Mapping):
-        return f"[{len(value)} edges]"
+        return repr(value).removesuffix(".0")
+    if isinstance(value, list) and value and all(isinstance(each, Mapping) and "offset" in each for each in value):
+        return "+".join("({},{})×{}".format(*each["offset"], short_value(each.get("weight", 1))) for each in value)
+    if isinstance(value, list):
+        return f"[{','.join(map(short_value, value))}]"
     return str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.plan import Plan
 from orchestrator.store import SweepStore
@@ -23,7 +24,7 @@ def show_plan(plan: Plan, store: SweepStore) -> None:
     for label, trial_ids in cells.items():
         finished = sum(store.trial(trial_id).status().state.is_result for trial_id in trial_ids)
         done += finished
-        table.add_row(label, str(len(trial_ids)), str(finished))
+        table.add_row(Text(label), str(len(trial_ids)), str(finished))
     console.print(table)
     iterations = sum(trial.config.budget for trial in plan.trials)
     console.print(

@@ -153,7 +153,7 @@ class Progress:
             state, pace = seen.status.state, seen.seconds_per_epoch
             left = (seen.entry.epochs - seen.epoch) * pace if pace and state is State.RUNNING else None
             table.add_row(
-                seen.label,
+                Text(seen.label),
                 Text(str(state), style=STYLES[state]),
                 f"{seen.epoch}/{seen.entry.epochs}",
                 "" if seen.metric is None else f"{seen.metric:.4g}",

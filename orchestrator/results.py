@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def epochs_frame(store: SweepStore) -> pd.DataFrame:
-    """One row a stored epoch: trial_id, cell, variant, setting, seed, the axes, epoch, iteration, every metric."""
+    """One row a stored epoch: trial_id, cell, variant, setting, seed, axis.NAME, epoch, iteration, every metric."""
     import pandas as pd
 
     rows = [
@@ -23,8 +23,8 @@ def epochs_frame(store: SweepStore) -> pd.DataFrame:
 def trials_frame(store: SweepStore) -> pd.DataFrame:
     """One row a trial, in the plan's order.
 
-    Beside identity and axes: ``state``, ``error``, ``commits`` of its attempts, ``epoch``, every metric's last
-    stored value, ``training_seconds`` (the sum over epochs), the untrained generator's metrics as
+    Beside identity and axes (``axis.NAME``): ``state``, ``error``, ``commits`` of its attempts, ``epoch``, every
+    metric's last stored value, ``training_seconds`` (the sum over epochs), the untrained generator's metrics as
     ``untrained.NAME`` and the floor's as ``floor.NAME``.
     """
     import pandas as pd
@@ -59,5 +59,5 @@ def _identity(entry: Any) -> dict[str, Any]:
         "variant": entry.variant,
         "setting": entry.setting,
         "seed": entry.seed,
-        **entry.axes,
+        **{f"axis.{name}": value for name, value in entry.axes.items()},
     }

@@ -16,6 +16,11 @@ def train_here(overrides: list[str], runs_dir: Path) -> int:
     for text in overrides:
         parse_override(text)
     config = TrialConfig.from_dict(compose(overrides))
+    if config.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("device=cuda: this machine has no GPU that torch can use")
     folder = runs_dir / "train"
     number = 1
     while (folder / f"{config.identity}-{number}").exists():

@@ -2,7 +2,7 @@
 
     runs/<sweep>/sweep.yaml, plan.json, driver.lock, stop, tables/
     runs/<sweep>/trials/<trial_id>/config.yaml, status.json, metrics.jsonl, references.json, checkpoint.pt,
-                                   samples/, log.txt
+                                   checkpoint-previous.pt, best.pt, samples/, log.txt, attempts/
 
 Paths inside are relative, so a moved directory still works. A worker writes RUNNING, DONE, DIVERGED and FAILED; the
 driver PENDING, STOPPED and LOST, and only after the worker has ended. Nothing here is executable when read back.
@@ -24,6 +24,8 @@ import yaml
 
 from orchestrator.errors import UserError
 from orchestrator.plan import Plan
+from orchestrator.sweep_file import check_name
+from trainers.evaluation import Evaluation
 from trainers.parts import nearest
 
 TIMING = frozenset({"timestamp", "epoch_seconds", "evaluation_seconds", "images_per_second", "peak_memory_mb"})
@@ -55,6 +57,7 @@ class Status:
     attempts: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
     copied_from: str | None = None
+    restarts: int = 0
 
 
 class TrialStore:
@@ -66,15 +69,18 @@ class TrialStore:
         self.metrics_file = path / "metrics.jsonl"
         self.checkpoint_file = path / "checkpoint.pt"
         self.previous_checkpoint_file = path / "checkpoint-previous.pt"
+        self.best_file = path / "best.pt"
         self.samples = path / "samples"
         self.log_file = path / "log.txt"
 
     def create(self, config: Mapping[str, Any]) -> None:
-        """Makes the directory of a trial that is new."""
+        """Makes the directory of a trial that is new; one without a result takes the runtime options it is given."""
         self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "config.yaml").exists():
+        if not (self.path / "status.json").exists():
             write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
             self.write_status(Status())
+        elif not self.status().state.is_result and self.config() != config:
+            write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
@@ -123,6 +129,16 @@ class TrialStore:
         """The sample grids, oldest first."""
         return sorted(self.samples.glob("epoch_*.png"))
 
+    def restart(self) -> None:
+        """Begins again from nothing: what the attempts so far have left moves to ``attempts/N``."""
+        status = self.status()
+        old = self.path / "attempts" / str(status.restarts + 1)
+        old.mkdir(parents=True, exist_ok=True)
+        for item in list(self.path.iterdir()):
+            if item.name not in ("attempts", "config.yaml"):
+                item.rename(old / item.name)
+        self.write_status(Status(restarts=status.restarts + 1))
+
     def log(self, text: str) -> None:
         """Adds a line, or several, to ``log.txt``."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -147,8 +163,14 @@ class EpochLog:
                 with self.path.open("r+b") as file:
                     file.truncate(whole)
 
-    def __contains__(self, epoch: int) -> bool:
-        return epoch in self._stored
+    def is_best(self, record: Mapping[str, Any], evaluation: Evaluation) -> bool:
+        """Whether no stored epoch after the first has a better value of the evaluation's first metric."""
+        if not evaluation.metrics:
+            return False
+        metric = evaluation.metrics[0]
+        sign = -1 if metric in evaluation.higher_is_better else 1
+        others = [sign * stored[metric] for epoch, stored in self._stored.items() if epoch and metric in stored]
+        return all(sign * record[metric] <= other for other in others)
 
     def append(self, record: Mapping[str, Any]) -> list[str]:
         """Stores an epoch, timestamped in milliseconds. Returns the names of metrics that differ from a stored one."""
@@ -217,6 +239,7 @@ class SweepStore:
     @classmethod
     def open(cls, runs_dir: Path, name: str) -> SweepStore:
         """A sweep that is there. Raises :class:`UserError`, with the nearest name, if it is not."""
+        check_name(name, UserError)
         store = cls(runs_dir, name)
         if not (store.path / "plan.json").exists():
             known = sweep_names(runs_dir)
@@ -235,7 +258,8 @@ class SweepStore:
     def write_plan(self, plan: Plan) -> None:
         """Makes the directories of a plan's trials; what is there already stays.
 
-        Trials that are not in the plan any more keep their directories.
+        Trials that are not in the plan any more keep their directories. Raises :class:`UserError` if something is in
+        the way.
         """
         file = plan.sweep_file
         trials = [
@@ -247,19 +271,27 @@ class SweepStore:
             "description": file.description,
             "file": str(file.document.path),
             "overrides": list(plan.overrides),
-            "compare": asdict(file.compare),
+            "compare": asdict(plan.compare),
             "resources": asdict(file.resources),
             "retries": file.retries,
             "trials": [asdict(entry) for entry in trials],
         }
-        write_atomically(self.path / "sweep.yaml", file.document.text)
-        for trial in plan.trials:
-            self.trial(trial.trial_id).create(trial.config.to_dict())
-        write_atomically(self.path / "plan.json", json.dumps(content, indent=1))
+        try:
+            write_atomically(self.path / "sweep.yaml", file.document.text)
+            for trial in plan.trials:
+                self.trial(trial.trial_id).create(trial.config.to_dict())
+            write_atomically(self.path / "plan.json", json.dumps(content, indent=1))
+        except OSError as error:
+            raise UserError(f"the sweep's directory '{self.path}' cannot be written: {error.strerror}") from None
 
     def plan(self) -> dict[str, Any]:
         """``plan.json``: name, description, overrides, compare, resources, retries."""
-        return json.loads((self.path / "plan.json").read_text())
+        try:
+            return json.loads((self.path / "plan.json").read_text())
+        except json.JSONDecodeError:
+            raise UserError(
+                f"{self.path / 'plan.json'}: is damaged; run the sweep file again to write it anew"
+            ) from None
 
     def entries(self) -> list[Entry]:
         """The trials of the plan, in its order."""

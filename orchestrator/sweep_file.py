@@ -14,6 +14,7 @@ from orchestrator.yaml_document import Document, Place, read_document
 from trainers.parts import nearest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+RESERVED = ("cache", "mlflow-artifacts", "mlflow.db", "train")
 AXES_KEYS = ("base", "grid", "zip", "exclude")
 SWEEP_KEYS = ("name", "description", *AXES_KEYS, "variants", "seeds", "resources", "retries", "compare", "scale")
 
@@ -41,8 +42,8 @@ class Resources:
 class Compare:
     """The metric that tables compare by, and whether less (``min``) or more (``max``) of it is better."""
 
-    metric: str = "classifier_fid"
-    mode: str = "min"
+    metric: str
+    mode: str
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class SweepFile:
     seeds: tuple[int, ...]
     resources: Resources
     retries: int
-    compare: Compare
+    compare: Compare | None
     scale: Mapping[str, tuple[str, ...]]
 
 
@@ -96,6 +97,8 @@ def check_name(name: Any, error: Any) -> str:
     """A name that is one folder below the runs directory and nothing else."""
     if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
         raise error(f"'{name}' is not a name: letters, digits, '.', '_' and '-', no slash and no '..'")
+    if name in RESERVED:
+        raise error(f"'{name}' is taken: the runs directory keeps something else under that name")
     return name
 
 
@@ -197,7 +200,7 @@ class _Reader:
             override = OverridesParser.create().parse_override(f"axis={text}")
             if override.is_sweep_override():
                 return [_plain(value) for value in override.sweep_iterator()]
-        except HydraException as error:
+        except (HydraException, ValueError) as error:
             raise self.fail(place, f"'{text}' is not a Hydra sweep: {_first_line(error)}") from None
         raise self.fail(place, f"expected a list of values or a Hydra sweep such as choice(1, 10), got '{text}'")
 
@@ -237,12 +240,16 @@ class _Reader:
                 raise self.fail(("resources", key), f"expected a fraction of one GPU or whole GPUs, got {value!r}")
         return Resources(float(data.get("cpus", 1.0)), float(data.get("gpus", 0.0)))
 
-    def compare(self) -> Compare:
+    def compare(self) -> Compare | None:
+        if "compare" not in self.mapping(()):
+            return None
         data = self.mapping(("compare",), ("metric", "mode"))
         mode = data.get("mode", "min")
         if mode not in ("min", "max"):
             raise self.fail(("compare", "mode"), f"expected min or max, got {mode!r}")
-        return Compare(self.text(("compare", "metric"), Compare.metric), mode)
+        if "metric" not in data:
+            raise self.fail(("compare",), "expected a metric, such as metric: classifier_fid")
+        return Compare(self.text(("compare", "metric"), ""), mode)
 
     def scale(self) -> dict[str, tuple[str, ...]]:
         scales = self.mapping(("scale",))

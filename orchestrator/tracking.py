@@ -6,9 +6,9 @@ is created; a point is logged with its stored timestamp, so that logging it twic
 
 from __future__ import annotations
 
+import http.client
 import logging
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +26,8 @@ T = TypeVar("T")
 SWEEP_TAG = "orchestrator.sweep"
 TRIAL_TAG = "orchestrator.trial_id"
 MIRRORED_TAG = "orchestrator.mirrored_epochs"
+RESTARTS_TAG = "orchestrator.restarts"
+DESCRIBED_TAG = "orchestrator.described"
 RUN_STATUS = {
     State.PENDING: "SCHEDULED",
     State.RUNNING: "RUNNING",
@@ -45,17 +47,39 @@ def default_uri(runs_dir: Path) -> str:
 
 
 def check_uri(uri: str) -> None:
-    """Raises :class:`UserError` for a tracking URI of an unknown kind or a server that does not answer."""
-    scheme = uri.partition(":")[0]
-    if scheme not in ("sqlite", "http", "https", "postgresql", "mysql", "mssql"):
-        raise UserError(f"--tracking-uri {uri}: expected sqlite:///FILE, http://HOST:PORT or a database MLflow knows")
-    if scheme in ("http", "https"):
-        try:
+    """Raises :class:`UserError` for a tracking URI of an unknown kind, or where nobody answers within seconds."""
+    scheme = uri.partition(":")[0].partition("+")[0]
+    try:
+        if scheme in ("http", "https"):
             with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
-                pass
-        except (urllib.error.URLError, OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            raise UserError(f"--tracking-uri {uri}: no MLflow server answers there ({reason})") from None
+                return
+        elif scheme == "sqlite":
+            folder = Path(uri.removeprefix("sqlite:///")).parent
+            if folder.exists() and not folder.is_dir():
+                raise OSError(f"'{folder}' is not a directory")
+            if Path(uri.removeprefix("sqlite:///")).is_dir():
+                raise OSError("a directory is in the database's place")
+        elif scheme in ("postgresql", "mysql", "mssql"):
+            _connect(uri)
+        else:
+            raise UserError(
+                f"--tracking-uri {uri}: expected sqlite:///FILE, http://HOST:PORT or a database MLflow knows"
+            )
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        what = "no MLflow server answers there" if scheme.startswith("http") else "the database cannot be opened"
+        raise UserError(f"--tracking-uri {uri}: {what} ({reason})") from None
+
+
+def _connect(uri: str) -> None:
+    """Opens a database once. Raises OSError."""
+    import sqlalchemy
+
+    try:
+        with sqlalchemy.create_engine(uri).connect():
+            pass
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        raise OSError(str(error).splitlines()[0]) from None
 
 
 def quiet_client(uri: str) -> MlflowClient:
@@ -79,6 +103,7 @@ class _Mirrored:
     entry: Entry
     tail: Tail
     run_id: str | None = None
+    described: bool = False
     epochs: int = 0
     seen: tuple[State, int, int] | None = None  # state, attempts, sample grids
     pending: list[dict[str, Any]] = field(default_factory=list)
@@ -95,8 +120,14 @@ class Mirror:
         self._parent = self._find_or_create_parent()
         runs = {run.data.tags[TRIAL_TAG]: run for run in self._runs(f"tags.`{TRIAL_TAG}` LIKE '%'")}
         for trial in self._trials:
-            if run := runs.get(trial.entry.trial_id):
+            run = runs.get(trial.entry.trial_id)
+            restarts = store.trial(trial.entry.trial_id).status().restarts
+            if run is not None and int(run.data.tags.get(RESTARTS_TAG, 0)) < restarts:
+                self._client.delete_run(run.info.run_id)  # its attempts have been put aside
+                run = None
+            if run is not None:
                 trial.run_id = run.info.run_id
+                trial.described = DESCRIBED_TAG in run.data.tags
                 trial.epochs = int(run.data.tags.get(MIRRORED_TAG, 0))
                 skipped = list(trial.tail.read())
                 trial.pending = skipped[trial.epochs :]
@@ -111,12 +142,15 @@ class Mirror:
     def finish(self) -> None:
         """The end of a driver's run: the sweep file and tables on the parent, its status, and the last trial's end."""
         self.sync()
-        statuses = [self._store.trial(trial.entry.trial_id).status() for trial in self._trials]
+        statuses = self._statuses()
         for file in [self._store.path / "sweep.yaml", *sorted(self._store.tables.glob("*"))]:
             self._client.log_artifact(self._parent, str(file))
         done = all(status.state.is_result for status in statuses)
         ended = _attempt_times(statuses, "ended")
         self._client.set_terminated(self._parent, "FINISHED" if done else "KILLED", max(ended, default=None))
+
+    def _statuses(self) -> list[Status]:
+        return [self._store.trial(trial.entry.trial_id).status() for trial in self._trials]
 
     def _find_experiment(self, uri: str) -> str:
         found = self._client.get_experiment_by_name(self._store.name)
@@ -148,7 +182,7 @@ class Mirror:
             "mlflow.runName": self._store.name,
             "mlflow.note.content": plan["description"],
         }
-        started = _attempt_times([self._store.trial(trial.entry.trial_id).status() for trial in self._trials], "started")
+        started = _attempt_times(self._statuses(), "started")
         return self._client.create_run(self._experiment, min(started, default=None), tags).info.run_id
 
     def _sync_trial(self, trial: _Mirrored, status: Status) -> None:
@@ -160,13 +194,14 @@ class Mirror:
             return
         if trial.run_id is None:
             trial.run_id = self._create_run(trial.entry, status)
+        if not trial.described:
+            self._describe(trial)
         if trial.pending:
             self._log_epochs(trial)
         if trial.seen != now:
             for grid in grids[trial.seen[2] if trial.seen else 0 :]:
                 self._client.log_artifact(trial.run_id, str(grid), "samples")
-            for key, value in _tags(status, store.references()).items():
-                self._client.set_tag(trial.run_id, key, value)
+            self._client.log_batch(trial.run_id, tags=_run_tags(_tags(status, store.references())))
             if status.state is State.RUNNING or not status.attempts[-1].get("ended"):
                 self._client.update_run(trial.run_id, status=RUN_STATUS[status.state])
             else:
@@ -175,8 +210,6 @@ class Mirror:
             trial.seen = now
 
     def _create_run(self, entry: Entry, status: Status) -> str:
-        from mlflow.entities import Param
-
         tags = {
             SWEEP_TAG: self._store.name,
             TRIAL_TAG: entry.trial_id,
@@ -186,18 +219,26 @@ class Mirror:
             "variant": entry.variant,
             "cell": entry.label,
             "seed": str(entry.seed),
+            RESTARTS_TAG: str(status.restarts),
         }
         started = int(status.attempts[0]["started"] * 1000)
-        run_id = self._client.create_run(self._experiment, start_time=started, tags=tags).info.run_id
-        store = self._store.trial(entry.trial_id)
+        return self._client.create_run(self._experiment, start_time=started, tags=tags).info.run_id
+
+    def _describe(self, trial: _Mirrored) -> None:
+        """Parameters and configuration, which MLflow takes again without harm, and then a tag that they are there."""
+        from mlflow.entities import Param
+
+        assert trial.run_id is not None
+        store = self._store.trial(trial.entry.trial_id)
         params = [Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in _flat(store.config())]
         for chunk in _chunks(params, MAX_PARAMS):
-            self._client.log_batch(run_id, params=chunk)
-        self._client.log_artifact(run_id, str(store.path / "config.yaml"))
-        return run_id
+            self._client.log_batch(trial.run_id, params=chunk)
+        self._client.log_artifact(trial.run_id, str(store.path / "config.yaml"))
+        self._client.log_batch(trial.run_id, tags=_run_tags({DESCRIBED_TAG: "true"}))
+        trial.described = True
 
     def _log_epochs(self, trial: _Mirrored) -> None:
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import Metric
 
         assert trial.run_id is not None
         points = [
@@ -209,7 +250,7 @@ class Mirror:
         for chunk in _chunks(points, MAX_METRICS):
             self._client.log_batch(trial.run_id, metrics=chunk)
         trial.epochs += len(trial.pending)
-        self._client.log_batch(trial.run_id, tags=[RunTag(MIRRORED_TAG, str(trial.epochs))])
+        self._client.log_batch(trial.run_id, tags=_run_tags({MIRRORED_TAG: str(trial.epochs)}))
         trial.pending = []
 
 
@@ -235,6 +276,12 @@ def _tags(status: Status, references: Mapping[str, Any]) -> dict[str, str]:
     tags |= {f"evaluation.{name}": str(value) for name, value in references.get("info", {}).items()}
     overwrites = {"error"} if len(status.attempts) > 1 else set()  # an earlier attempt's error is over
     return {key: value for key, value in tags.items() if value or key in overwrites}
+
+
+def _run_tags(tags: Mapping[str, str]) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(key, value) for key, value in tags.items()]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import importlib.metadata
@@ -48,7 +49,7 @@ def run_trial(
         state, status.error = State.DIVERGED, str(error)
     except Exception as error:
         trial.log(traceback.format_exc())
-        state, status.error = State.FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
+        state, status.error = State.FAILED, last_line(error)
     _free_memory()
     status.state = state
     status.attempts[-1] |= {"ended": time.time(), "state": str(state), "error": status.error}
@@ -79,6 +80,7 @@ def _train(
     if training.evaluator is not None and not trial.references():
         references = {
             "floor": training.evaluator.floor(),
+            "metrics": list(config.evaluation.metrics),
             "higher_is_better": sorted(config.evaluation.higher_is_better),
             "info": training.evaluator.info,
         }
@@ -90,6 +92,8 @@ def _train(
             metrics, samples = training.evaluate()
             record |= metrics
             save_samples(samples, trial.samples / f"epoch_{training.epoch:06d}.png")
+            if training.iteration and log.is_best(record, config.evaluation):
+                _save(trial, training, trial.best_file)
         if differing := log.append(record):
             trial.log(f"epoch {training.epoch} came out different after resuming: {', '.join(differing)}")
         on_epoch(record)
@@ -109,6 +113,11 @@ def _train(
     return True
 
 
+def last_line(error: Exception) -> str:
+    """What went wrong, in one line: ``ValueError: the last line of its message``."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[-1]}"
+
+
 def _free_memory() -> None:
     """A worker process serves many trials."""
     import torch
@@ -119,17 +128,22 @@ def _free_memory() -> None:
 
 
 def _save_checkpoint(trial: TrialStore, training: Any) -> None:
-    """Written beside and renamed; the one before stays as it was until then, and after."""
+    """The newest checkpoint; the one before is kept."""
+    if trial.checkpoint_file.exists():
+        os.replace(trial.checkpoint_file, trial.previous_checkpoint_file)
+    _save(trial, training, trial.checkpoint_file)
+
+
+def _save(trial: TrialStore, training: Any, path: Path) -> None:
+    """Written beside and renamed."""
     import torch
 
-    temporary = trial.path / f".checkpoint.{os.getpid()}"
+    temporary = trial.path / ".checkpoint"
     with temporary.open("wb") as file:
         torch.save(training.state_dict(), file)
         file.flush()
         os.fsync(file.fileno())
-    if trial.checkpoint_file.exists():
-        os.replace(trial.checkpoint_file, trial.previous_checkpoint_file)
-    os.replace(temporary, trial.checkpoint_file)
+    os.replace(temporary, path)
 
 
 def _load_checkpoint(trial: TrialStore, training: Any) -> int:
@@ -183,5 +197,8 @@ def git_commit() -> str:
 def versions() -> dict[str, str]:
     """Versions of what a number may depend on."""
     names = ("torch", "torch-fidelity", "POT", "scikit-learn", "numpy", "ray", "mlflow")
-    installed = {name: importlib.metadata.version(name) for name in names}
+    installed = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
     return {"python": platform.python_version(), **installed}

@@ -40,7 +40,7 @@ def read_document(path: Path) -> Document:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     try:
-        loader = get_yaml_loader()(text)  # a SafeLoader: no tag can name a Python object
+        loader = get_yaml_loader()(text)
         root = loader.get_single_node()
         lines: dict[Place, int] = {(): 1}
         if root is not None:
@@ -51,6 +51,8 @@ def read_document(path: Path) -> Document:
         line = mark.line + 1 if mark else 1
         problem = " ".join(str(part) for part in (error.context, error.problem) if part)
         raise UserError(f"{path}:{line}: this is not valid YAML: {problem}") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested deeper than a sweep file can be") from None
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise UserError(f"{path}: this is not valid YAML: {problem}") from None
@@ -65,6 +67,10 @@ def _record_lines(
     if any(node is each for each in above):
         raise UserError(f"{path}:{node.start_mark.line + 1}: an anchor holds itself")
     above = (*above, node)
+    if len(above) > 50:
+        raise UserError(f"{path}:{node.start_mark.line + 1}: nested deeper than a sweep file can be")
+    if node.tag.startswith("tag:yaml.org,2002:python/") or node.tag.startswith("!"):
+        raise UserError(f"{path}:{node.start_mark.line + 1}: a tag such as '{node.tag}' is not allowed here")
     lines.setdefault(place, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:

@@ -21,6 +21,19 @@ CONFIG_VERSION = 1
 RUNTIME_OPTIONS = frozenset({"device", "checkpoint_seconds"})
 """Where and how a trial runs; no part of what it is."""
 
+EPOCH_METRICS = (
+    "critic_loss",
+    "generator_loss",
+    "dual_value",
+    "wasserstein_estimate",
+    "penalty",
+    "critic_gradient_norm",
+    "epoch_seconds",
+    "images_per_second",
+    "peak_memory_mb",
+)
+"""What every epoch of every trial logs, beside its evaluation's metrics."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:

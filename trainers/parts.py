@@ -24,27 +24,14 @@ from typing import Any, ClassVar, Literal, TypeVar, cast
 
 T = TypeVar("T")
 
-BUILT_IN: dict[str, dict[str, str]] = {
-    "objective": {
-        "kantorovich_rubinstein": "trainers.objectives:KantorovichRubinstein",
-        "c_transform": "trainers.objectives:CTransform",
-        "soft_c_transform": "trainers.objectives:SoftCTransform",
-    },
-    "penalty": {
-        "none": "trainers.penalties:NoPenalty",
-        "clipping": "trainers.penalties:WeightClipping",
-        "gradient": "trainers.penalties:GradientPenalty",
-        "wasserstein": "trainers.penalties:WassersteinPenalty",
-        "admissibility": "trainers.penalties:Admissibility",
-    },
-    "dataset": {"digits": "trainers.datasets:Digits", "mixture": "trainers.datasets:Mixture"},
-    "network": {"mlp": "trainers.networks:Mlp", "dcgan": "trainers.networks:Dcgan"},
-    "evaluation": {
-        "none": "trainers.evaluation:NoEvaluation",
-        "classifier": "trainers.evaluation:ClassifierEvaluation",
-        "transport": "trainers.evaluation:TransportEvaluation",
-    },
+MODULES = {
+    "objective": "trainers.objectives",
+    "penalty": "trainers.penalties",
+    "dataset": "trainers.datasets",
+    "network": "trainers.networks",
+    "evaluation": "trainers.evaluation",
 }
+"""Where the built-in parts of each kind are: every class there that has a name."""
 ENTRY_POINT_GROUPS = {"objective": "trainers.objectives", "penalty": "trainers.penalties"}
 
 
@@ -95,22 +82,29 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     return f"; valid: {', '.join(names)}" if names else ""
 
 
-def part_names(kind: str) -> dict[str, str]:
-    """Every name that ``kind`` can have, with ``module:attribute`` behind it."""
-    known = dict(BUILT_IN[kind])
-    if group := ENTRY_POINT_GROUPS.get(kind):
-        known |= {point.name: point.value for point in importlib.metadata.entry_points(group=group)}
-    return known
+@functools.cache
+def built_in(kind: str) -> dict[str, type[Part]]:
+    """The parts of this package, by name."""
+    module = importlib.import_module(MODULES[kind])
+    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Part)]
+    return {cls.name: cls for cls in classes if "name" in vars(cls)}
 
 
 @functools.cache
 def part_class(kind: str, name: str) -> type[Part]:
-    """The class behind a part's name. Raises :class:`ConfigError` for an unknown name."""
-    known = part_names(kind)
-    if name not in known:
-        raise ConfigError(f"{kind}.name", f"there is no {kind} called '{name}'{nearest(name, known)}")
-    module, _, attribute = known[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    """The class behind a part's name. Raises :class:`ConfigError` for a name that nobody brings or that breaks."""
+    if cls := built_in(kind).get(name):
+        return cls
+    group = ENTRY_POINT_GROUPS.get(kind)
+    points = {point.name: point for point in importlib.metadata.entry_points(group=group)} if group else {}
+    if name not in points:
+        problem = f"there is no {kind} called '{name}'{nearest(name, {*built_in(kind), *points})}"
+        raise ConfigError(f"{kind}.name", problem)
+    try:
+        return points[name].load()
+    except (ImportError, AttributeError) as error:
+        problem = f"the entry point '{points[name].value}' of '{name}' cannot be loaded: {error}"
+        raise ConfigError(f"{kind}.name", problem) from None
 
 
 def build_part(kind: str, values: Any) -> Part:
@@ -171,11 +165,15 @@ def _check_bounds(value: Any, bounds: Mapping[str, Any], path: str) -> None:
     if not bounds or value is None:
         return
     if (low := bounds.get("at_least")) is not None and value < low:
-        raise ConfigError(path, f"must be at least {low:g}, got {value:g}")
+        raise ConfigError(path, f"must be at least {low}, got {_brief(value)}")
     if (low := bounds.get("above")) is not None and value <= low:
-        raise ConfigError(path, f"must be greater than {low:g}, got {value:g}")
+        raise ConfigError(path, f"must be greater than {low}, got {_brief(value)}")
     if (high := bounds.get("below")) is not None and value >= high:
-        raise ConfigError(path, f"must be less than {high:g}, got {value:g}")
+        raise ConfigError(path, f"must be less than {high}, got {_brief(value)}")
+
+
+def _brief(value: float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)[:20]
 
 
 def _convert(value: Any, hint: Any, path: str) -> Any:

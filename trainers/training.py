@@ -47,6 +47,7 @@ class Training:
         self.config = config
         self.device = resolve_device(config.device)
         torch.set_num_threads(config.threads)
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, above all in a gradient penalty
         reset_peak_memory(self.device)
         self.data = config.dataset.load()
         self._examples = self.data.train.to(self.device)
@@ -93,9 +94,10 @@ class Training:
         and the next call finishes it. Raises :class:`Diverged`.
 
         ``critic_loss``, ``generator_loss``, ``dual_value`` = mean φ(x) + mean ψ(y) and ``penalty`` are means over
-        the epoch; ``wasserstein_estimate`` = max(dual_value, 0)^{1/p}; ``critic_gradient_norm`` = mean ‖∇φ‖₂ at the
-        midpoints of the epoch's last pair; ``epoch_seconds`` is training alone, device synchronised;
-        ``images_per_second`` counts real images; ``peak_memory_mb`` is the device's, or the process's on the CPU.
+        the epoch; ``wasserstein_estimate`` = max(dual_value, 0)^{1/p}; ``critic_gradient_norm`` = mean ‖∇φ‖₂ half-way
+        between the epoch's last real and fake minibatch, dropout off; ``epoch_seconds`` is training alone, device
+        synchronised; ``images_per_second`` counts real images; ``peak_memory_mb`` is the device's, or on the CPU
+        the process's.
         """
         length = self.config.epoch_length
         end = min((self.iteration // length + 1) * length, self.config.budget)
@@ -108,12 +110,12 @@ class Training:
                 if should_stop():
                     self._interrupted_seconds += self._seconds_since(started)
                     return None
-                self._iterate()
+                last = self._iterate()
         self._raise_if_diverged()
         seconds = self._interrupted_seconds + self._seconds_since(started)
         record = self._summary(iterations)
         record |= {
-            "critic_gradient_norm": self._critic_gradient_norm(),
+            "critic_gradient_norm": self._critic_gradient_norm(*last),
             "epoch_seconds": seconds,
             "images_per_second": iterations * self.config.batch_size / seconds,
             "peak_memory_mb": peak_memory_mb(self.device),
@@ -176,8 +178,11 @@ class Training:
         if self._average is not None:
             self._average.load_state_dict(state["average"])
 
-    def _iterate(self) -> None:
-        """One critic iteration, and after every ``critic_iterations`` of them one generator iteration."""
+    def _iterate(self) -> tuple[Tensor, Tensor]:
+        """One critic iteration, and after every ``critic_iterations`` of them one generator iteration.
+
+        Returns the critic's real and fake minibatch.
+        """
         config = self.config
         position = self.iteration % config.critic_iterations
         if config.reuse_batch:
@@ -187,12 +192,13 @@ class Training:
             latent = self._latent
         else:
             real, latent = self._real_batch(self.iteration), self._noise()
-        self._critic_step(real, latent)
+        fake = self._critic_step(real, latent)
         self.iteration += 1
         if position == config.critic_iterations - 1:
             self._generator_step(real, latent if config.reuse_batch else self._noise())
+        return real, fake
 
-    def _critic_step(self, real: Tensor, latent: Tensor) -> None:
+    def _critic_step(self, real: Tensor, latent: Tensor) -> Tensor:
         with torch.no_grad():
             fake = self.generator(latent)
         pair = Pair(self.config.objective, self.critic, real, fake)
@@ -205,6 +211,7 @@ class Training:
         self._critic_optimizer.step()
         self.config.penalty.constrain(self.critic)
         self._sums[:3] += torch.stack([loss, value, penalty]).detach()
+        return fake
 
     def _generator_step(self, real: Tensor, latent: Tensor) -> None:
         self.critic.requires_grad_(False)
@@ -242,10 +249,7 @@ class Training:
             summary["generator_loss"] = sums["generator_loss"] / sums["generator_steps"]
         return summary
 
-    def _critic_gradient_norm(self) -> float:
-        """mean ‖∇φ‖₂ half-way between the last real minibatch and the first samples of evaluation's noise."""
-        real = self._real_batch(self.iteration - 1)
-        fake = to_input(self.sample(len(real))).to(self.device)
+    def _critic_gradient_norm(self, real: Tensor, fake: Tensor) -> float:
         self.critic.eval()
         gradient = input_gradient(self.critic, (real + fake) / 2, differentiable=False)
         self.critic.train()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trainers.config import TrialConfig
 from trainers.objectives import Objective
 from trainers.pair import Pair
+from trainers.training import Training
 
 SMALL_TRIAL: dict[str, Any] = {
     "dataset": {"name": "digits"},
@@ -60,6 +61,12 @@ def trial() -> Callable[..., TrialConfig]:
         return TrialConfig.from_dict(values)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def start(trial: Callable[..., TrialConfig], cache_dir: Path) -> Callable[..., Training]:
+    """``start(**changes)``: the small trial with these changes, about to begin."""
+    return lambda **changes: Training(trial(**changes), cache_dir=cache_dir)
 
 
 @pytest.fixture(scope="session")

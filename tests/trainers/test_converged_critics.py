@@ -68,7 +68,6 @@ def converged_value(objective: Objective, penalty: Penalty, points: tuple[Tensor
 @pytest.mark.parametrize(
     ("name", "q", "p", "penalty"),
     [
-        ("1-D overlapping", 2, 1, NoPenalty()),
         ("2-D overlapping", 2, 1, NoPenalty()),
         ("2-D apart", 1, 1, NoPenalty()),
         ("2-D overlapping", 2, 2, NoPenalty()),
@@ -82,9 +81,7 @@ def test_c_transform_finds_the_transport_cost(name: str, q: float, p: float, pen
     assert 0.97 * optimum <= estimate <= optimum * (1 + 1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "one_sided"), [("1-D apart", False), ("2-D apart", False), ("2-D apart", True)], ids=str
-)
+@pytest.mark.parametrize(("name", "one_sided"), [("1-D apart", True), ("2-D apart", False)], ids=str)
 def test_gradient_penalties_exceed_w1_of_separate_sets_by_a_known_share(name: str, one_sided: bool) -> None:
     """Along rays of slope s, s W − λ(s − 1)² is largest at s = 1 + W/(2λ): the estimate is W + W²/(2λ), where all rays
     are about parallel and as long. 1 % of tolerance, 0.2 % were seen."""
@@ -96,7 +93,7 @@ def test_gradient_penalties_exceed_w1_of_separate_sets_by_a_known_share(name: st
 
 @pytest.mark.parametrize("name", ["1-D overlapping", "2-D overlapping"])
 def test_one_sided_penalty_estimates_w1_of_overlapping_sets(name: str) -> None:
-    """Interpolates of random pairs are no optimal rays here, so no formula; 5 % of tolerance, 2 % were seen."""
+    """Interpolates of random pairs are no optimal rays here, so no formula; 5 % of tolerance, 2.3 % were seen."""
     estimate = converged_value(KR, GradientPenalty(weight=10, one_sided=True), SETS[name])
     assert estimate == pytest.approx(exact(*SETS[name]), rel=0.05)
 

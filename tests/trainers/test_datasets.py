@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -63,8 +65,12 @@ def test_every_call_loads_the_same_and_touches_no_random_state(dataset: Digits |
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_digest_tells_splits_apart() -> None:
-    assert len({Digits().load().digest, Digits(held_out=499).load().digest, Mixture().load().digest}) == 3
+def test_digest_tells_splits_and_labels_apart() -> None:
+    digits = Digits().load()
+    assert digits.train_labels is not None
+    relabelled = replace(digits, train_labels=9 - digits.train_labels)
+    others = [relabelled, Digits(held_out=499).load(), Mixture().load()]
+    assert len({data.digest for data in [digits, *others]}) == 4
 
 
 @given(n=st.integers(1, 500), seed=seeds, epoch=seeds)

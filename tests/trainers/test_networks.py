@@ -130,6 +130,14 @@ def test_a_critic_takes_each_sample_by_itself(name: str, shape: tuple[int, ...])
     torch.testing.assert_close(critic(points), alone, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["qp_mlp", "qp_dcgan", "wwgan_dcgan"])
+def test_leaky_slopes_are_the_papers(name: str) -> None:
+    shape = (3, 64, 64)
+    modules = [*preset(name).build_critic(shape).modules(), *preset(name).build_generator(shape).modules()]
+    slopes = {module.negative_slope for module in modules if isinstance(module, nn.LeakyReLU)}
+    assert slopes == {0.2}
+
+
 def test_dropout_is_the_critics_alone_and_off_in_evaluation() -> None:
     critic = build_part("network", {"name": "mlp", "dropout": 0.5}).build_critic((4,))  # type: ignore[attr-defined]
     points = torch.rand(5, 4)

@@ -72,7 +72,7 @@ def test_derivative_equals_differences(
     penalty: Penalty, random_pair: MakePair, smooth_critic: Callable[..., nn.Module]
 ) -> None:
     objective = SoftCTransform(epsilon=0.5, p=2) if isinstance(penalty, Admissibility) else KR
-    module = smooth_critic(18, slope=25, width=4)
+    module = smooth_critic(18, slope=25, width=3)
     names = [name for name, _ in module.named_parameters()]
     points = random_pair(objective, shape=IMAGE).points
 

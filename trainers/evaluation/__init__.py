@@ -39,6 +39,8 @@ class Evaluator(Protocol):
 class Evaluation(Part):
     """``times`` evaluations, equally spaced over the budget, the last one at its end."""
 
+    metrics: ClassVar[tuple[str, ...]] = ()
+    """What tables compare by."""
     higher_is_better: ClassVar[frozenset[str]] = frozenset()
     """The metrics of which more is better; of all others less is."""
 
@@ -61,11 +63,13 @@ class ClassifierEvaluation(Evaluation):
     """``classifier_fid``, ``classifier_is`` and ``classifier_kid`` by torch-fidelity, on the features of a small
     classifier trained once on the dataset's own labels.
 
-    ``samples`` generated images against as many held-out ones. Classifier features make a distance of their
+    ``samples`` generated images against as many held-out ones; ``classifier_is_std`` is the inception score's
+    deviation over its ten splits. Classifier features make a distance of their
     own: its values are comparable within one extractor (``extractor`` in the trial's tags) and sample count only.
     """
 
     name: ClassVar[str] = "classifier"
+    metrics: ClassVar[tuple[str, ...]] = ("classifier_fid", "classifier_is", "classifier_kid")
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"classifier_is"})
 
     samples: int = number(500, at_least=100)
@@ -95,6 +99,7 @@ class TransportEvaluation(Evaluation):
     """
 
     name: ClassVar[str] = "transport"
+    metrics: ClassVar[tuple[str, ...]] = ("exact_w1",)
 
     def check(self, trial: Any) -> None:
         if len(trial.dataset.shape) != 1:

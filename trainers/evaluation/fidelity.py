@@ -10,7 +10,7 @@ import torch
 import torch_fidelity
 from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
-from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
+from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torch_fidelity.utils import create_feature_extractor
@@ -78,6 +78,7 @@ class ClassifierEvaluator:
         return {
             "classifier_fid": fid[KEY_METRIC_FID],
             "classifier_is": inception_score[KEY_METRIC_ISC_MEAN],
+            "classifier_is_std": inception_score[KEY_METRIC_ISC_STD],
             "classifier_kid": kid[KEY_METRIC_KID_MEAN],
         }
 

@@ -15,12 +15,16 @@ COLUMNS = 8
 def save_samples(samples: Tensor, path: Path) -> None:
     """uint8 images (n, C, H, W) as a PNG grid, nearest-neighbour magnified; points (n, 2) as a PNG scatter plot.
 
-    Other shapes have no picture: nothing is written.
+    Other shapes have no picture: nothing is written. The file appears whole, by rename.
     """
+    temporary = path.with_name(f".{path.name}")
     if samples.dim() == 4 and samples.shape[1] in (1, 3):
-        _save_grid(samples, path)
+        _save_grid(samples, temporary)
     elif samples.dim() == 2 and samples.shape[1] == 2:
-        _save_scatter(samples, path)
+        _save_scatter(samples, temporary)
+    else:
+        return
+    temporary.replace(path)
 
 
 def _save_grid(images: Tensor, path: Path) -> None:

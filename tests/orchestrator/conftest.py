@@ -1,0 +1,98 @@
+"""What the tests of ``orchestrator`` share: sweep files, one Ray, one empty MLflow database, the command line."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine
+from hand_made import Planner, make_sweep, plan_file, write_file
+
+from orchestrator.executor import prepare_environment
+from orchestrator.plan import Plan
+from orchestrator.store import SweepStore
+
+prepare_environment(local=True)  # before any test imports Ray
+
+prepare_environment(local=True)  # before a test module imports Ray, which reads it then and never again
+
+
+@pytest.fixture
+def plan_of(tmp_path: Path) -> Planner:
+    """``plan_of(text, "scale=small", name="other")``: the plan of a sweep file with this text."""
+
+    def plan(text: str, *arguments: str, name: str | None = None) -> Plan:
+        return plan_file(write_file(tmp_path, text), *arguments, name=name)
+
+    return plan
+
+
+@pytest.fixture(scope="session")
+def planned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs directory of a sweep of two cells and two seeds that nothing has touched."""
+    return make_sweep(tmp_path_factory.mktemp("planned")).runs_dir
+
+
+@pytest.fixture
+def store(planned_once: Path, tmp_path: Path) -> SweepStore:
+    """A sweep of two cells and two seeds, ``hand``, of which nothing has run."""
+    shutil.copytree(planned_once, tmp_path / "runs", dirs_exist_ok=True)
+    return SweepStore(tmp_path / "runs", "hand")
+
+
+@pytest.fixture
+def command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """``command_line("status", "--json")``: the command in this process; its exit code, output and errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        from orchestrator.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["orchestrator", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1 if ended.code else 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ray_resources() -> Iterator[dict[str, float]]:
+    """The one Ray of this run."""
+    from orchestrator.executor import ray_session
+
+    with ray_session(None) as available:
+        yield available
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables: making them takes seconds."""
+    from orchestrator.tracking import quiet_client
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    quiet_client(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def tracking_uri(empty_database: Path, tmp_path: Path) -> str:
+    """An MLflow database of this test's own, in its runs directory."""
+    (tmp_path / "runs").mkdir(exist_ok=True)
+    shutil.copy(empty_database, tmp_path / "runs" / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port of this machine at which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

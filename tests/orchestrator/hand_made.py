@@ -1,0 +1,119 @@
+"""Sweeps made by hand: planned by the real planner, filled with numbers that a test chooses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.plan import Plan, PlannedTrial, make_plan
+from orchestrator.store import Entry, EpochLog, State, Status, SweepStore
+from orchestrator.sweep_file import read_sweep_file
+
+Planner = Callable[..., Plan]
+"""``plan_of(text, "scale=small", name="other")``"""
+
+POINTS = "[dataset=mixture, batch_size=8, budget=40, device=cpu]"
+"""The base of sweeps that are cheap to plan, and to run: points in the plane, and exact transport as metric."""
+
+TWO_CELLS = f"""\
+name: hand
+description: two cells
+base: {POINTS}
+grid: {{penalty.weight: [1, 2]}}
+seeds: 2
+compare: {{metric: exact_w1, mode: min}}
+"""
+
+
+def write_file(folder: Path, text: str, name: str = "sweep.yaml") -> Path:
+    """A sweep file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def plan_file(path: Path, *arguments: str, name: str | None = None) -> Plan:
+    """The plan of a file."""
+    return make_plan(read_sweep_file(path), arguments, name)
+
+
+def option(trial: PlannedTrial, path: str) -> Any:
+    """A value of a planned trial's configuration: ``option(trial, "penalty.weight")``."""
+    value: Any = trial.config.to_dict()
+    for piece in path.split("."):
+        value = value[piece]
+    return value
+
+
+def make_sweep(folder: Path, text: str = TWO_CELLS, *arguments: str) -> SweepStore:
+    """A sweep of which nothing has run yet, in ``folder/runs``."""
+    plan = plan_file(write_file(folder, text), *arguments)
+    store = SweepStore(folder / "runs", plan.name)
+    store.make()
+    store.write_plan(plan)
+    return store
+
+
+def attempt(**changes: Any) -> dict[str, Any]:
+    """What a worker notes of an attempt."""
+    now = time.time()
+    return {
+        "started": now - 1,
+        "host": "somewhere",
+        "pid": 1,
+        "commit": "0123456789ab",
+        "versions": {"python": "3.11", "torch": "2.15"},
+        "device": "cpu (x86_64)",
+        "resumed_at": 0,
+        "ended": now,
+        "state": "DONE",
+        "error": None,
+    } | changes
+
+
+def records(last: Mapping[str, float], untrained: Mapping[str, float], epochs: int = 2) -> list[dict[str, Any]]:
+    """Epoch 0, then epochs of which the last was evaluated."""
+    trained = [
+        {"epoch": epoch, "iteration": 17 * epoch, "critic_loss": 0.5 / epoch, "penalty": 0.125, "epoch_seconds": 0.25}
+        for epoch in range(1, epochs + 1)
+    ]
+    trained[-1] |= {**last, "evaluation_seconds": 0.5}
+    return [{"epoch": 0, "iteration": 0, **untrained, "evaluation_seconds": 0.5}, *trained]
+
+
+def finish(
+    store: SweepStore,
+    entry: Entry,
+    metrics: Mapping[str, float],
+    *,
+    state: State = State.DONE,
+    error: str | None = None,
+    commits: Sequence[str] = ("0123456789ab",),
+    untrained: Mapping[str, float] | None = None,
+    floor: Mapping[str, float] | None = None,
+    higher_is_better: Iterable[str] = (),
+    info: Mapping[str, str] | None = None,
+    epochs: int = 2,
+) -> None:
+    """Writes what a worker would have written of a trial that came to its end."""
+    trial = store.trial(entry.trial_id)
+    log = EpochLog(trial)
+    for record in records(metrics, untrained or dict.fromkeys(metrics, 9.0), epochs):
+        log.append(record)
+    trial.write_references(
+        {
+            "floor": dict(floor or dict.fromkeys(metrics, 0.125)),
+            "metrics": list(metrics),
+            "higher_is_better": sorted(higher_is_better),
+            "info": dict(info or {"solver": "exact"}),
+        }
+    )
+    trial.samples.mkdir(exist_ok=True)
+    for epoch in (0, epochs):
+        (trial.samples / f"epoch_{epoch:06d}.png").write_bytes(b"\x89PNG not really a picture")
+    attempts = [attempt(commit=commit, state=str(state), error=error) for commit in commits]
+    trial.log_file.write_text("a log\n")
+    trial.write_status(Status(state, attempts, error))

@@ -1,0 +1,327 @@
+"""What surrounds a run: the lock, the signals, what is to be done, and what is said at the end."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine, wait_until
+from hand_made import TWO_CELLS, finish, make_sweep
+from mlflow_dump import dump
+from rich.console import Console
+
+from orchestrator.driver import (
+    MirrorThread,
+    Options,
+    conclude,
+    driver_lock,
+    needed_resources,
+    prepare,
+    run_sweep,
+    signals,
+    stop_driver,
+)
+from orchestrator.errors import Aborted, UserError
+from orchestrator.executor import check_address, concurrency
+from orchestrator.store import State, SweepStore, TrialStore
+from orchestrator.sweep_file import Resources
+from orchestrator.tracking import Mirror, default_uri
+
+
+def options(store: SweepStore) -> Options:
+    return Options(default_uri(store.runs_dir))
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def text_of(shown: Console) -> str:
+    assert isinstance(shown.file, io.StringIO)
+    return shown.file.getvalue()
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from orchestrator.driver import driver_lock
+from orchestrator.store import SweepStore
+store = SweepStore(Path(sys.argv[1]), "hand")
+with driver_lock(store):
+    print("held", flush=True)
+    for _ in range(1000):
+        time.sleep(0.1)
+        if store.stop_file.exists():
+            time.sleep(0.5)  # the time it takes to write a checkpoint
+            (store.path / "written").touch()
+            break
+"""
+
+
+def test_a_second_driver_is_refused_by_name_and_let_in_when_the_first_is_gone(
+    store: SweepStore, tracking_uri: str
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(store.runs_dir)], stdout=subprocess.PIPE, text=True
+    ) as first:
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "held\n"
+            told = f"driven already, by process {first.pid} on {socket.gethostname()}"
+            with pytest.raises(UserError, match=told):
+                run_sweep(store, Options(tracking_uri), console())
+            with pytest.raises(UserError, match=told), driver_lock(store):
+                pass
+        finally:
+            first.kill()
+    with driver_lock(store):  # a lock dies with its process
+        assert str(os.getpid()) in store.lock_file.read_text()
+    with driver_lock(store):
+        pass
+
+
+def test_stopping_waits_until_the_driver_has_ended(store: SweepStore, command_line: CommandLine) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(store.runs_dir)], stdout=subprocess.PIPE, text=True
+    ) as driver:
+        try:
+            assert driver.stdout is not None
+            assert driver.stdout.readline() == "held\n"
+            code, out, _ = command_line("stop", "hand", "--runs-dir", store.runs_dir)
+            assert (code, out) == (0, "'hand' has stopped.\n")
+            assert (store.path / "written").exists()
+        finally:
+            driver.kill()
+    with pytest.raises(UserError, match="nobody is driving 'hand'"):
+        stop_driver(store)
+
+
+def test_a_lock_is_released_by_an_error(store: SweepStore) -> None:
+    with pytest.raises(ValueError, match="odd"), driver_lock(store):
+        raise ValueError("odd")
+    with driver_lock(store):
+        pass
+
+
+@pytest.mark.parametrize("state", State)
+def test_what_is_to_be_done_is_what_has_no_result(store: SweepStore, state: State) -> None:
+    first, *others = store.entries()
+    store.trial(first.trial_id).set_state(state, "why")
+    store.stop_file.touch()
+    todo = prepare(store, console())
+    assert todo == [*([] if state.is_result else [first.trial_id]), *(entry.trial_id for entry in others)]
+    assert not store.stop_file.exists()  # an old one
+    after = store.trial(first.trial_id).status()
+    assert after.state is (State.LOST if state is State.RUNNING else state)  # its driver died with it
+
+
+def test_a_restart_puts_old_attempts_aside(store: SweepStore, tracking_uri: str) -> None:
+    done, failed, never, lost = store.entries()
+    finish(store, done, {"exact_w1": 0.5})
+    for entry, state in ((failed, State.FAILED), (lost, State.RUNNING)):
+        finish(store, entry, {"exact_w1": 0.5}, state=state, error="out of paper")
+    before = store.trial(failed.trial_id).epochs()
+    Mirror(store, tracking_uri).finish()
+    runs = {name: run["id"] for name, run in dump(tracking_uri, "hand").items()}
+
+    todo = prepare(store, console(), restart=True)
+    assert todo == [failed.trial_id, never.trial_id, lost.trial_id]
+    assert store.trial(done.trial_id).status().state is State.DONE
+    for entry in (failed, lost):
+        trial = store.trial(entry.trial_id)
+        assert (trial.status().state, trial.status().attempts, trial.epochs()) == (State.PENDING, [], [])
+        assert trial.config()["seed"] == entry.seed
+        assert trial.sample_files() == []
+    old = TrialStore(store.trial(failed.trial_id).path / "attempts" / "1")
+    assert old.epochs() == before
+    assert (old.status().state, old.status().error) == (State.FAILED, "out of paper")
+
+    finish(store, failed, {"exact_w1": 0.25})
+    status = store.trial(failed.trial_id).status()
+    status.restarts = 1
+    store.trial(failed.trial_id).write_status(status)
+    Mirror(store, tracking_uri).finish()
+    name = f"{failed.label} seed={failed.seed}"
+    again = dump(tracking_uri, "hand")
+    assert again[name]["id"] != runs[name]  # the old run is deleted
+    assert {step: value for step, _, value in again[name]["metrics"]["exact_w1"]}[2] == 0.25
+    kept = f"{done.label} seed={done.seed}"
+    assert again[kept]["id"] == runs[kept]
+
+
+def test_what_another_sweep_has_finished_is_copied_and_told(tmp_path: Path, tracking_uri: str) -> None:
+    other = make_sweep(tmp_path)
+    for entry in other.entries():
+        finish(other, entry, {"exact_w1": 0.5})
+    store = make_sweep(tmp_path, TWO_CELLS.replace("name: hand", "name: more").replace("[1, 2]", "[2, 3]"))
+    shown = console()
+    todo = prepare(store, shown)
+    taken = [entry for entry in store.entries() if entry.axes["penalty.weight"] == 2]
+    assert todo == [entry.trial_id for entry in store.entries() if entry not in taken]
+    assert all(f"{entry.trial_id}: finished in sweep 'hand'" in text_of(shown) for entry in taken)
+
+    conclude(store, MirrorThread(store, tracking_uri), console(), False, options(store))
+    assert len(dump(tracking_uri, "more")) == 1 + len(taken)  # runs of its own
+
+
+def test_a_sweep_of_which_everything_is_finished_starts_nothing(store: SweepStore, tracking_uri: str) -> None:
+    for entry in store.entries():
+        finish(store, entry, {"exact_w1": 0.5 + entry.seed})
+    before = {path: path.read_bytes() for path in (store.path / "trials").rglob("*") if path.is_file()}
+    shown = console()
+    assert run_sweep(store, Options(tracking_uri), shown) == 0
+    assert {path: path.read_bytes() for path in (store.path / "trials").rglob("*") if path.is_file()} == before
+    assert "starting" not in text_of(shown)
+    assert "hand: 4 DONE" in text_of(shown)
+    assert dump(tracking_uri, "hand")["hand"]["status"] == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("states", "interrupted", "code", "counts"),
+    [
+        pytest.param(["DONE"] * 4, False, 0, "4 DONE", id="all done"),
+        pytest.param(
+            ["DONE", "DIVERGED", "STOPPED", "DONE"], False, 0, "1 DIVERGED, 2 DONE, 1 STOPPED", id="diverged: a result"
+        ),
+        pytest.param(["DONE", "FAILED", "DONE", "DONE"], False, 1, "1 FAILED, 3 DONE", id="one failed"),
+        pytest.param(["LOST", "DONE", "DONE", "DONE"], False, 1, "1 LOST, 3 DONE", id="one lost"),
+        pytest.param(["PENDING", "DONE", "DONE", "PENDING"], True, 130, "2 DONE, 2 PENDING", id="interrupted"),
+        pytest.param(["DONE"] * 4, True, 0, "4 DONE", id="interrupted when all was done"),
+    ],
+)
+def test_the_end_counts_the_states_and_says_how_to_go_on(
+    store: SweepStore, tracking_uri: str, states: list[str], interrupted: bool, code: int, counts: str
+) -> None:
+    for entry, state in zip(store.entries(), states, strict=True):
+        if state in ("DONE", "DIVERGED", "STOPPED"):
+            finish(store, entry, {"exact_w1": 0.5}, state=State(state), error="why" if state == "DIVERGED" else None)
+        else:
+            store.trial(entry.trial_id).set_state(State(state), "why")
+    shown = console()
+    assert conclude(store, MirrorThread(store, tracking_uri), shown, interrupted, options(store)) == code
+    lines = text_of(shown).splitlines()
+    resume = f"orchestrator resume hand --runs-dir {store.runs_dir}"
+    if code == 0:
+        assert lines[-1] == f"hand: {counts}"
+        assert resume not in text_of(shown)
+    else:
+        assert lines[-2] == f"hand: {counts}"
+        assert lines[-1].endswith(resume)
+    assert all((store.tables / f"hand.{suffix}").exists() for suffix in ("csv", "md", "tex"))
+
+
+def test_a_runs_directory_with_a_space_and_brackets_is_told_so_that_it_can_be_pasted(
+    tmp_path: Path, tracking_uri: str
+) -> None:
+    store = make_sweep(tmp_path / "my [old] runs")
+    shown = console()
+    assert conclude(store, MirrorThread(store, tracking_uri), shown, False, options(store)) == 1
+    assert text_of(shown).splitlines()[-1].endswith(f"resume hand --runs-dir '{store.runs_dir}'")
+
+
+def test_mlflow_may_be_down_and_the_sweep_is_not(
+    store: SweepStore, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for entry in store.entries():
+        finish(store, entry, {"exact_w1": 0.5})
+    mirroring = MirrorThread(store, f"http://127.0.0.1:{closed_port}")
+    mirroring.start()
+    shown = console()
+    assert conclude(store, mirroring, shown, False, options(store)) == 0
+    assert f"orchestrator sync hand --runs-dir {store.runs_dir}" in text_of(shown)
+    assert "MLflow is behind" in text_of(shown)
+
+
+def test_mlflow_is_kept_level_while_a_sweep_runs(store: SweepStore, tracking_uri: str) -> None:
+    entry = store.entries()[0]
+    finish(store, entry, {"exact_w1": 0.5})
+    mirroring = MirrorThread(store, tracking_uri)
+    mirroring.start()
+    name = f"{entry.label} seed={entry.seed}"
+    wait_until(lambda: dump_or_nothing(tracking_uri).get(name, {}).get("status") == "FINISHED", 30)
+    finish(store, store.entries()[1], {"exact_w1": 0.5})
+    assert mirroring.finish() is None
+    assert len(dump(tracking_uri, "hand")) == 3
+
+
+def dump_or_nothing(uri: str) -> dict[str, dict[str, object]]:
+    try:
+        return dump(uri, "hand")
+    except AssertionError:  # no experiment yet
+        return {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_asks_the_workers_to_stop_and_a_second_leaves_at_once(
+    store: SweepStore, capfd: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    def twice() -> None:
+        with signals(store.stop_file) as stopping:
+            assert not stopping.is_set()
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+            assert stopping.is_set()
+            assert store.stop_file.exists()
+            assert "write a checkpoint" in capfd.readouterr().err
+            try:
+                os.kill(os.getpid(), number)
+                time.sleep(0.01)
+            except Aborted:  # Ray makes another error of what a handler raises inside it
+                raise SystemError from None
+
+    before = signal.getsignal(number)
+    with pytest.raises(Aborted):
+        twice()
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(
+    ("resources", "available", "limit", "at_once"),
+    [
+        pytest.param(Resources(1, 0), {"CPU": 2.0}, None, 2, id="by CPUs"),
+        pytest.param(Resources(0.5, 0), {"CPU": 2.0}, None, 4, id="parts of a CPU"),
+        pytest.param(Resources(1, 0.25), {"CPU": 16.0, "GPU": 2.0}, None, 8, id="by GPUs"),
+        pytest.param(Resources(1, 0.1), {"CPU": 16.0, "GPU": 1.0}, None, 10, id="tenths"),
+        pytest.param(Resources(3, 0), {"CPU": 8.0}, None, 2, id="what does not divide"),
+        pytest.param(Resources(1, 0), {"CPU": 8.0}, 3, 3, id="a limit"),
+        pytest.param(Resources(1, 0), {"CPU": 2.0}, 30, 2, id="a limit above what there is"),
+    ],
+)
+def test_as_many_trials_at_once_as_fit(
+    resources: Resources, available: dict[str, float], limit: int | None, at_once: int
+) -> None:
+    assert concurrency(resources, available, limit) == at_once
+
+
+@pytest.mark.parametrize(
+    ("resources", "told"),
+    [
+        pytest.param(Resources(64, 0), r"resources\.cpus: a trial asks for 64 CPUs and Ray has 2", id="CPUs"),
+        pytest.param(Resources(1, 1), r"resources\.gpus.*1 GPUs and Ray has 0.*device=cpu", id="GPUs"),
+    ],
+)
+def test_resources_that_no_machine_has_are_refused(resources: Resources, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        concurrency(resources, {"CPU": 2.0}, None)
+
+
+def test_gpus_are_not_asked_for_where_every_trial_is_told_to_use_the_cpu() -> None:
+    assert needed_resources(Resources(1, 0.5), ["cpu", "cpu"], None) == Resources(1, 0)
+    with pytest.raises(UserError, match="device=cpu"):
+        needed_resources(Resources(1, 64), ["cpu", "auto"], None)
+    assert needed_resources(Resources(1, 64), ["auto"], "host:6379") == Resources(1, 64)  # the cluster's to count
+
+
+@pytest.mark.parametrize("address", ["ray://host:10001", "http://host"])
+def test_an_address_through_ray_client_is_refused_with_the_reason(address: str) -> None:
+    with pytest.raises(UserError, match=r"host:port .* callbacks and signals would leave"):
+        check_address(address)
+    check_address(None)

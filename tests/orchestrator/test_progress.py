@@ -1,0 +1,170 @@
+"""What a user sees while a sweep runs, read from the store alone."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from hand_made import attempt, finish
+from rich.console import Console
+
+from orchestrator.progress import Progress, Watch, duration, status_summary
+from orchestrator.store import EpochLog, State, Status, SweepStore
+
+
+class Screen:
+    """Progress on a terminal, or on a plain file, of a certain width."""
+
+    def __init__(self, store: SweepStore, width: int, terminal: bool) -> None:
+        self.written = io.StringIO()
+        self.console = Console(
+            width=width, height=30, force_terminal=terminal, file=self.written, record=True, color_system=None
+        )
+        self.watch = Watch(store)
+        self.progress = Progress(self.watch, self.console, at_once=2)
+
+    def show(self) -> str:
+        """What appears when the store is looked at now."""
+        before = len(self.written.getvalue())
+        with self.progress:
+            self.progress.update(self.watch.refresh())
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.written.getvalue()[before:])
+
+    def show_table(self) -> list[str]:
+        """The lines of the table as it stands now."""
+        text = self.show().replace("\r", "\n").rstrip()
+        return text[text.rindex("\ntrial ") + 1 :].splitlines()
+
+
+def begin(store: SweepStore, number: int, epochs: int, metric: float | None = None, attempts: int = 1) -> str:
+    """Lets a trial run for some epochs of a fifth of a second. Returns how it is called."""
+    entry = store.entries()[number]
+    trial = store.trial(entry.trial_id)
+    trial.write_status(Status(State.RUNNING, [attempt(ended=None) for _ in range(attempts)]))
+    log = EpochLog(trial)
+    for epoch in range(epochs + 1):
+        record = {"epoch": epoch, "iteration": 17 * epoch}
+        record |= {"epoch_seconds": 0.15, "evaluation_seconds": 0.05} if epoch else {}
+        record |= {"exact_w1": metric} if metric is not None and epoch == epochs else {}
+        log.append(record)
+    return f"{entry.label} seed={entry.seed}"
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_terminal_shows_state_epoch_metric_and_pace_of_each_trial(store: SweepStore, width: int) -> None:
+    label = begin(store, 0, 2, 0.123456)
+    finish(store, store.entries()[1], {"exact_w1": 0.75}, epochs=3)
+    lines = Screen(store, width, terminal=True).show_table()
+    line = next(line for line in lines if label in line)
+    assert re.search(r"RUNNING\s+2/3\s+0\.1235\s+0\.2\s", line)  # of three epochs, two are over
+    done = next(line for line in lines if "DONE" in line and "seed=0" in line)
+    assert re.search(r"3/3\s+0\.75", done)
+    assert "w1" in lines[0]
+    assert lines[-1].startswith("1 RUNNING, 1 DONE, 2 PENDING · ")
+    assert lines[-1].endswith(" left")
+    assert all(len(line) <= width for line in lines)
+
+
+def test_elsewhere_progress_is_plain_lines_only_for_what_is_new(store: SweepStore) -> None:
+    screen = Screen(store, 80, terminal=False)
+    assert screen.show() == ""
+    label = begin(store, 0, 1)
+    assert screen.show().startswith(f"[0/4] RUNNING {label}")
+    assert screen.show() == ""
+    begin(store, 0, 2)
+    assert screen.show() == ""  # an epoch is no news
+    finish(store, store.entries()[0], {"exact_w1": 0.75}, epochs=3)
+    line = screen.show()
+    assert line.startswith(f"[1/4] DONE {label} exact_w1=0.75")
+    assert line.count("\n") == 1
+    assert "\x1b" not in screen.written.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "elsewhere"])
+@pytest.mark.parametrize("state", [State.FAILED, State.LOST, State.DIVERGED])
+def test_what_went_wrong_is_shown_at_once_with_its_last_line_and_its_log(
+    store: SweepStore, state: State, terminal: bool
+) -> None:
+    screen = Screen(store, 80, terminal)
+    label = begin(store, 1, 1)
+    screen.show()
+    trial = store.trial(store.entries()[1].trial_id)
+    trial.set_state(state, "OSError: [Errno 28] no space left on [device]")
+    text = screen.show()
+    told = f"{state} {label}: OSError: [Errno 28] no space left on [device]"
+    assert told in text.replace("\n", "")
+    if state is not State.DIVERGED:
+        assert f"(log: {trial.log_file})" in text.replace("\n", "")
+    assert told not in screen.show().replace("\n", "")  # once
+
+
+def test_a_second_attempt_that_fails_again_is_told_again(store: SweepStore) -> None:
+    screen = Screen(store, 80, terminal=False)
+    for attempts in (1, 2):
+        label = begin(store, 0, 0, attempts=attempts)
+        store.trial(store.entries()[0].trial_id).set_state(State.FAILED, "OSError: out of paper")
+        assert screen.show().startswith(f"FAILED {label}: OSError: out of paper")
+
+
+def test_more_trials_than_fit_are_counted(store: SweepStore) -> None:
+    screen = Screen(store, 80, terminal=True)
+    screen.console.height = 10  # room for three
+    lines = screen.show_table()
+    assert sum(line.startswith("hand weight=") for line in lines) == 3
+    assert "(1 more not shown)" in lines[-1]
+
+
+def test_what_is_left_is_the_pace_so_far_spread_over_those_at_work(store: SweepStore) -> None:
+    watch = Watch(store)
+    watch.refresh()
+    assert watch.seconds_left(2) is None  # nothing is known yet
+    begin(store, 0, 2)
+    watch.refresh()
+    # 12 epochs in all, 2 over at 0.2 s each, two trials at once
+    assert watch.seconds_left(2) == pytest.approx(10 * 0.2 / 2)
+    assert watch.seconds_left(1) == pytest.approx(10 * 0.2)
+    for entry in store.entries():
+        store.trial(entry.trial_id).set_state(State.DONE)
+    watch.refresh()
+    assert watch.seconds_left(2) == 0
+
+
+def test_a_watch_tells_what_changed(store: SweepStore) -> None:
+    watch = Watch(store)
+    assert watch.refresh() == []
+    begin(store, 2, 1, 0.5)
+    ((seen, before),) = watch.refresh()
+    assert (seen.entry, before, seen.status.state) == (store.entries()[2], State.PENDING, State.RUNNING)
+    assert (seen.epoch, seen.metric, seen.seconds_per_epoch) == (1, 0.5, pytest.approx(0.2))
+    assert watch.counts() == {State.RUNNING: 1, State.PENDING: 3}
+    assert watch.refresh() == []
+
+
+def test_a_summary_is_plain_values(store: SweepStore) -> None:
+    begin(store, 0, 2, 0.125)
+    store.trial(store.entries()[1].trial_id).set_state(State.FAILED, "out of paper")
+    summary = status_summary(store)
+    assert summary["sweep"] == "hand"
+    assert summary["counts"] == {"RUNNING": 1, "FAILED": 1, "PENDING": 2}
+    entry = store.entries()[0]
+    assert summary["trials"][0] == {
+        "trial_id": entry.trial_id,
+        "cell": "hand weight=1",
+        "seed": 0,
+        "state": "RUNNING",
+        "attempts": 1,
+        "epoch": 2,
+        "epochs": 3,
+        "exact_w1": 0.125,
+        "error": None,
+    }
+    assert summary["trials"][1]["error"] == "out of paper"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0, "0s"), (42.4, "42s"), (59.6, "1m00s"), (185, "3m05s"), (3599.7, "1h00m"), (7800, "2h10m"), (90000, "25h00m")],
+)
+def test_durations_for_people(seconds: float, told: str) -> None:
+    assert duration(seconds) == told

@@ -1,0 +1,188 @@
+"""Comparison tables, from hand-made stores: the numbers are those of the files, in every format."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hand_made import TWO_CELLS, finish, make_sweep
+
+from orchestrator.formats import FORMATS, format_value
+from orchestrator.store import State, SweepStore
+from orchestrator.tables import FLOOR, UNTRAINED, Row, Table, Value, comparison_table
+
+
+def fill(store: SweepStore, values: Sequence[Sequence[float | State]], metric: str = "exact_w1") -> None:
+    """``values[cell][seed]``: the metric's last value, or the state of a trial that has none."""
+    cells: dict[str, int] = {}
+    for entry in store.entries():
+        value = values[cells.setdefault(entry.label, len(cells))][entry.seed]
+        if isinstance(value, State):
+            finish(store, entry, {metric: 1000.0}, state=value, error="why")
+        else:
+            finish(store, entry, {metric: value}, untrained={metric: 9.0 + entry.seed})
+
+
+def cell_rows(table: Table) -> list[Row]:
+    return [row for row in table.rows if not row.reference]
+
+
+def test_a_cell_is_the_mean_and_the_sample_deviation_of_its_seeds(store: SweepStore) -> None:
+    fill(store, [[0.5, 0.75], [1.25, 3.5]])
+    by_cell: dict[float, list[float]] = {}
+    for entry in store.entries():
+        last = json.loads(store.trial(entry.trial_id).metrics_file.read_text().splitlines()[-1])
+        by_cell.setdefault(entry.axes["penalty.weight"], []).append(last["exact_w1"])
+    table = comparison_table(store)
+    assert table.metrics[0] == "exact_w1"
+    for row, (weight, numbers) in zip(cell_rows(table), by_cell.items(), strict=True):
+        value = row.values["exact_w1"]
+        assert row.axes == {"penalty.weight": weight}
+        assert value.mean == pytest.approx(np.mean(numbers), rel=1e-12)
+        assert value.deviation == pytest.approx(np.std(numbers, ddof=1), rel=1e-12)
+        assert value.count == 2
+        assert row.values["training_seconds"] == Value(0.5, 0.0, 2)  # two epochs of a quarter, evaluation apart
+
+
+def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
+    store = make_sweep(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 1"))
+    fill(store, [[0.5], [0.25]])
+    assert [row.values["exact_w1"] for row in cell_rows(comparison_table(store))] == [
+        Value(0.5, None, 1),
+        Value(0.25, None, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "higher", "best"),
+    [
+        pytest.param([[1, 1.2], [3, 3.2]], False, [True, False], id="far apart, less is better"),
+        pytest.param([[1, 1.2], [3, 3.2]], True, [False, True], id="far apart, more is better"),
+        pytest.param([[1, 3], [2, 4]], False, [False, False], id="overlapping"),
+        pytest.param([[1, 3], [3, 5]], False, [False, False], id="deviations overlap, means apart"),
+        pytest.param([[1, 1], [2, 2]], False, [True, False], id="no deviation"),
+        pytest.param([[1, 1], [1, 1]], False, [False, False], id="equal"),
+        pytest.param([[2, 2], [1, 9]], False, [False, False], id="the best is inside the other's wide range"),
+        pytest.param([[1, State.FAILED], [2, State.LOST]], False, [True, False], id="one seed each"),
+        pytest.param(
+            [[1, State.FAILED], [2, 2.1]], False, [False, False], id="one seed: nothing is known of its range"
+        ),
+        pytest.param([[5, 5.1], [State.DIVERGED, State.FAILED]], False, [True, False], id="the only cell with a value"),
+    ],
+)
+def test_the_best_is_bold_unless_another_range_overlaps_it(
+    tmp_path: Path, store: SweepStore, values: Sequence[Sequence[float | State]], higher: bool, best: list[bool]
+) -> None:
+    plan = json.loads((store.path / "plan.json").read_text())
+    plan["compare"]["mode"] = "max" if higher else "min"
+    (store.path / "plan.json").write_text(json.dumps(plan))
+    fill(store, values)
+    table = comparison_table(store)
+    assert ["exact_w1" in row.best for row in cell_rows(table)] == best
+    assert f"exact_w1 {'↑' if higher else '↓'}" in table.header()
+    markdown = FORMATS["markdown"][1](table).splitlines()[2:]
+    latex = [line for line in FORMATS["latex"][1](table).splitlines() if line.startswith("hand")]
+    for row, in_markdown, in_latex, bold in zip(cell_rows(table), markdown, latex, best, strict=False):
+        if "exact_w1" in row.values:
+            shown = format_value(row.values["exact_w1"])
+            assert (f"**{shown}**" in in_markdown) is bold
+            assert ((r"\textbf{" + shown.replace("±", r"$\pm$") + "}") in in_latex) is bold
+    assert not any(row.best for row in table.rows if row.reference)
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.DIVERGED, State.LOST, State.PENDING, State.RUNNING])
+def test_a_seed_without_result_is_named_and_left_out_of_the_mean(store: SweepStore, state: State) -> None:
+    fill(store, [[0.5, state], [0.25, 0.75]])
+    first, second = cell_rows(comparison_table(store))
+    assert first.values["exact_w1"] == Value(0.5, None, 1)
+    assert first.remarks == (f"1 of 2 {state}",)
+    assert second.values["exact_w1"].count == 2
+    assert second.remarks == ()
+    for render in (render for _, render in FORMATS.values()):
+        assert f"1 of 2 {state}" in render(comparison_table(store))
+
+
+def test_a_trial_that_was_stopped_early_counts(store: SweepStore) -> None:
+    for entry in store.entries():
+        finish(store, entry, {"exact_w1": 1.0 + entry.seed}, state=State.STOPPED)
+    assert [row.values["exact_w1"].mean for row in cell_rows(comparison_table(store))] == [1.5, 1.5]
+
+
+def test_a_cell_of_which_no_seed_has_a_result_still_has_a_row(store: SweepStore) -> None:
+    fill(store, [[State.FAILED, State.DIVERGED], [0.25, 0.75]])
+    first = cell_rows(comparison_table(store))[0]
+    assert not first.values
+    assert set(first.remarks) == {"1 of 2 FAILED", "1 of 2 DIVERGED"}
+
+
+def test_mixed_code_is_told(store: SweepStore) -> None:
+    for entry in store.entries():
+        first = entry.axes["penalty.weight"] == 1
+        finish(store, entry, {"exact_w1": 1.0}, commits=["aaaa" if entry.seed and first else "bbbb"])
+    table = comparison_table(store)
+    assert cell_rows(table)[0].remarks == ("mixed code: aaaa, bbbb",)
+    assert cell_rows(table)[1].remarks == ()
+    assert any("mixed code" in note for note in table.notes)
+
+
+def test_a_trial_whose_attempts_ran_different_code_is_told(store: SweepStore) -> None:
+    for number, entry in enumerate(store.entries()):
+        finish(store, entry, {"exact_w1": 1.0}, commits=["aaaa", "bbbb"] if number == 0 else ["bbbb"])
+    assert cell_rows(comparison_table(store))[0].remarks == ("mixed code: aaaa, bbbb",)
+
+
+def test_cells_measured_against_another_reference_are_told_and_never_the_best(store: SweepStore) -> None:
+    for entry in store.entries():
+        first = entry.axes["penalty.weight"] == 1
+        value, info = (0.5, {"samples": "100"}) if first else (1.0, {"samples": "500"})
+        finish(store, entry, {"exact_w1": value}, info=info)
+    plan = json.loads((store.path / "plan.json").read_text())
+    plan["trials"].sort(key=lambda trial: -trial["axes"]["penalty.weight"])  # the first trial's reference counts
+    (store.path / "plan.json").write_text(json.dumps(plan))
+    table = comparison_table(store)
+    here, other = cell_rows(table)
+    assert (here.remarks, other.remarks) == ((), ("other reference",))
+    assert ("exact_w1" in here.best, "exact_w1" in other.best) == (True, False)
+    assert any("other reference" in note for note in table.notes)
+
+
+def test_two_reference_rows(store: SweepStore) -> None:
+    fill(store, [[0.5, 0.75], [1.25, 3.5]])
+    references = [row for row in comparison_table(store).rows if row.reference]
+    assert [row.variant for row in references] == [UNTRAINED, FLOOR]
+    assert references[0].values["exact_w1"] == Value(9.5, pytest.approx(np.std([9, 10], ddof=1)), 2)  # once a seed
+    assert references[1].values["exact_w1"] == Value(0.125, None, 1)
+
+
+def test_an_axis_and_a_metric_of_one_name_do_not_mix(tmp_path: Path) -> None:
+    """Every trial has a metric called penalty; a sweep may well have an axis called so."""
+    store = make_sweep(tmp_path, TWO_CELLS.replace("penalty.weight: [1, 2]", "penalty: [gradient, clipping]"))
+    fill(store, [[0.5, 0.75], [1.25, 3.5]])
+    table = comparison_table(store)
+    assert [row.axes for row in cell_rows(table)] == [{"penalty": "gradient"}, {"penalty": "clipping"}]
+    parsed = pd.read_csv(io.StringIO(FORMATS["csv"][1](table)), keep_default_na=False)
+    assert list(parsed["penalty"])[:2] == ["gradient", "clipping"]
+
+
+def test_cells_that_look_alike_in_short_are_two_rows(tmp_path: Path) -> None:
+    two = "[[{offset: [0, 1]}, {offset: [1, 0]}], [{offset: [0, 1]}, {offset: [1, 1]}]]"
+    text = "name: hand\nbase: [trainer=wwgan]\ngrid: {penalty.neighbourhood: %s}\nseeds: 2\n" % two  # noqa: UP031
+    store = make_sweep(tmp_path, text)
+    for entry in store.entries():
+        finish(store, entry, {"classifier_fid": 1.0 + (entry.axes["penalty.neighbourhood"][1]["offset"] == [1, 1])})
+    assert [row.values["classifier_fid"] for row in cell_rows(comparison_table(store))] == [
+        Value(1.0, 0.0, 2),
+        Value(2.0, 0.0, 2),
+    ]
+
+
+def test_before_anything_has_run_a_table_has_rows_without_numbers(store: SweepStore) -> None:
+    table = comparison_table(store)
+    assert [(row.variant, row.remarks) for row in table.rows] == [("hand", ("2 of 2 PENDING",))] * 2
+    for render in (render for _, render in FORMATS.values()):
+        assert "2 of 2 PENDING" in render(table)

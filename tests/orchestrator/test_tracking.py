@@ -1,0 +1,245 @@
+"""MLflow as a mirror of the store: everything once, whenever and however often it is brought level."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hand_made import attempt, finish
+from mlflow_dump import dump, points_of
+
+from orchestrator.errors import UserError
+from orchestrator.formats import write_tables
+from orchestrator.store import Entry, EpochLog, State, Status, SweepStore
+from orchestrator.tables import comparison_table
+from orchestrator.tracking import MIRRORED_TAG, Mirror, check_uri, quiet_client
+
+
+def name_of(entry: Entry) -> str:
+    return f"{entry.label} seed={entry.seed}"
+
+
+def stored_points(store: SweepStore, entry: Entry) -> list[tuple[str, int, int, float]]:
+    return sorted(
+        (name, record["epoch"], record["timestamp"], float(value))
+        for record in store.trial(entry.trial_id).epochs()
+        for name, value in record.items()
+        if name not in ("epoch", "timestamp")
+    )
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    found = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
+    return found
+
+
+@pytest.fixture
+def finished(store: SweepStore) -> SweepStore:
+    """The four trials of ``hand`` at their ends, one of them diverged."""
+    for number, entry in enumerate(store.entries()):
+        state = State.DIVERGED if number == 3 else State.DONE
+        error = "a loss is not finite" if number == 3 else None
+        finish(store, entry, {"exact_w1": 0.5 + number}, state=state, error=error, epochs=2 + number)
+    write_tables(store, comparison_table(store))
+    return store
+
+
+def test_a_sweep_is_one_parent_with_a_child_for_each_trial(finished: SweepStore, tracking_uri: str) -> None:
+    Mirror(finished, tracking_uri).finish()
+    runs = dump(tracking_uri, "hand")
+    parent = runs.pop("hand")
+    assert set(runs) == {name_of(entry) for entry in finished.entries()}
+    attempts = [finished.trial(entry.trial_id).status().attempts[0] for entry in finished.entries()]
+    assert parent["status"] == "FINISHED"
+    assert parent["times"] == (int(attempts[0]["started"] * 1000), int(attempts[-1]["ended"] * 1000))
+    assert parent["tags"]["mlflow.note.content"] == "two cells"
+    assert parent["tags"]["mlflow.parentRunId"] == "none"
+    assert [path for path, _ in parent["artifacts"]] == ["hand.csv", "hand.md", "hand.tex", "sweep.yaml"]
+    for number, entry in enumerate(finished.entries()):
+        run, trial = runs[name_of(entry)], finished.trial(entry.trial_id)
+        last = trial.status().attempts[-1]
+        assert run["tags"]["mlflow.parentRunId"] == "hand"
+        assert run["params"] == flat(trial.config())
+        assert points_of(run) == stored_points(finished, entry)
+        assert run["status"] == ("FAILED" if number == 3 else "FINISHED")
+        assert run["times"] == (int(last["started"] * 1000), int(last["ended"] * 1000))
+        expected = {
+            "state": str(trial.status().state),
+            "attempt": "1",
+            "git_commit": "0123456789ab",
+            "mlflow.source.git.commit": "0123456789ab",
+            "host": "somewhere",
+            "device": "cpu (x86_64)",
+            "version.torch": "2.15",
+            "version.python": "3.11",
+            "evaluation.solver": "exact",
+            "variant": "hand",
+            "cell": entry.label,
+            "seed": str(entry.seed),
+            "orchestrator.trial_id": entry.trial_id,
+        }
+        assert expected.items() <= run["tags"].items()
+        assert run["tags"].get("error") == trial.status().error
+        samples = [f"samples/{file.name}" for file in trial.sample_files()]
+        assert [path for path, _ in run["artifacts"]] == ["config.yaml", *samples]
+
+
+def test_bringing_level_what_is_level_changes_nothing(finished: SweepStore, tracking_uri: str) -> None:
+    mirror = Mirror(finished, tracking_uri)
+    mirror.finish()
+    before = dump(tracking_uri, "hand")
+    mirror.finish()
+    Mirror(finished, tracking_uri).finish()
+    assert dump(tracking_uri, "hand") == before
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["by another driver", "by the same driver"])
+def test_a_sweep_mirrored_in_pieces_has_every_point_once(store: SweepStore, tracking_uri: str, fresh: bool) -> None:
+    entry, other = store.entries()[:2]
+    trial = store.trial(entry.trial_id)
+    mirror = Mirror(store, tracking_uri)
+    mirror.sync()
+    assert set(dump(tracking_uri, "hand")) == {"hand"}  # nothing has been tried yet
+
+    log = EpochLog(trial)
+    trial.write_status(Status(State.RUNNING, [attempt(ended=None, state=None)]))
+    for epoch in range(3):
+        log.append({"epoch": epoch, "iteration": 17 * epoch, "critic_loss": 1 / (epoch + 1)})
+        mirror.sync()
+    with trial.metrics_file.open("a") as file:
+        file.write('{"epoch": 3, "critic_l')  # being written just now
+    mirror = Mirror(store, tracking_uri) if fresh else mirror
+    mirror.sync()
+    run = dump(tracking_uri, "hand")[name_of(entry)]
+    assert run["status"] == "RUNNING"
+    assert run["tags"]["state"] == "RUNNING"
+    assert points_of(run) == stored_points(store, entry)
+    assert run["times"][1] is None
+
+    finish(store, entry, {"exact_w1": 0.5}, epochs=5)
+    finish(store, other, {"exact_w1": 0.25})
+    mirror = Mirror(store, tracking_uri) if fresh else mirror
+    mirror.finish()
+    runs = dump(tracking_uri, "hand")
+    assert len(runs) == 3
+    for each in (entry, other):
+        assert points_of(runs[name_of(each)]) == stored_points(store, each)
+        assert runs[name_of(each)]["status"] == "FINISHED"
+    assert runs["hand"]["status"] == "KILLED"  # two trials have no result
+
+
+def test_a_tag_that_is_behind_doubles_nothing(finished: SweepStore, tracking_uri: str) -> None:
+    """The driver died after the points and before the tag that says how many."""
+    Mirror(finished, tracking_uri).finish()
+    before = dump(tracking_uri, "hand")
+    client = quiet_client(tracking_uri)
+    for name, run in before.items():
+        if name != "hand":
+            client.set_tag(run["id"], MIRRORED_TAG, "1")
+    Mirror(finished, tracking_uri).finish()
+    assert dump(tracking_uri, "hand") == before
+
+
+def test_a_lost_database_is_made_again_from_the_store(
+    finished: SweepStore, tracking_uri: str, empty_database: Path
+) -> None:
+    Mirror(finished, tracking_uri).finish()
+    before = dump(tracking_uri, "hand", times=False)
+    other = finished.runs_dir / "other.db"
+    other.write_bytes(empty_database.read_bytes())
+    Mirror(finished, f"sqlite:///{other}").finish()
+    assert dump(f"sqlite:///{other}", "hand", times=False) == before
+
+
+def test_a_trial_that_failed_and_then_was_done_looks_as_if_mirrored_only_then(
+    store: SweepStore, tracking_uri: str, empty_database: Path
+) -> None:
+    entry = store.entries()[0]
+    failed = attempt(state="FAILED", error="OSError: out of paper", commit="aaaaaaaaaaaa")
+    store.trial(entry.trial_id).write_status(Status(State.FAILED, [failed], "OSError: out of paper"))
+    Mirror(store, tracking_uri).finish()
+    run = dump(tracking_uri, "hand")[name_of(entry)]
+    assert (run["tags"]["state"], run["tags"]["error"], run["status"]) == ("FAILED", "OSError: out of paper", "FAILED")
+
+    finish(store, entry, {"exact_w1": 0.5})
+    trial = store.trial(entry.trial_id)
+    status = trial.status()
+    trial.write_status(Status(State.DONE, [failed, *status.attempts]))
+    Mirror(store, tracking_uri).finish()
+    run = dump(tracking_uri, "hand", times=False)[name_of(entry)]
+    assert run["tags"]["attempt"] == "2"
+    assert run["tags"]["git_commit"] == "aaaaaaaaaaaa, 0123456789ab"
+    assert not run["tags"]["error"]
+
+    other = store.runs_dir / "other.db"
+    other.write_bytes(empty_database.read_bytes())
+    Mirror(store, f"sqlite:///{other}").finish()
+    assert run == dump(f"sqlite:///{other}", "hand", times=False)[name_of(entry)]
+
+
+def test_two_sweeps_share_a_database_without_touching_each_other(finished: SweepStore, tracking_uri: str) -> None:
+    Mirror(finished, tracking_uri).finish()
+    before = dump(tracking_uri, "hand")
+    other = SweepStore(finished.runs_dir, "other")
+    plan = json.loads((finished.path / "plan.json").read_text())
+    other.make()
+    (other.path / "plan.json").write_text(json.dumps(plan))
+    (other.path / "sweep.yaml").write_text("name: other\n")
+    for entry in other.entries():
+        assert other.copy_finished(entry) in ("hand", None)  # one has diverged
+    Mirror(other, tracking_uri).finish()
+    assert dump(tracking_uri, "hand") == before
+    copies = dump(tracking_uri, "other")
+    assert len(copies) == 4  # the parent and the three that were done
+    for entry in finished.entries()[:3]:
+        copy = copies[name_of(entry)]
+        assert copy["tags"]["copied_from"] == "hand"
+        assert points_of(copy) == points_of(before[name_of(entry)])
+
+
+def test_more_points_and_options_than_one_request_may_carry(store: SweepStore, tracking_uri: str) -> None:
+    entry = store.entries()[0]
+    trial = store.trial(entry.trial_id)
+    long = {f"option_{number}": "x" * (7000 if number == 0 else 3) for number in range(230)}
+    (trial.path / "config.yaml").write_text(json.dumps(long))  # JSON is YAML
+    log = EpochLog(trial)
+    for epoch in range(5):
+        log.append({"epoch": epoch, **{f"metric_{number}": float(number) for number in range(230)}})
+    trial.write_status(Status(State.DONE, [attempt()]))
+    Mirror(store, tracking_uri).finish()
+    run = dump(tracking_uri, "hand")[name_of(entry)]
+    assert run["params"] == {key: value[:6000] for key, value in long.items()}
+    assert points_of(run) == stored_points(store, entry)
+
+
+def test_a_database_that_is_there_or_can_be_made(tracking_uri: str, tmp_path: Path) -> None:
+    check_uri(tracking_uri)
+    check_uri(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}")
+
+
+@pytest.mark.parametrize(
+    "uri", ["postgresql://user@127.0.0.1:{port}/mlflow", "mysql+pymysql://127.0.0.1:{port}/mlflow"]
+)
+def test_a_database_that_cannot_be_opened(uri: str, closed_port: int) -> None:
+    with pytest.raises(UserError, match="the database cannot be opened"):
+        check_uri(uri.format(port=closed_port))
+
+
+def test_a_sqlite_file_where_a_directory_is(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a directory is in the database's place"):
+        check_uri(f"sqlite:///{tmp_path}")
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "/tmp/mlruns", "file:///tmp/mlruns", "ftp://host", ""])
+def test_an_address_of_an_unknown_kind(uri: str) -> None:
+    with pytest.raises(UserError, match="expected sqlite"):
+        check_uri(uri)
+
+
+def test_a_server_that_does_not_answer(closed_port: int) -> None:
+    with pytest.raises(UserError, match=f"127.0.0.1:{closed_port}: no MLflow server answers"):
+        check_uri(f"http://127.0.0.1:{closed_port}")

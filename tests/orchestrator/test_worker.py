@@ -1,0 +1,295 @@
+"""One trial on a worker, without Ray: from the store and back into it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from orchestrator.store import TIMING, State, TrialStore
+from orchestrator.worker import git_commit, run_trial
+from trainers.config import TrialConfig
+
+SMALL: dict[str, Any] = {
+    "dataset": {"name": "digits"},
+    "network": {"name": "mlp", "latent_size": 8, "generator_widths": [16], "critic_widths": [16]},
+    "objective": {"name": "kantorovich_rubinstein"},
+    "penalty": {"name": "gradient"},
+    "evaluation": {"name": "none"},
+    "critic": {"lr": 1e-3},
+    "generator": {"lr": 1e-3},
+    "budget": 50,
+    "device": "cpu",
+    "checkpoint_seconds": 0,
+}
+"""50 critic iterations in epochs of 20."""
+
+EVERYTHING: dict[str, Any] = {
+    "critic_iterations": 3,
+    "evaluation": {"times": 2},
+    "network": {"dropout": 0.3},
+    "generator": {"ema": 0.9},
+}
+"""What has a state of its own to carry over."""
+
+NewTrial = Callable[..., TrialStore]
+
+
+def create(path: Path, **changes: Any) -> TrialStore:
+    values = {k: {**v, **changes.get(k, {})} if isinstance(v, dict) else changes.get(k, v) for k, v in SMALL.items()}
+    trial = TrialStore(path)
+    trial.create(TrialConfig.from_dict(values | {k: v for k, v in changes.items() if k not in SMALL}).to_dict())
+    return trial
+
+
+@pytest.fixture
+def new_trial(tmp_path: Path) -> NewTrial:
+    """``new_trial(critic={"lr": 1})``: a small trial, with these changes, that has not run."""
+    numbers = itertools.count()
+    return lambda **changes: create(tmp_path / str(next(numbers)), **changes)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrialStore:
+    """The small trial without changes, run in one go."""
+    trial = create(tmp_path_factory.mktemp("undisturbed") / "trial")
+    assert run(trial) is State.DONE
+    return trial
+
+
+@pytest.fixture(scope="module")
+def undisturbed_with_everything(tmp_path_factory: pytest.TempPathFactory) -> TrialStore:
+    """Run in one go as well."""
+    trial = create(tmp_path_factory.mktemp("undisturbed") / "trial", **EVERYTHING)
+    assert run(trial) is State.DONE
+    return trial
+
+
+def run(trial: TrialStore, after: int | None = None) -> State:
+    """Runs a trial; with ``after``, until it has been asked so often whether to stop."""
+    asked = itertools.count(1)
+    return run_trial(trial, trial.path.parent / "cache", should_stop=lambda: after is not None and next(asked) > after)
+
+
+def without_timings(trial: TrialStore) -> list[dict[str, Any]]:
+    return [{name: value for name, value in record.items() if name not in TIMING} for record in trial.epochs()]
+
+
+def weights(trial: TrialStore) -> dict[str, torch.Tensor]:
+    state = torch.load(trial.checkpoint_file, weights_only=True)
+    return {f"{net} {name}": value for net in ("critic", "generator") for name, value in state[net].items()}
+
+
+def assert_equal_to_the_bit(one: TrialStore, other: TrialStore) -> None:
+    assert without_timings(one) == without_timings(other)
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert [file.name for file in one.sample_files()] == [file.name for file in other.sample_files()]
+    assert [file.read_bytes() for file in one.sample_files()] == [file.read_bytes() for file in other.sample_files()]
+
+
+def test_a_trial_that_is_done_has_everything_in_its_directory(new_trial: NewTrial) -> None:
+    trial = new_trial(evaluation={"times": 2})
+    seen: list[int] = []
+    state = run_trial(trial, trial.path.parent / "cache", on_epoch=lambda record: seen.append(record["epoch"]))
+    assert state is State.DONE
+    records = trial.epochs()
+    assert [(record["epoch"], record["iteration"]) for record in records] == [(0, 0), (1, 20), (2, 40), (3, 50)]
+    assert seen == [0, 1, 2, 3]
+    for record in records[1:]:
+        assert {"critic_loss", "generator_loss", "wasserstein_estimate", "epoch_seconds"} <= record.keys()
+    assert all(a["timestamp"] <= b["timestamp"] for a, b in itertools.pairwise(records))
+
+    # the untrained generator, and one picture an evaluation: after 25 iterations, in epoch 2, and at the end
+    assert [file.name for file in trial.sample_files()] == [f"epoch_00000{epoch}.png" for epoch in (0, 2, 3)]
+    for file in trial.sample_files():
+        with Image.open(file) as picture:
+            assert picture.size[0] > 100
+    status = trial.status()
+    (attempt,) = status.attempts
+    assert status.state is State.DONE
+    assert status.error is None
+    assert attempt["state"] == "DONE"
+    assert attempt["host"] == socket.gethostname()
+    assert attempt["pid"] == os.getpid()
+    assert attempt["device"].startswith("cpu")
+    assert attempt["commit"] == git_commit()
+    assert attempt["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert {"python", "torch-fidelity", "POT", "ray", "mlflow", "numpy"} <= attempt["versions"].keys()
+    assert attempt["started"] < attempt["ended"]
+    assert attempt["resumed_at"] == 0
+    assert trial.log_file.read_text().splitlines()[-1].endswith("DONE")
+
+
+def test_references_are_the_floor_and_what_the_metrics_depend_on(new_trial: NewTrial) -> None:
+    points = {"name": "mlp", "latent_size": 2, "generator_tail": ["relu", "none"]}
+    trial = new_trial(dataset={"name": "mixture"}, network=points, evaluation={"name": "transport"}, budget=2)
+    assert run(trial) is State.DONE
+    references, untrained = trial.references(), trial.epochs()[0]
+    assert set(references) == {"floor", "metrics", "higher_is_better", "info"}
+    assert "exact_w1" in references["floor"]
+    assert references["floor"].keys() <= untrained.keys()
+    assert references["floor"].keys() <= trial.epochs()[-1].keys()
+    assert 0 < references["floor"]["exact_w1"] < untrained["exact_w1"]
+
+
+def test_the_best_checkpoint_is_that_of_the_best_evaluation(new_trial: NewTrial) -> None:
+    points = {"name": "mlp", "latent_size": 2, "generator_tail": ["relu", "none"]}
+    trial = new_trial(
+        dataset={"name": "mixture"}, network=points, evaluation={"name": "transport", "times": 10}, critic={"lr": 0.05}
+    )
+    assert run(trial, after=31) is State.RUNNING
+    assert run(trial) is State.DONE
+    evaluated = [record for record in trial.epochs()[1:] if "exact_w1" in record]
+    assert len(evaluated) == 10
+    best = min(evaluated, key=lambda record: record["exact_w1"])
+    assert torch.load(trial.best_file, weights_only=True)["iteration"] == best["iteration"]
+
+
+@pytest.mark.parametrize(
+    "stops",
+    [
+        pytest.param([0], id="before the first iteration"),
+        pytest.param([7], id="in the first epoch"),
+        pytest.param([20, 13, 2], id="again and again, between two epochs too"),
+    ],
+)
+def test_a_trial_that_was_interrupted_equals_one_that_was_not(
+    new_trial: NewTrial, undisturbed_with_everything: TrialStore, stops: list[int]
+) -> None:
+    trial = new_trial(**EVERYTHING)
+    for asked in stops:
+        assert run(trial, after=asked) is State.RUNNING
+        assert trial.checkpoint_file.exists()
+        assert trial.status().attempts[-1]["state"] == "RUNNING"
+    assert run(trial) is State.DONE
+    assert_equal_to_the_bit(trial, undisturbed_with_everything)
+    attempts = trial.status().attempts
+    assert [attempt["resumed_at"] for attempt in attempts] == [0, *itertools.accumulate(stops)]
+    assert "came out different" not in trial.log_file.read_text()
+
+
+def test_a_killed_trial_recomputes_the_epochs_since_its_checkpoint_and_stores_them_once(
+    new_trial: NewTrial, undisturbed: TrialStore
+) -> None:
+    trial = new_trial()
+    run(trial, after=25)
+    older = trial.path / "older"
+    shutil.copy(trial.checkpoint_file, older)
+    assert run(trial) is State.DONE
+    os.replace(older, trial.checkpoint_file)  # as if the later checkpoints had never been written
+    before = trial.metrics_file.read_bytes()
+    assert run(trial) is State.DONE
+    assert trial.metrics_file.read_bytes() == before
+    assert_equal_to_the_bit(trial, undisturbed)
+    assert "came out different" not in trial.log_file.read_text()
+
+
+def test_an_epoch_that_comes_out_different_is_told_in_the_log_and_not_stored(new_trial: NewTrial) -> None:
+    trial = new_trial()
+    run(trial)
+    records = trial.epochs()
+    records[1]["penalty"] += 1
+    trial.metrics_file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    before = trial.metrics_file.read_bytes()
+    trial.checkpoint_file.unlink()
+    trial.previous_checkpoint_file.unlink()
+    assert run(trial) is State.DONE
+    assert trial.metrics_file.read_bytes() == before
+    assert "epoch 1 came out different after resuming: penalty" in trial.log_file.read_text()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content[: len(content) // 2], id="torn"),
+        pytest.param(lambda content: b"\0" * len(content), id="zeros"),
+    ],
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    new_trial: NewTrial, undisturbed: TrialStore, damage: Callable[[bytes], bytes]
+) -> None:
+    trial = new_trial()
+    run(trial, after=45)  # checkpoints after epochs 1 and 2 and here
+    trial.checkpoint_file.write_bytes(damage(trial.checkpoint_file.read_bytes()))
+    assert run(trial) is State.DONE
+    assert trial.status().attempts[-1]["resumed_at"] == 40
+    assert "checkpoint.pt cannot be read" in trial.log_file.read_text()
+    assert_equal_to_the_bit(trial, undisturbed)
+
+
+def test_without_any_readable_checkpoint_a_trial_starts_again(new_trial: NewTrial, undisturbed: TrialStore) -> None:
+    trial = new_trial()
+    run(trial, after=45)
+    for file in (trial.checkpoint_file, trial.previous_checkpoint_file):
+        file.write_bytes(b"not a checkpoint")
+    assert run(trial) is State.DONE
+    assert trial.status().attempts[-1]["resumed_at"] == 0
+    assert_equal_to_the_bit(trial, undisturbed)
+
+
+def test_a_checkpoint_cannot_run_code(new_trial: NewTrial, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "evil",))
+
+    trial = new_trial()
+    run(trial, after=5)
+    torch.save({"iteration": Evil()}, trial.checkpoint_file)
+    assert run(trial) is State.DONE
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_trial_that_raises_has_failed_with_its_traceback_in_the_log(new_trial: NewTrial) -> None:
+    trial = new_trial()
+    path = trial.path / "config.yaml"
+    path.write_text(path.read_text().replace("name: digits", "name: digitz"))
+    assert run(trial) is State.FAILED
+    status = trial.status()
+    assert status.state is State.FAILED
+    assert status.error == "ConfigError: dataset.name: there is no dataset called 'digitz'; did you mean 'digits'?"
+    assert status.attempts[-1]["error"] == status.error
+    assert status.attempts[-1]["state"] == "FAILED"
+    log = trial.log_file.read_text()
+    assert "Traceback (most recent call last)" in log
+    assert "did you mean 'digits'" in log
+
+    path.write_text(path.read_text().replace("name: digitz", "name: digits"))
+    assert run(trial) is State.DONE
+    assert trial.status().error is None
+    assert [attempt["state"] for attempt in trial.status().attempts] == ["FAILED", "DONE"]
+
+
+def test_a_trial_whose_numbers_are_not_finite_any_more_has_diverged(new_trial: NewTrial) -> None:
+    trial = new_trial(critic={"lr": 1e30})
+    assert run(trial) is State.DIVERGED
+    status = trial.status()
+    assert status.state is State.DIVERGED
+    assert "not finite after critic iteration" in (status.error or "")
+    assert [record["epoch"] for record in trial.epochs()] == [0]  # the epoch in which it happened is none
+
+
+def test_warnings_go_into_the_log(new_trial: NewTrial, monkeypatch: pytest.MonkeyPatch) -> None:
+    import warnings
+
+    from trainers.training import Training
+
+    def warn(self: Training) -> None:
+        warnings.warn("a bit odd", stacklevel=1)
+        original(self)
+
+    original = Training._raise_if_diverged
+    monkeypatch.setattr(Training, "_raise_if_diverged", warn)
+    trial = new_trial()
+    assert run(trial) is State.DONE
+    assert "UserWarning: a bit odd" in trial.log_file.read_text()

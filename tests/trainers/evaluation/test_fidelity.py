@@ -1,0 +1,156 @@
+"""FID, inception score and KID: torch-fidelity's own numbers, on the classifier's features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch_fidelity
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from trainers.config import TrialConfig
+from trainers.datasets import Data, Digits
+from trainers.evaluation.classifier import NAME, train_classifier
+from trainers.evaluation.fidelity import ClassifierEvaluator
+from trainers.training import Training
+
+COUNT = 400
+
+
+class Images(Dataset):  # type: ignore[type-arg]
+    """uint8 images as torch-fidelity wants them."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return Digits().load()
+
+
+@pytest.fixture(scope="module")
+def evaluator(digits: Data, cache_dir: Path) -> ClassifierEvaluator:
+    return ClassifierEvaluator(digits, COUNT, cache_dir)
+
+
+@pytest.fixture(scope="module")
+def noise() -> Tensor:
+    return torch.randint(0, 256, (COUNT, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def torch_fidelity_metrics(one: Tensor, other: Tensor, weights: Path, cache: Path) -> dict[str, float]:
+    return torch_fidelity.calculate_metrics(
+        input1=Images(one),
+        input2=Images(other),
+        feature_extractor=NAME,
+        feature_extractor_weights_path=str(weights),
+        isc=True,
+        fid=True,
+        kid=True,
+        kid_subset_size=COUNT // 4,
+        batch_size=250,
+        cuda=False,
+        save_cpu_ram=True,
+        cache=False,
+        cache_root=str(cache),
+        verbose=False,
+    )
+
+
+@pytest.mark.parametrize("what", ["noise", "training images"])
+def test_metrics_are_torch_fidelitys(
+    what: str, digits: Data, evaluator: ClassifierEvaluator, noise: Tensor, cache_dir: Path
+) -> None:
+    images = noise if what == "noise" else digits.train[:COUNT]
+    weights, _ = train_classifier(digits, cache_dir)
+    theirs = torch_fidelity_metrics(images, digits.held_out[:COUNT], weights, cache_dir / "torch_fidelity")
+    ours = evaluator.measure(images)
+    assert ours == pytest.approx(
+        {
+            "classifier_fid": theirs["frechet_inception_distance"],
+            "classifier_is": theirs["inception_score_mean"],
+            "classifier_is_std": theirs["inception_score_std"],
+            "classifier_kid": theirs["kernel_inception_distance_mean"],
+        },
+        rel=1e-6,
+    )
+
+
+def test_the_floor_is_what_training_images_score(digits: Data, evaluator: ClassifierEvaluator) -> None:
+    assert evaluator.floor() == pytest.approx(evaluator.measure(digits.train[:COUNT]), rel=1e-12)
+
+
+def test_held_out_images_have_no_distance_to_themselves(digits: Data, evaluator: ClassifierEvaluator) -> None:
+    metrics = evaluator.measure(digits.held_out[:COUNT])
+    assert abs(metrics["classifier_fid"]) < 1e-6
+    assert metrics["classifier_fid"] < 1e-4 * evaluator.floor()["classifier_fid"]
+    assert abs(metrics["classifier_kid"]) < evaluator.floor()["classifier_kid"]
+
+
+def test_the_floor_is_far_below_an_untrained_generator(
+    evaluator: ClassifierEvaluator, trial: Callable[..., TrialConfig], cache_dir: Path
+) -> None:
+    floor = evaluator.floor()
+    untrained = evaluator.measure(Training(trial(), cache_dir=cache_dir).sample(COUNT))
+    assert floor["classifier_fid"] < untrained["classifier_fid"] / 30
+    assert floor["classifier_kid"] < untrained["classifier_kid"] / 30
+    assert 8 < floor["classifier_is"] <= 10  # ten classes, told apart
+    assert untrained["classifier_is"] < 4
+
+
+def test_training_comes_nearer_to_the_floor(trial: Callable[..., TrialConfig], cache_dir: Path) -> None:
+    network = {"name": "mlp", "latent_size": 16, "generator_widths": [64], "critic_widths": [64]}
+    config = trial(network=network, evaluation={"name": "classifier", "samples": COUNT}, budget=200)
+    training = Training(config, cache_dir=cache_dir)
+    before = training.evaluate().metrics
+    while not training.finished:
+        training.run_epoch()
+    after = training.evaluate().metrics
+    assert set(after) == {*before} > {*config.evaluation.metrics}
+    assert all(math.isfinite(value) for value in after.values())
+    assert after["classifier_fid"] < 0.7 * before["classifier_fid"]
+
+
+def test_measuring_twice_is_the_same_and_touches_no_random_state(
+    digits: Data, evaluator: ClassifierEvaluator, noise: Tensor, cache_dir: Path
+) -> None:
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    first = evaluator.measure(noise)
+    assert evaluator.measure(noise) == first
+    assert ClassifierEvaluator(digits, COUNT, cache_dir).measure(noise) == first
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]
+
+
+def test_what_the_metrics_depend_on_is_said(evaluator: ClassifierEvaluator, digits: Data, cache_dir: Path) -> None:
+    _, metadata = train_classifier(digits, cache_dir)
+    assert evaluator.info == {
+        "extractor": f"{NAME}-{metadata['hash']}",
+        "extractor_test_accuracy": float(metadata["test_accuracy"]),
+        "evaluation_samples": COUNT,
+        "torch_fidelity": torch_fidelity.__version__,
+    }
+
+
+def test_another_count_is_another_reference(digits: Data, cache_dir: Path) -> None:
+    floors = {count: ClassifierEvaluator(digits, count, cache_dir).floor()["classifier_fid"] for count in (COUNT, 200)}
+    assert floors[200] > floors[COUNT]  # FID falls with the sample count: its bias
+    files = list((cache_dir / "features").glob("*.safetensors"))
+    assert len(files) >= 4  # held-out and training images at both counts
+
+
+def test_too_few_samples_for_a_covariance_are_warned_of(digits: Data, tmp_path: Path, cache_dir: Path) -> None:
+    with pytest.warns(UserWarning, match="64 samples leave the covariance of 64 features singular: prefer KID"):
+        ClassifierEvaluator(digits, 64, cache_dir)

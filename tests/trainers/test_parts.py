@@ -1,0 +1,147 @@
+"""Parts from outside: an objective or a penalty of an installed package, named like any other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from trainers.config import TrialConfig
+from trainers.parts import ConfigError, nearest, part_class
+from trainers.penalties import GradientPenalty
+from trainers.training import Training
+
+MakeTrial = Callable[..., TrialConfig]
+MODULE = "outside_package_of_a_test"
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A distribution with a penalty (the largest slope in any coordinate) and an objective, as pip leaves one."""
+    package = tmp_path / MODULE
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "parts.py").write_text(
+        dedent("""
+        from dataclasses import dataclass
+        from typing import ClassVar
+
+        from trainers.objectives import Objective
+        from trainers.parts import number
+        from trainers.penalties import GradientPenalty
+
+
+        @dataclass(frozen=True, kw_only=True)
+        class LargestSlope(GradientPenalty):
+            name: ClassVar[str] = "largest_slope"
+            scale: float = number(1.0, above=0)
+
+            def norm(self, gradient, points):
+                return self.scale * gradient.flatten(1).abs().amax(dim=1)
+
+
+        @dataclass(frozen=True, kw_only=True)
+        class Halved(Objective):
+            name: ClassVar[str] = "halved"
+
+            def psi(self, pair, side):
+                return -pair.phi(side) / 2
+        """)
+    )
+    information = tmp_path / f"{MODULE}-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {MODULE}\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(
+        f"[trainers.penalties]\nlargest_slope = {MODULE}.parts:LargestSlope\n"
+        f"gradient = {MODULE}.parts:LargestSlope\nbroken = {MODULE}.parts:NotThere\nlost = {MODULE}.lost:Lost\n\n"
+        f"[trainers.objectives]\nhalved = {MODULE}.parts:Halved\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    part_class.cache_clear()
+    yield
+    part_class.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == MODULE]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_penalty_from_outside_trains(trial: MakeTrial, cache_dir: Path) -> None:
+    config = trial(penalty={"name": "largest_slope", "scale": 100}, budget=25)
+    assert isinstance(config.penalty, GradientPenalty)
+    assert config.to_dict()["penalty"] == {
+        "name": "largest_slope",
+        "weight": 10.0,
+        "one_sided": False,
+        "scale": 100.0,
+    }
+    assert TrialConfig.from_dict(config.to_dict()) == config
+    assert config.identity != trial(penalty="largest_slope", budget=25).identity
+    training = Training(config, cache_dir=cache_dir)
+    first, last = training.run_epoch(), training.run_epoch()
+    assert training.finished
+    assert first is not None
+    assert last is not None
+    assert last["penalty"] < first["penalty"]  # the slope comes down from 100 times too steep
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_objective_from_outside_trains(trial: MakeTrial, cache_dir: Path) -> None:
+    config = trial(objective="halved", penalty={"name": "largest_slope"})
+    record = Training(config, cache_dir=cache_dir).run_epoch()
+    assert record is not None
+    assert config.objective.cost == (2, 1)
+
+
+@pytest.mark.usefixtures("installed")
+def test_options_from_outside_are_checked_like_ours(trial: MakeTrial) -> None:
+    for penalty, path, problem in [
+        ({"name": "largest_slope", "scael": 1}, "penalty.scael", "did you mean 'scale'"),
+        ({"name": "largest_slope", "scale": 0}, "penalty.scale", "greater than 0"),
+        ({"name": "largest_slop"}, "penalty.name", "did you mean 'largest_slope'"),
+    ]:
+        with pytest.raises(ConfigError) as error:
+            trial(penalty=penalty)
+        assert error.value.path == path
+        assert problem in error.value.problem
+
+
+@pytest.mark.usefixtures("installed")
+def test_no_package_takes_the_name_of_a_part_of_ours(trial: MakeTrial) -> None:
+    assert type(trial(penalty="gradient").penalty) is GradientPenalty
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("name", ["broken", "lost"])
+def test_an_entry_point_that_leads_nowhere_is_said_so(name: str, trial: MakeTrial) -> None:
+    with pytest.raises(ConfigError, match=rf"penalty\.name: the entry point '{MODULE}.*' of '{name}' cannot be loaded"):
+        trial(penalty=name)
+
+
+def test_without_the_package_the_name_is_unknown(trial: MakeTrial) -> None:
+    with pytest.raises(ConfigError, match=r"penalty\.name: there is no penalty called 'largest_slope'"):
+        trial(penalty="largest_slope")
+
+
+@pytest.mark.parametrize("name", ["os:system", "trainers.penalties:NoPenalty", "os.system", ""])
+def test_a_name_is_never_an_object_to_import(name: str, trial: MakeTrial) -> None:
+    with pytest.raises(ConfigError, match="there is no penalty called"):
+        trial(penalty={"name": name})
+
+
+@pytest.mark.parametrize(
+    ("word", "suggested"),
+    [
+        ("gradeint", "gradient"),
+        ("clip", "clipping"),
+        ("GRADIENT", None),
+        ("admissability", "admissibility"),
+        ("x", None),
+    ],
+)
+def test_the_nearest_name_is_suggested_or_all_are_listed(word: str, suggested: str | None) -> None:
+    valid = ["gradient", "clipping", "admissibility"]
+    expected = f"; did you mean '{suggested}'?" if suggested else "; valid: admissibility, clipping, gradient"
+    assert nearest(word, valid) == expected

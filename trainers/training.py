@@ -91,7 +91,7 @@ class Training:
         """Trains to the end of the current epoch and returns its means, times and memory.
 
         Returns None if ``should_stop()`` became true first: the state then stands in the middle of the epoch,
-        and the next call finishes it. Raises :class:`Diverged`.
+        and the next call finishes it. Raises :class:`Diverged`, and RuntimeError once the budget is spent.
 
         ``critic_loss``, ``generator_loss``, ``dual_value`` = mean φ(x) + mean ψ(y) and ``penalty`` are means over
         the epoch; ``wasserstein_estimate`` = max(dual_value, 0)^{1/p}; ``critic_gradient_norm`` = mean ‖∇φ‖₂ half-way
@@ -99,6 +99,8 @@ class Training:
         synchronised; ``images_per_second`` counts real images; ``peak_memory_mb`` is the device's, or on the CPU
         the process's.
         """
+        if self.finished:
+            raise RuntimeError(f"the budget of {self.config.budget} critic iterations is spent")
         length = self.config.epoch_length
         end = min((self.iteration // length + 1) * length, self.config.budget)
         iterations = end - self.iteration // length * length

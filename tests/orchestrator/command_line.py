@@ -12,9 +12,18 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 CommandLine = Callable[..., tuple[int, str, str]]
 """``command_line("status", "--json")``: the command in this process; its exit code, output and errors."""
+
+
+class Cluster(NamedTuple):
+    """The arguments and the environment of a command that joins a running Ray."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+
 
 PROGRAM = Path(sys.executable).with_name("orchestrator")
 MARK = "ORCHESTRATOR_TEST_MARK"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine
+from command_line import Cluster, CommandLine
 from hand_made import Planner, make_sweep, plan_file, write_file
 
 from orchestrator.executor import prepare_environment
@@ -70,6 +71,15 @@ def ray_resources() -> Iterator[dict[str, float]]:
 
     with ray_session(None) as available:
         yield available
+
+
+@pytest.fixture(scope="session")
+def cluster(ray_resources: dict[str, float]) -> Cluster:
+    """How a command joins the one Ray of this run."""
+    import ray
+
+    token = {key: os.environ[key] for key in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    return Cluster(["--address", ray.get_runtime_context().gcs_address], token)
 
 
 @pytest.fixture(scope="session")

@@ -151,10 +151,15 @@ def test_interrupting_a_single_trial_is_130_without_a_traceback(tmp_path: Path) 
     assert "Traceback" not in errors
 
 
-def test_a_bad_option_is_exit_code_2_as_a_process_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [["sweep"], ["sweep", "s.yaml", "--max-concurrent", "0"], ["swep"]])
+def test_what_is_no_command_is_exit_code_2(command_line: CommandLine, arguments: list[str]) -> None:
+    code, out, errors = command_line(*arguments)
+    assert (code, out) == (2, "")
+    assert "Usage" in errors
+
+
+def test_bad_input_is_exit_code_2_as_a_process_too(tmp_path: Path) -> None:
     ran = orchestrator("sweep", write_file(tmp_path, "gird: {}\n"), cwd=tmp_path)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("orchestrator: ")
     assert "did you mean 'grid'" in ran.stderr
-    assert orchestrator("sweep", cwd=tmp_path).returncode == 2  # no file
-    assert orchestrator("sweep", "sweep.yaml", "--max-concurrent", "0", cwd=tmp_path).returncode == 2

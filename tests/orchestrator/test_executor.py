@@ -26,6 +26,8 @@ from orchestrator.sweep_file import Resources
 from orchestrator.tracking import default_uri
 from orchestrator.worker import run_trial
 
+pytestmark = pytest.mark.long
+
 TROUBLE = """\
 name: trouble
 base: [dataset=digits, evaluation=none, "network.generator_widths=[16]", "network.critic_widths=[16]", device=cpu]
@@ -102,7 +104,6 @@ def aftermath(
     return Aftermath(store, changes, console.file.getvalue(), code, uri)
 
 
-@pytest.mark.long
 def test_a_trial_that_raises_is_tried_again_and_stays_failed(aftermath: Aftermath) -> None:
     status = aftermath.trial("raises").status()
     assert aftermath.states("raises") == [State.FAILED, State.FAILED]  # one retry

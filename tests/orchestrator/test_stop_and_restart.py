@@ -6,17 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import CommandLine, orchestrator, started, wait_until
+from command_line import Cluster, CommandLine, orchestrator, started, wait_until
 from hand_made import finish, write_file
 from mlflow_dump import dump
 
-from orchestrator.executor import prepare_environment
 from orchestrator.store import State, SweepStore
 from orchestrator.tracking import Mirror, quiet_client
 from orchestrator.worker import run_trial
 from trainers.config import TrialConfig
-
-prepare_environment(local=True)
 
 LONG = """\
 name: long
@@ -25,19 +22,20 @@ base: [dataset=digits, evaluation=none, "network.generator_widths=[16]", "networ
 
 
 @pytest.mark.long
-def test_stop_lets_trials_write_a_checkpoint_and_waits_for_the_driver(tmp_path: Path) -> None:
-    with started("sweep", write_file(tmp_path, LONG), cwd=tmp_path) as running:
+def test_stop_lets_trials_write_a_checkpoint_and_waits_for_the_driver(tmp_path: Path, cluster: Cluster) -> None:
+    path = write_file(tmp_path, LONG)
+    with started("sweep", path, *cluster.arguments, cwd=tmp_path, **cluster.environment) as running:
         store = SweepStore(tmp_path / "runs", "long")
         (trial_id,) = [entry.trial_id for entry in _entries_when_there(store)]
         trial = store.trial(trial_id)
-        wait_until(lambda: len(trial.epochs()) > 3)
+        wait_until(lambda: len(trial.epochs()) > 3, 100)
         stopped = orchestrator("stop", "long", cwd=tmp_path)
         assert (stopped.returncode, stopped.stdout) == (0, "'long' has stopped.\n")
         assert trial.status().state is State.PENDING
         assert trial.checkpoint_file.exists()
         code, out, _ = running.end()
     assert code == 130
-    assert out.splitlines()[-1] == "Stopped; go on with: orchestrator resume long"
+    assert out.splitlines()[-1] == f"Stopped; go on with: orchestrator resume long {' '.join(cluster.arguments)}"
 
 
 def _entries_when_there(store: SweepStore) -> list:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import marked, orchestrator, started, wait_until
+from command_line import Cluster, marked, orchestrator, started, wait_until
 from hand_made import write_file
 from mlflow_dump import dump, points_of
 from rich.console import Console
@@ -22,6 +22,8 @@ from rich.console import Console
 from orchestrator.driver import Options, run_sweep
 from orchestrator.store import TIMING, State, Status, SweepStore, TrialStore
 from orchestrator.worker import run_trial
+
+pytestmark = pytest.mark.long
 
 LIFE = """\
 name: life
@@ -88,40 +90,36 @@ def interrupted(life: Life) -> Run:
 
 
 @pytest.fixture(scope="module")
-def cluster(ray_resources: dict[str, float]) -> dict[str, str]:
-    """What a command needs to join this process's Ray."""
-    import os
-
-    import ray
-
-    token = {key: os.environ[key] for key in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
-    return {"address": ray.get_runtime_context().gcs_address, **token}
-
-
-def in_cluster(cluster: dict[str, str], *arguments: object, cwd: Path) -> Any:
-    others = {key: value for key, value in cluster.items() if key != "address"}
-    return orchestrator(*arguments, "--address", cluster["address"], cwd=cwd, **others)
+def aborted(life: Life, interrupted: Run, cluster: Cluster) -> Run:
+    """The command that the interrupted one printed last, on another Ray, left at once by a second Ctrl-C."""
+    program, *arguments = shlex.split(interrupted.out[-1].partition("go on with: ")[2])
+    assert program == "orchestrator"
+    first = life.trials()[0]
+    with started(*arguments, *cluster.arguments, cwd=life.folder, **cluster.environment) as running:
+        wait_until(lambda: len(first.status().attempts) == 2, 100)
+        running.signal_group(signal.SIGINT)
+        wait_until(life.store.stop_file.exists)
+        running.signal_group(signal.SIGINT)
+        ended = running.end()
+    return life.run(*ended)
 
 
 @pytest.fixture(scope="module")
-def resumed(life: Life, interrupted: Run, cluster: dict[str, str]) -> Run:
-    """The command that the interrupted one printed last, on another Ray."""
-    program, *arguments = shlex.split(interrupted.out[-1].partition("go on with: ")[2])
-    assert program == "orchestrator"
-    ran = in_cluster(cluster, *arguments, cwd=life.folder)
+def resumed(life: Life, aborted: Run, cluster: Cluster) -> Run:
+    """``orchestrator resume``, to the end."""
+    ran = orchestrator("resume", "life", *cluster.arguments, cwd=life.folder, **cluster.environment)
     return life.run(ran.returncode, ran.stdout, ran.stderr)
 
 
 @pytest.fixture(scope="module")
-def enlarged(life: Life, resumed: Run, cluster: dict[str, str]) -> Run:
+def enlarged(life: Life, resumed: Run, cluster: Cluster) -> Run:
     """``orchestrator sweep`` with a second seed in the file."""
     before = {name: run["id"] for name, run in dump(life.uri, "life").items()}
     write_file(life.folder, LIFE + "seeds: 2\n")
-    ran = in_cluster(cluster, "sweep", "sweep.yaml", cwd=life.folder)
+    ran = orchestrator("sweep", "sweep.yaml", *cluster.arguments, cwd=life.folder, **cluster.environment)
     return life.run(ran.returncode, ran.stdout, ran.stderr, before=before)
 
 
-@pytest.mark.long
 def test_ctrl_c_ends_with_130_and_the_command_to_go_on(interrupted: Run) -> None:
     assert interrupted.code == 130
     assert interrupted.out[-1] == "Stopped; go on with: orchestrator resume life --max-concurrent 1"
@@ -153,12 +151,19 @@ def test_nothing_of_ray_is_left(interrupted: Run) -> None:
     assert not any(Path(folder).exists() for folder in interrupted.more["temporary"])
 
 
-@pytest.mark.long
-def test_resuming_finishes_from_the_checkpoint(resumed: Run, interrupted: Run) -> None:
+def test_a_second_ctrl_c_leaves_at_once(aborted: Run) -> None:
+    assert aborted.code == 130
+    assert "Traceback" not in aborted.errors
+    assert aborted.statuses[1].attempts == []
+
+
+def test_resuming_finishes_from_the_checkpoint(resumed: Run) -> None:
     assert resumed.code == 0, resumed.errors
     assert resumed.out[-1] == "life: 2 DONE"
     first, second = resumed.statuses
-    assert [attempt["resumed_at"] > 0 for attempt in first.attempts] == [False, True]
+    assert first.attempts[0]["resumed_at"] == 0
+    assert all(attempt["resumed_at"] > 0 for attempt in first.attempts[1:] if "resumed_at" in attempt)
+    assert first.attempts[-1]["state"] == "DONE"
     assert len(second.attempts) == 1
     assert resumed.epochs == [31, 31]  # epoch 0 and ⌈500 / 17⌉
 
@@ -181,7 +186,6 @@ def test_the_table_is_printed_and_written(life: Life, resumed: Run) -> None:
     assert {path.name for path in life.store.tables.iterdir()} >= {"life.csv", "life.md", "life.tex"}
 
 
-@pytest.mark.long
 def test_a_new_seed_trains_only_the_new_trials(enlarged: Run, resumed: Run) -> None:
     assert enlarged.code == 0, enlarged.errors
     assert enlarged.out[-1] == "life: 4 DONE"
@@ -223,26 +227,3 @@ def test_running_it_again_trains_nothing(life: Life, enlarged: Run) -> None:
     assert run_sweep(life.store, Options(life.uri), console) == 0
     assert [trial.status() for trial in life.trials()] == enlarged.statuses
     assert dump(life.uri, "life") == before
-
-
-@pytest.fixture
-def beginning(tmp_path: Path, empty_database: Path) -> Path:
-    """A folder with a sweep of its own."""
-    write_file(tmp_path, LIFE.replace("budget=500", "budget=100000"))
-    (tmp_path / "runs").mkdir()
-    shutil.copy(empty_database, tmp_path / "runs" / "mlflow.db")
-    return tmp_path
-
-
-@pytest.mark.long
-def test_a_second_ctrl_c_leaves_at_once(beginning: Path, cluster: dict[str, str]) -> None:
-    arguments = ["sweep", "sweep.yaml", "--address", cluster["address"]]
-    others = {key: value for key, value in cluster.items() if key != "address"}
-    with started(*arguments, cwd=beginning, **others) as running:
-        wait_until(lambda: list(beginning.glob("runs/life/trials/*/metrics.jsonl")), 100)
-        running.signal_group(signal.SIGINT)
-        wait_until((beginning / "runs" / "life" / "stop").exists)
-        running.signal_group(signal.SIGINT)
-        code, _, errors = running.end()
-    assert code == 130
-    assert "Traceback" not in errors

@@ -143,19 +143,6 @@ def test_references_are_the_floor_and_what_the_metrics_depend_on(new_trial: NewT
     assert 0 < references["floor"]["exact_w1"] < untrained["exact_w1"]
 
 
-def test_the_best_checkpoint_is_that_of_the_best_evaluation(new_trial: NewTrial) -> None:
-    points = {"name": "mlp", "latent_size": 2, "generator_tail": ["relu", "none"]}
-    trial = new_trial(
-        dataset={"name": "mixture"}, network=points, evaluation={"name": "transport", "times": 10}, critic={"lr": 0.05}
-    )
-    assert run(trial, after=31) is State.RUNNING
-    assert run(trial) is State.DONE
-    evaluated = [record for record in trial.epochs()[1:] if "exact_w1" in record]
-    assert len(evaluated) == 10
-    best = min(evaluated, key=lambda record: record["exact_w1"])
-    assert torch.load(trial.best_file, weights_only=True)["iteration"] == best["iteration"]
-
-
 @pytest.mark.parametrize(
     "stops",
     [

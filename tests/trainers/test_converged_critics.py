@@ -14,6 +14,7 @@ from trainers.objectives import CTransform, KantorovichRubinstein, Objective
 from trainers.pair import Pair
 from trainers.penalties import Admissibility, GradientPenalty, NoPenalty, Penalty
 
+pytestmark = pytest.mark.long
 POINTS = 8
 KR = KantorovichRubinstein()
 

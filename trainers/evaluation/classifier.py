@@ -106,12 +106,12 @@ def _train(data: Data) -> tuple[dict[str, Tensor], dict[str, str]]:
             optimizer.zero_grad()
             functional.cross_entropy(logits, data.train_labels[chosen]).backward()
             optimizer.step()
-        torch.set_num_threads(threads)
     with torch.inference_mode():
         features, _ = model(to_input(data.train))
         _, logits = model(to_input(data.held_out))
         accuracy = (logits.argmax(dim=1) == data.held_out_labels).double().mean().item()
         scale = features.square().mean().rsqrt().item()
+    torch.set_num_threads(threads)
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     content = b"".join(tensor.numpy().tobytes() for _, tensor in sorted(weights.items()))
     return weights, {

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Cluster, CommandLine
 from hand_made import Planner, make_sweep, plan_file, write_file
 
+from orchestrator import composition
 from orchestrator.executor import prepare_environment
 from orchestrator.plan import Plan
 from orchestrator.store import SweepStore
@@ -20,6 +23,25 @@ from orchestrator.store import SweepStore
 prepare_environment(local=True)  # before any test imports Ray
 
 prepare_environment(local=True)  # before a test module imports Ray, which reads it then and never again
+
+
+@pytest.fixture(scope="session", autouse=True)
+def composed_once() -> Iterator[None]:
+    """Hydra takes 0.15 s a configuration: planning asks it once a run for the same overrides.
+
+    ``test_composition`` asks it every time.
+    """
+    known: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def compose(overrides: list[str]) -> dict[str, Any]:
+        key = tuple(overrides)
+        if key not in known:
+            known[key] = composition.compose(overrides)
+        return copy.deepcopy(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestrator.cells.compose", compose)
+        yield
 
 
 @pytest.fixture

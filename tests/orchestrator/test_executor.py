@@ -34,7 +34,7 @@ base: [dataset=digits, evaluation=none, "network.generator_widths=[16]", "networ
 variants:
   raises: {base: [budget=40]}
   diverges: {base: [budget=60, critic.lr=1e30]}
-  killed: {base: [budget=1200, checkpoint_seconds=0]}
+  killed: {base: [budget=600, checkpoint_seconds=0]}
   sound: {base: [budget=80]}
 retries: 1
 """
@@ -140,7 +140,7 @@ def test_what_was_killed_equals_an_undisturbed_twin(aftermath: Aftermath, tmp_pa
         [{name: value for name, value in record.items() if name not in TIMING} for record in each.epochs()]
         for each in (trial, twin)
     )
-    assert len(ours) == 61
+    assert len(ours) == 31
     assert ours == theirs
 
 

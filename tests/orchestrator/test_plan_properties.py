@@ -26,7 +26,7 @@ OPTIONS = {
     "critic_iterations": [1, 2, 5],
     "batch_size": [8, 16, 32],
 }
-few = settings(deadline=None, max_examples=6)
+few = settings(deadline=None, max_examples=15)
 
 
 @st.composite

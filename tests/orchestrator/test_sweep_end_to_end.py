@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 from command_line import Cluster, marked, orchestrator, started, wait_until
-from hand_made import write_file
+from hand_made import plan_file, write_file
 from mlflow_dump import dump, points_of
 from rich.console import Console
 
-from orchestrator.driver import Options, run_sweep
+from orchestrator.driver import MirrorThread, Options, conclude, following, prepare, run_sweep
+from orchestrator.executor import run_trials
 from orchestrator.store import TIMING, State, Status, SweepStore, TrialStore
+from orchestrator.sweep_file import Resources
 from orchestrator.worker import run_trial
 
 pytestmark = pytest.mark.long
@@ -112,12 +114,19 @@ def resumed(life: Life, aborted: Run, cluster: Cluster) -> Run:
 
 
 @pytest.fixture(scope="module")
-def enlarged(life: Life, resumed: Run, cluster: Cluster) -> Run:
-    """``orchestrator sweep`` with a second seed in the file."""
+def enlarged(life: Life, resumed: Run, ray_resources: dict[str, float]) -> Run:
+    """The sweep with a second seed in its file, on the Ray of this process."""
     before = {name: run["id"] for name, run in dump(life.uri, "life").items()}
-    write_file(life.folder, LIFE + "seeds: 2\n")
-    ran = orchestrator("sweep", "sweep.yaml", *cluster.arguments, cwd=life.folder, **cluster.environment)
-    return life.run(ran.returncode, ran.stdout, ran.stderr, before=before)
+    life.store.write_plan(plan_file(write_file(life.folder, LIFE + "seeds: 2\n")))
+    console = Console(file=io.StringIO(), width=200)
+    todo = prepare(life.store, console)
+    mirroring = MirrorThread(life.store, life.uri)
+    mirroring.start()
+    with following(life.store, console, at_once=2):
+        run_trials(life.store, todo, resources=Resources(1, 0), retries=0, at_once=2)
+    code = conclude(life.store, mirroring, console, False, Options(life.uri))
+    assert isinstance(console.file, io.StringIO)
+    return life.run(code, console.file.getvalue(), "", before=before, todo=todo)
 
 
 def test_ctrl_c_ends_with_130_and_the_command_to_go_on(interrupted: Run) -> None:
@@ -186,10 +195,10 @@ def test_the_table_is_printed_and_written(life: Life, resumed: Run) -> None:
     assert {path.name for path in life.store.tables.iterdir()} >= {"life.csv", "life.md", "life.tex"}
 
 
-def test_a_new_seed_trains_only_the_new_trials(enlarged: Run, resumed: Run) -> None:
-    assert enlarged.code == 0, enlarged.errors
+def test_a_new_seed_trains_only_the_new_trials(life: Life, enlarged: Run, resumed: Run) -> None:
+    assert enlarged.code == 0
     assert enlarged.out[-1] == "life: 4 DONE"
-    assert "life: 2 trials to run" in enlarged.out[0]
+    assert enlarged.more["todo"] == [entry.trial_id for entry in life.store.entries() if entry.seed == 1]
     assert enlarged.statuses[:2] == resumed.statuses
     assert [len(status.attempts) for status in enlarged.statuses[2:]] == [1, 1]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from trainers.config import TrialConfig
 
 
 def train_here(overrides: list[str], runs_dir: Path) -> int:
-    """Trains from the start, into a directory of its own below ``train/``. Returns the exit code, 0 or 1."""
+    """Trains from the start, into a directory of its own below ``train/``. Returns the exit code: 0, 1 or 130."""
     for text in overrides:
         parse_override(text)
     config = TrialConfig.from_dict(compose(overrides))
@@ -34,7 +36,12 @@ def train_here(overrides: list[str], runs_dir: Path) -> int:
     from orchestrator.worker import run_trial
 
     print(f"{trial.path}: {config.budget} critic iterations, {config.epochs} epochs", flush=True)
-    state = run_trial(trial, runs_dir / "cache", on_epoch=_tell)
+    stopping = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: stopping.set())  # an exception could get lost in somebody's callback
+    state = run_trial(trial, runs_dir / "cache", should_stop=stopping.is_set, on_epoch=_tell)
+    if state is State.RUNNING:
+        trial.set_state(State.PENDING)
+        return 130
     why = "" if state is State.DONE else f": {trial.status().error}"
     print(f"{state}{why}; samples, metrics and log in {trial.path}")
     return 0 if state.is_result else 1

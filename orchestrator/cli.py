@@ -11,7 +11,9 @@ import typer
 from orchestrator.errors import Aborted, UserError
 
 if TYPE_CHECKING:
+    from orchestrator.driver import Options
     from orchestrator.plan import Plan
+    from orchestrator.selection import Selection
     from orchestrator.store import SweepStore
 
 app = typer.Typer(
@@ -24,6 +26,7 @@ app = typer.Typer(
 RunsDir = Annotated[Path, typer.Option(help="Where sweeps, MLflow's database and caches are kept.")]
 TrackingUri = Annotated[str | None, typer.Option(help="MLflow's tracking URI; default: SQLite in the runs directory.")]
 Address = Annotated[str | None, typer.Option(help="host:port of a Ray cluster; default: a local Ray of its own.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Leave MLflow for a later sync.")]
 MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="At most so many trials at once.")]
 SweepName = Annotated[str, typer.Argument(metavar="NAME", help="The sweep's name.")]
 
@@ -33,12 +36,15 @@ def sweep(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The sweep file.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[OVERRIDE]…", help="key=value for every trial; scale=NAME, seeds=N."),
+        typer.Argument(
+            metavar="[OVERRIDE]…", help="key=value for every trial; scale=NAME, seeds=N, continue_from=NAME."
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Another name for the sweep; needed with overrides.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would run.")] = False,
     runs_dir: RunsDir = Path("runs"),
     tracking_uri: TrackingUri = None,
+    offline: Offline = False,
     address: Address = None,
     max_concurrent: MaxConcurrent = None,
 ) -> None:
@@ -54,32 +60,44 @@ def sweep(
 
         show_plan(plan, store)
         return
-    raise typer.Exit(_drive(store, tracking_uri, address, max_concurrent, plan))
+    options = _options(runs_dir, tracking_uri, offline, address, max_concurrent)
+    raise typer.Exit(_drive(store, options, plan))
 
 
 @app.command()
 def resume(
     name: SweepName,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="STATE", help="Only trials that are failed, lost or pending.")
+    ] = None,
+    trial: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only this trial; the first digits will do.")
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="From the start instead; old attempts are kept.")] = False,
+    retry_diverged: Annotated[bool, typer.Option("--retry-diverged", help="Diverged trials as well.")] = False,
     runs_dir: RunsDir = Path("runs"),
     tracking_uri: TrackingUri = None,
+    offline: Offline = False,
     address: Address = None,
     max_concurrent: MaxConcurrent = None,
 ) -> None:
-    """Run what failed or did not finish, from checkpoints."""
+    """Run what failed, was lost or did not finish, from checkpoints."""
+    from orchestrator.selection import select
     from orchestrator.store import SweepStore
 
     store = SweepStore.open(runs_dir, name)
-    raise typer.Exit(_drive(store, tracking_uri, address, max_concurrent, restart=restart))
+    options = _options(runs_dir, tracking_uri, offline, address, max_concurrent)
+    selection = select(store, only or [], trial or [], restart=restart, retry_diverged=retry_diverged)
+    raise typer.Exit(_drive(store, options, selection=selection))
 
 
 @app.command()
 def stop(name: SweepName, runs_dir: RunsDir = Path("runs")) -> None:
     """Ask a running sweep to write checkpoints and end, and wait until it has."""
-    from orchestrator.driver import stop_driver
+    from orchestrator.lock import stop_driver
     from orchestrator.store import SweepStore
 
-    stop_driver(SweepStore.open(runs_dir, name))
+    stop_driver(SweepStore.open(runs_dir, name), typer.echo)
     typer.echo(f"'{name}' has stopped.")
 
 
@@ -89,41 +107,62 @@ def status(
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Show the states of a sweep's trials, or of all sweeps."""
+    """Show how far a sweep, or every sweep, has come: from its directory alone, while it runs or afterwards."""
     from json import dumps
 
-    from orchestrator.progress import status_summary
+    from orchestrator.status import show_status, sweep_status
     from orchestrator.store import SweepStore, sweep_names
 
     stores = (
         [SweepStore.open(runs_dir, name)] if name else [SweepStore(runs_dir, each) for each in sweep_names(runs_dir)]
     )
-    summaries = [status_summary(store) for store in stores]
+    known = [sweep_status(store) for store in stores]
     if json:
-        typer.echo(dumps(summaries[0] if name else summaries, indent=1))
-        return
-    for summary in summaries:
-        counts = ", ".join(f"{number} {state}" for state, number in summary["counts"].items())
-        typer.echo(f"{summary['sweep']}: {counts}")
-        for trial in summary["trials"] if name else []:
-            error = f"  {trial['error']}" if trial["error"] else ""
-            place = f"{trial['epoch']}/{trial['epochs']}"
-            typer.echo(
-                f"  {trial['trial_id']}  {trial['state']:<8}  {place:>9}  {trial['cell']} seed={trial['seed']}{error}"
-            )
+        typer.echo(dumps(known[0] if name else known, indent=1))
+    else:
+        show_status(known, with_trials=name is not None)
+
+
+@app.command()
+def prune(
+    name: SweepName,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Also the last and the best checkpoint of trials with a result.")
+    ] = False,
+    removed: Annotated[
+        bool, typer.Option("--removed", help="Also the trials that are no longer in the sweep file.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Give disk space back: previous checkpoints of trials that have their result, and what restarts put aside."""
+    from orchestrator.lock import driver_lock
+    from orchestrator.pruning import prunable, prune, size_of
+    from orchestrator.store import SweepStore
+    from orchestrator.units import in_bytes
+
+    store = SweepStore.open(runs_dir, name)
+    with driver_lock(store, typer.echo):
+        paths = prunable(store, checkpoints=checkpoints, removed=removed)
+        if dry_run:
+            for path in paths:
+                typer.echo(f"{in_bytes(size_of(path)):>9}  {path}")
+            typer.echo(f"{in_bytes(sum(map(size_of, paths)))} could be freed. Nothing was deleted.")
+        else:
+            typer.echo(f"{in_bytes(prune(paths))} freed.")
 
 
 @app.command()
 def sync(name: SweepName, runs_dir: RunsDir = Path("runs"), tracking_uri: TrackingUri = None) -> None:
     """Bring MLflow level with the store."""
-    from orchestrator.driver import driver_lock
+    from orchestrator.lock import driver_lock
     from orchestrator.store import SweepStore
     from orchestrator.tracking import Mirror, check_uri, default_uri
 
     store = SweepStore.open(runs_dir, name)
     uri = tracking_uri or default_uri(runs_dir)
     check_uri(uri)
-    with driver_lock(store):
+    with driver_lock(store, typer.echo):
         Mirror(store, uri).finish()
     typer.echo(f"MLflow is level with '{name}'.")
 
@@ -177,22 +216,24 @@ def ui(
     serve(runs_dir, tracking_uri, port)
 
 
-def _drive(
-    store: SweepStore,
-    tracking_uri: str | None,
-    address: str | None,
-    max_concurrent: int | None,
-    plan: Plan | None = None,
-    *,
-    restart: bool = False,
-) -> int:
-    from rich.console import Console
-
-    from orchestrator.driver import Options, run_sweep
+def _options(
+    runs_dir: Path, tracking_uri: str | None, offline: bool, address: str | None, max_concurrent: int | None
+) -> Options:
+    from orchestrator.driver import Options
     from orchestrator.tracking import default_uri
 
-    options = Options(tracking_uri or default_uri(store.runs_dir), address, max_concurrent, restart)
-    return run_sweep(store, options, Console(), plan)
+    if offline and tracking_uri is not None:
+        raise UserError("--offline leaves MLflow out: it does not go with --tracking-uri")
+    return Options(None if offline else tracking_uri or default_uri(runs_dir), address, max_concurrent)
+
+
+def _drive(store: SweepStore, options: Options, plan: Plan | None = None, selection: Selection | None = None) -> int:
+    from rich.console import Console
+
+    from orchestrator.driver import run_sweep
+    from orchestrator.selection import EVERYTHING
+
+    return run_sweep(store, options, Console(), plan, selection or EVERYTHING)
 
 
 def main() -> None:

@@ -1,14 +1,11 @@
-"""One sweep from plan to table: the lock, the signals, the mirror, the progress, and Ray in the middle."""
+"""One sweep from plan to table: what is to run, the signals, the mirror, the progress, and Ray in the middle."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import shlex
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,8 +16,11 @@ from rich.console import Console
 
 from orchestrator.errors import Aborted, UserError
 from orchestrator.executor import check_address, concurrency, ray_session, run_trials
+from orchestrator.forking import ancestors, tell_ancestors
+from orchestrator.lock import driver_lock
 from orchestrator.progress import Progress, Watch
-from orchestrator.store import State, SweepStore
+from orchestrator.selection import EVERYTHING, Selection
+from orchestrator.store import State, SweepStore, TrialStore
 from orchestrator.sweep_file import Resources
 from orchestrator.tracking import check_uri, default_uri
 
@@ -33,22 +33,35 @@ MIRROR_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Options:
-    """How, not what, to run."""
+    """How, not what, to run. Without a tracking URI (``--offline``) MLflow is left for a later ``sync``."""
 
-    tracking_uri: str
+    tracking_uri: str | None
     address: str | None = None
     max_concurrent: int | None = None
-    restart: bool = False
 
 
-def run_sweep(store: SweepStore, options: Options, console: Console, plan: Plan | None = None) -> int:
-    """Runs every trial that has no result yet and returns the exit code: 0, 1 (some did not finish) or 130.
+def run_sweep(
+    store: SweepStore,
+    options: Options,
+    console: Console,
+    plan: Plan | None = None,
+    selection: Selection = EVERYTHING,
+) -> int:
+    """Runs the selected trials that have no result yet and returns the exit code: 0, 1 (some did not finish) or 130.
 
     A new ``plan`` is written into the store first. Raises :class:`UserError` before anything starts: another driver,
     a tracking URI nobody answers, resources that do not exist, a directory that cannot be written.
     """
+
+    def tell(text: str) -> None:
+        _say(console, text)
+
     check_address(options.address)
-    check_uri(options.tracking_uri)
+    if options.tracking_uri is not None:
+        try:
+            check_uri(options.tracking_uri)
+        except UserError as error:
+            raise UserError(f"{error}; --offline leaves MLflow for a later 'orchestrator sync'") from None
     if plan is not None:
         file = plan.sweep_file
         devices = [trial.config.device for trial in plan.trials]
@@ -56,49 +69,81 @@ def run_sweep(store: SweepStore, options: Options, console: Console, plan: Plan 
             file.resources, devices, options.address, lambda key, why: file.document.error(("resources", key), why)
         )
         store.make()
-    with driver_lock(store):
+    with driver_lock(store, tell) as driver:
         if plan is not None:
             store.write_plan(plan)
-        todo = prepare(store, console, restart=options.restart)
-        mirroring = MirrorThread(store, options.tracking_uri)
-        interrupted = False
+            _tell_removed(store, tell)
+            tell_ancestors(store, tell)
+        todo = prepare(store, tell, selection)
+        mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
+        interrupted, stopped_because = False, None
         if todo:
             written = store.plan()
             devices = [store.trial(trial_id).config()["device"] for trial_id in todo]
             resources = needed_resources(Resources(**written["resources"]), devices, options.address)
-            _say(console, f"{store.name}: {len(todo)} trials to run; starting Ray and MLflow …")
-            with ray_session(options.address) as available, signals(store.stop_file) as stopping:
+            tell(f"{store.name}: {len(todo)} trials to run; starting Ray{' and MLflow' if mirroring else ''} …")
+            with ray_session(options.address, driver.mark) as available, signals(store.stop_file) as stopping:
                 at_once = concurrency(resources, available, options.max_concurrent)
-                mirroring.start()
+                if mirroring is not None:
+                    mirroring.start()
                 with following(store, console, at_once):
-                    run_trials(store, todo, resources=resources, retries=written["retries"], at_once=at_once)
-            interrupted = stopping.is_set() or store.stop_file.exists()
-        return conclude(store, mirroring, console, interrupted, options)
+                    stopped_because = run_trials(store, todo, resources=resources, at_once=at_once, mark=driver.mark)
+            interrupted = stopped_because is None and (stopping.is_set() or store.stop_file.exists())
+        return conclude(store, mirroring, console, options, interrupted=interrupted, stopped_because=stopped_because)
 
 
-def prepare(store: SweepStore, console: Console, *, restart: bool = False) -> list[str]:
-    """The trials without a result, in order; those that another sweep has finished are copied.
-
-    What an earlier driver left RUNNING is LOST. With ``restart`` old attempts are put aside.
-    """
+def prepare(
+    store: SweepStore, tell: Callable[[str], None] = lambda text: None, selection: Selection = EVERYTHING
+) -> list[str]:
+    """The selected trials without a result, in order; those that another sweep has finished are copied."""
     store.stop_file.unlink(missing_ok=True)
+    store.mend()
+    entries = store.entries()
+    untouched = {entry.trial_id for entry in entries if _is_untouched(store.trial(entry.trial_id))}
+    origins = ancestors(store) if untouched else {}
     todo = []
-    for entry in store.entries():
+    for entry in entries:
         trial = store.trial(entry.trial_id)
         state = trial.status().state
-        if state is State.PENDING and not trial.metrics_file.exists() and (source := store.copy_finished(entry)):
-            _say(console, f"{entry.trial_id}: finished in sweep '{source}', copied from there")
+        if entry.trial_id in untouched:
+            if source := store.copy_finished(entry):
+                tell(f"{entry.trial_id}: finished in sweep '{source}', copied from there")
+                continue
+            if entry.trial_id in origins:
+                origins[entry.trial_id].fork(store, entry)
+        if not selection.takes(entry.trial_id, state):
             continue
-        if not state.is_result:
-            if state is State.RUNNING:  # its driver died with it
-                trial.set_state(State.LOST, "the driver of an earlier run died")
-            if restart and trial.status().attempts:
-                trial.restart()
-            todo.append(entry.trial_id)
+        if selection.restart and trial.status().attempts:
+            trial.restart()
+        elif state is State.DIVERGED:
+            trial.set_state(State.PENDING)
+        todo.append(entry.trial_id)
     return todo
 
 
-def conclude(store: SweepStore, mirroring: MirrorThread, console: Console, interrupted: bool, options: Options) -> int:
+def _is_untouched(trial: TrialStore) -> bool:
+    return trial.status().state is State.PENDING and not trial.metrics_file.exists()
+
+
+def _tell_removed(store: SweepStore, tell: Callable[[str], None]) -> None:
+    """The trials that the sweep file used to have: kept, and named."""
+    if removed := store.removed():
+        names = ", ".join(trial.trial_id for trial in removed[:5]) + (", …" if len(removed) > 5 else "")
+        tell(
+            f"{len(removed)} trials are no longer in the sweep file and are kept as they are ({names}); "
+            f"orchestrator prune {store.name} --removed deletes them"
+        )
+
+
+def conclude(
+    store: SweepStore,
+    mirroring: MirrorThread | None,
+    console: Console,
+    options: Options,
+    *,
+    interrupted: bool = False,
+    stopped_because: str | None = None,
+) -> int:
     """The table, the mirror's last pass, and what to do next."""
     from orchestrator.formats import rich_table, write_tables
     from orchestrator.tables import comparison_table
@@ -108,69 +153,29 @@ def conclude(store: SweepStore, mirroring: MirrorThread, console: Console, inter
     counts = watch.counts()
     if any(seen.epoch for seen in watch.trials):
         table = comparison_table(store)
-        paths = write_tables(store, table)
         console.print(rich_table(table, console.width))
         for note in table.notes:
             _say(console, note, style="dim")
-        _say(console, f"\nTable: {', '.join(_short(path) for path in paths)}")
+        try:
+            _say(console, f"\nTable: {', '.join(_short(path) for path in write_tables(store, table))}")
+        except OSError as error:
+            _say(console, f"\nThe table could not be written into {store.tables}: {error.strerror}")
     where = _as_arguments(store, options)
-    behind = mirroring.finish()
-    if behind:
-        _say(console, f"MLflow is behind ({behind}); bring it level with: orchestrator sync {store.name}{where}")
-    _say(console, f"Curves, samples and configurations in MLflow: orchestrator ui{where}")
+    if mirroring is None:
+        _say(console, f"MLflow was left out; bring it level with: orchestrator sync {store.name}{where}")
+    else:
+        if behind := mirroring.finish():
+            _say(console, f"MLflow is behind ({behind}); bring it level with: orchestrator sync {store.name}{where}")
+        _say(console, f"Curves, samples and configurations in MLflow: orchestrator ui{where}")
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
     _say(console, f"{store.name}: {told}")
     if all(state.is_result for state in counts):
         return 0
+    if stopped_because:
+        _say(console, f"Stopped early: {stopped_because}")
     reason = "Stopped" if interrupted else "Some trials did not finish"
-    _say(console, f"{reason}; go on with: orchestrator resume {store.name}{where}{_cluster(options)}")
+    _say(console, f"{reason}; go on with: orchestrator resume {store.name}{where}{_how(options)}")
     return 130 if interrupted else 1
-
-
-@contextlib.contextmanager
-def driver_lock(store: SweepStore) -> Iterator[None]:
-    """One driver a sweep. Raises :class:`UserError` naming the host and process of the other one."""
-    try:
-        file = store.lock_file.open("a+")
-    except OSError as error:
-        raise UserError(f"the runs directory '{store.runs_dir}' cannot be written: {error.strerror}") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            holder = _holder(file.read())
-            raise UserError(
-                f"'{store.name}' is being driven already, by process {holder.get('pid')} on {holder.get('host')}"
-            ) from None
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        file.flush()
-        try:
-            yield
-        finally:
-            file.truncate(0)
-
-
-def stop_driver(store: SweepStore) -> None:
-    """Tells the driver of a sweep to stop, and waits until it has. Raises :class:`UserError` if nobody drives it."""
-    store.lock_file.touch()
-    with store.lock_file.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            store.stop_file.touch()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        else:
-            raise UserError(f"nobody is driving '{store.name}'")
-
-
-def _holder(text: str) -> dict[str, Any]:
-    """Who holds the lock; empty while the holder is just writing it."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return {}
 
 
 @contextlib.contextmanager
@@ -186,7 +191,11 @@ def signals(stop_file: Path) -> Iterator[threading.Event]:
             aborting.set()
             raise Aborted
         stopping.set()
-        stop_file.touch()
+        try:
+            stop_file.touch()
+        except OSError:  # nothing can be written any more, a checkpoint neither
+            aborting.set()
+            raise Aborted from None
         os.write(2, b"\nStopping: running trials write a checkpoint. Once more to leave at once.\n")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -262,6 +271,7 @@ class MirrorThread:
             do(self._mirror)
             self._error = None
         except Exception as error:  # whatever MLflow or its database raise, training goes on
+            self._mirror = None  # what it knew may be gone: the next one asks MLflow again
             self._error = f"{type(error).__name__}: {error}".splitlines()[0]
 
 
@@ -304,13 +314,15 @@ def _say(console: Console, text: str, style: str | None = None) -> None:
 def _as_arguments(store: SweepStore, options: Options) -> str:
     """What a command needs to find this sweep and its MLflow again."""
     words = "" if store.runs_dir == Path("runs") else f" --runs-dir {shlex.quote(str(store.runs_dir))}"
-    if options.tracking_uri != default_uri(store.runs_dir):
-        words += f" --tracking-uri {shlex.quote(options.tracking_uri)}"
+    if options.tracking_uri not in (None, default_uri(store.runs_dir)):
+        words += f" --tracking-uri {shlex.quote(str(options.tracking_uri))}"
     return words
 
 
-def _cluster(options: Options) -> str:
+def _how(options: Options) -> str:
+    """The options of a command that does the same again."""
     words = f" --address {options.address}" if options.address else ""
+    words += " --offline" if options.tracking_uri is None else ""
     return words + (f" --max-concurrent {options.max_concurrent}" if options.max_concurrent else "")
 
 

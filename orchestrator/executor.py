@@ -12,14 +12,14 @@ import os
 import secrets
 import shutil
 import socket
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.store import State, SweepStore
-from orchestrator.sweep_file import Resources
+from orchestrator.lock import MARK, temporary_folder
+from orchestrator.store import SweepStore
+from orchestrator.sweep_file import EarlyStopping, Resources
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -57,20 +57,23 @@ def prepare_environment(*, local: bool) -> None:
 
 
 @contextlib.contextmanager
-def ray_session(address: str | None) -> Iterator[dict[str, float]]:
+def ray_session(address: str | None, mark: str) -> Iterator[dict[str, float]]:
     """A local Ray that is gone at the end, or a cluster that is joined. Yields its resources (CPU, GPU).
 
-    The local Ray asks everybody for a random token, since it listens on every interface. Raises
-    :class:`UserError` for an address that nobody answers or that Ray Client would serve.
+    The local Ray asks everybody for a random token, since it listens on every interface; its processes bear the
+    driver's ``mark``, should this process be killed. Raises :class:`UserError` for an address that nobody answers or
+    that Ray Client would serve.
     """
     prepare_environment(local=address is None)
+    os.environ[MARK] = mark
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     temporary = None
     if address is None:
-        temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a longer path breaks Ray's sockets
-        quiet |= {"address": "local", "include_dashboard": False, "_temp_dir": temporary}
+        temporary = temporary_folder("ray", mark)
+        temporary.mkdir(mode=0o700)
+        quiet |= {"address": "local", "include_dashboard": False, "_temp_dir": str(temporary)}
     else:
         quiet |= {"address": address}
     try:
@@ -81,6 +84,7 @@ def ray_session(address: str | None) -> Iterator[dict[str, float]]:
         yield ray.cluster_resources()
     finally:
         ray.shutdown()
+        del os.environ[MARK]
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -101,30 +105,35 @@ def concurrency(resources: Resources, available: dict[str, float], limit: int | 
 
 
 def run_trials(
-    store: SweepStore,
-    trial_ids: Sequence[str],
-    *,
-    resources: Resources,
-    retries: int,
-    at_once: int,
-    on_change: Callable[[str, State], None] = lambda trial_id, state: None,
-) -> None:
-    """Runs trials to their ends inside a :func:`ray_session`, retrying FAILED and LOST ones up to ``retries`` times.
+    store: SweepStore, trial_ids: Sequence[str], *, resources: Resources, at_once: int, mark: str
+) -> str | None:
+    """Runs trials to their ends inside a :func:`ray_session`, retrying FAILED and LOST ones as the plan says.
 
-    Returns when every trial has a result, has used up its retries, or has stopped because of the stop file.
-    ``on_change`` is told a trial's new state whenever one leaves its worker.
+    Returns when every trial has a result, has used up its retries, or has stopped because of the stop file; or
+    earlier, with the reason: too many failures, or a directory that cannot be written any more.
     """
     from ray import tune
     from ray.tune.search import ConcurrencyLimiter
 
     from orchestrator.searcher import StoreSearcher
 
-    searcher = StoreSearcher(store, trial_ids, retries=retries, on_change=on_change)
-    storage = tempfile.mkdtemp(prefix="orchestrator-tune-")  # Tune pickles here; none of it is ever read again
+    plan = store.plan()
+    stopper = None
+    if plan["early_stopping"]:
+        from orchestrator.early_stopping import Stopper
+
+        stopper = Stopper(store, EarlyStopping(**plan["early_stopping"]))
+    retries = plan["retries"]
+    searcher = StoreSearcher(store, trial_ids, retries=retries, max_failures=plan["max_failures"], stopper=stopper)
+    storage = temporary_folder("orchestrator-tune", mark)  # Tune pickles here; none of it is ever read again
+    storage.mkdir(mode=0o700)
     request: dict[str, float] = {"cpu": resources.cpus}
     if resources.gpus:
         request["gpu"] = resources.gpus
-    trainable = tune.with_resources(tune.with_parameters(tune_trial, sweep=str(store.path.resolve())), request)
+    told = tune.with_parameters(
+        tune_trial, sweep=str(store.path.resolve()), metric=plan["early_stopping"] and plan["early_stopping"]["metric"]
+    )
+    trainable = tune.with_resources(told, request)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -132,7 +141,7 @@ def run_trials(
             num_samples=len(trial_ids) * (retries + 1),
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(name=store.name, storage_path=storage, verbose=0),
+        run_config=tune.RunConfig(name=store.name, storage_path=str(storage), verbose=0),
     )
     for name in ("ray", "ray.tune"):  # a killed worker is told by its state, not by Ray's traceback
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -140,19 +149,27 @@ def run_trials(
         tuner.fit()
     finally:
         shutil.rmtree(storage, ignore_errors=True)
+    return searcher.stopped_because
 
 
-def tune_trial(config: dict[str, Any], sweep: str) -> None:
-    """What Tune runs on a worker."""
+def tune_trial(config: dict[str, Any], sweep: str, metric: str | None) -> None:
+    """What Tune runs on a worker. Early stopping sees every stored epoch that has the ``metric`` it looks at."""
     from ray import tune
 
     from orchestrator.worker import run_trial
 
     path = Path(sweep)
     store = SweepStore(path.parent, path.name)
+    trial = store.trial(config["trial_id"])
+
+    def report(record: dict[str, Any]) -> None:
+        if metric is not None and metric in record:
+            tune.report({"epoch": record["epoch"], "iteration": record["iteration"], metric: record[metric]})
+
     state = run_trial(
-        store.trial(config["trial_id"]),
+        trial,
         store.cache_dir,
-        should_stop=store.stop_file.exists,
+        should_stop=lambda: store.stop_file.exists() or trial.early_stop_file.exists(),
+        on_epoch=report,
     )
     tune.report({"state": str(state)})

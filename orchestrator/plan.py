@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.cells import sweep_cells
 from orchestrator.composition import parse_override
 from orchestrator.errors import UserError
-from orchestrator.sweep_file import Compare, SweepFile, check_name, parse_seeds
+from orchestrator.sweep_file import Compare, EarlyStopping, SweepFile, check_name, parse_seeds
 from trainers.config import EPOCH_METRICS, RUNTIME_OPTIONS, TrialConfig
 from trainers.evaluation import Evaluation
 from trainers.parts import nearest
@@ -44,15 +44,23 @@ class Plan:
     overrides: tuple[str, ...]
     trials: tuple[PlannedTrial, ...]
     compare: Compare
+    early_stopping: EarlyStopping | None
+    continue_from: str | None
 
 
 def make_plan(sweep_file: SweepFile, arguments: Sequence[str] = (), name: str | None = None) -> Plan:
     """The trials of a sweep.
 
-    ``arguments`` are Hydra overrides for every trial, ``seeds=…``, and ``scale=NAME`` for one of the file's named
-    reductions. Raises :class:`UserError` for anything that cannot be run as it is written.
+    ``arguments`` are Hydra overrides for every trial, ``seeds=…``, ``scale=NAME`` for one of the file's named
+    reductions, and ``continue_from=NAME`` for a sweep whose finished trials the longer ones of this begin with.
+    Raises :class:`UserError` for anything that cannot be run as it is written.
     """
     scale, overrides = _split(arguments, "scale")
+    continue_from, overrides = _split(overrides, "continue_from")
+    if continue_from is None:
+        continue_from = sweep_file.continue_from
+    else:
+        check_name(continue_from, lambda problem: UserError(f"continue_from: {problem}"))
     scaled = _scale_overrides(sweep_file, scale)
     file_seeds, scaled = _split(scaled, "seeds")
     own_seeds, overrides = _split(overrides, "seeds")
@@ -77,7 +85,13 @@ def make_plan(sweep_file: SweepFile, arguments: Sequence[str] = (), name: str | 
                 raise sweep_file.document.error((*cell.place, "grid"), problem)
             trials[trial.trial_id] = trial
     evaluation = _one_reference(sweep_file, list(trials.values()))
-    return Plan(sweep_name, sweep_file, tuple(arguments), tuple(trials.values()), _compare(sweep_file, evaluation))
+    compare = _compare(sweep_file, evaluation)
+    early_stopping = _early_stopping(sweep_file, compare, list(trials.values()))
+    if continue_from == sweep_name:
+        raise UserError(f"continue_from={continue_from}: a sweep cannot continue itself; give this one a --name")
+    return Plan(
+        sweep_name, sweep_file, tuple(arguments), tuple(trials.values()), compare, early_stopping, continue_from
+    )
 
 
 def _one_reference(sweep_file: SweepFile, trials: Sequence[PlannedTrial]) -> Evaluation:
@@ -99,13 +113,36 @@ def _compare(sweep_file: SweepFile, evaluation: Evaluation) -> Compare:
     if sweep_file.compare is None:
         metric = next(iter(evaluation.metrics), "critic_loss")
         return Compare(metric, "max" if metric in evaluation.higher_is_better else "min")
-    known = {*evaluation.metrics, *EPOCH_METRICS}
-    if sweep_file.compare.metric not in known:
-        name = sweep_file.compare.metric
-        raise sweep_file.document.error(
-            ("compare", "metric"), f"these trials log no metric called '{name}'{nearest(name, known)}"
-        )
+    _check_metric(sweep_file, "compare", sweep_file.compare.metric, evaluation)
     return sweep_file.compare
+
+
+def _check_metric(sweep_file: SweepFile, key: str, name: str, evaluation: Evaluation) -> None:
+    known = {*evaluation.metrics, *EPOCH_METRICS}
+    if name not in known:
+        problem = f"these trials log no metric called '{name}'{nearest(name, known)}"
+        raise sweep_file.document.error((key, "metric"), problem)
+
+
+def _early_stopping(sweep_file: SweepFile, compare: Compare, trials: Sequence[PlannedTrial]) -> EarlyStopping | None:
+    """What the file says, with the metric that tables compare by where it names none."""
+    options = sweep_file.early_stopping
+    if options is None:
+        return None
+    evaluation = trials[0].config.evaluation
+    if options.metric:
+        _check_metric(sweep_file, "early_stopping", options.metric, evaluation)
+        mode = options.mode or ("max" if options.metric in evaluation.higher_is_better else "min")
+        options = replace(options, mode=mode)
+    else:
+        options = replace(options, metric=compare.metric, mode=compare.mode)
+    budget = max(trial.config.budget for trial in trials)
+    if options.grace >= budget:
+        problem = (
+            f"no trial has more than {budget} critic iterations, so that none could be stopped after {options.grace}"
+        )
+        raise sweep_file.document.error(("early_stopping", "grace"), problem)
+    return options
 
 
 def _scale_overrides(sweep_file: SweepFile, scale: str | None) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.store import Entry, State, Status, SweepStore, Tail
+from orchestrator.units import duration
 
 STYLES = {
     State.RUNNING: "cyan",
@@ -33,6 +33,7 @@ class Seen:
     tail: Tail
     status: Status = field(default_factory=Status)
     epoch: int = 0
+    epoch_at: float | None = None
     metric: float | None = None
     seconds: float = 0.0
     timed: int = 0
@@ -66,7 +67,7 @@ class Watch:
                 continue
             seen.status = self.store.trial(seen.entry.trial_id).status()
             for record in seen.tail.read():
-                seen.epoch = record["epoch"]
+                seen.epoch, seen.epoch_at = record["epoch"], record["timestamp"] / 1000
                 seen.metric = record.get(self.metric, seen.metric)
                 if "epoch_seconds" in record:
                     seen.seconds += record["epoch_seconds"] + record.get("evaluation_seconds", 0.0)
@@ -112,6 +113,9 @@ class Progress:
         """Tells of changes; a failure at once, with its last line and where its log is."""
         for seen, before in changed:
             state = seen.status.state
+            attempts = seen.status.attempts
+            for problem in attempts[-1].get("unreadable", []) if attempts and state is State.RUNNING else []:
+                self._say(Text(f"{seen.label}: {problem}; going on from the one before", style="yellow"))
             if state in (State.FAILED, State.LOST):
                 log = self._watch.store.trial(seen.entry.trial_id).log_file
                 self._say(Text(f"{state} {seen.label}: {seen.status.error} (log: {log})", style=STYLES[state]))
@@ -165,37 +169,3 @@ class Progress:
         hidden = f" ({len(rows) - room} more not shown)" if len(rows) > room else ""
         footer = f"{counts}{hidden} · {duration(time.monotonic() - self._started)} so far"
         return Group(table, Text(footer + (f" · about {duration(left)} left" if left else ""), style="dim"))
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 42s, 3m05s, 2h10m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
-def status_summary(store: SweepStore) -> dict[str, Any]:
-    """A sweep's state from the store alone, as ``orchestrator status --json`` prints it."""
-    watch = Watch(store)
-    watch.refresh()
-    return {
-        "sweep": store.name,
-        "counts": {str(state): number for state, number in watch.counts().items()},
-        "trials": [
-            {
-                "trial_id": seen.entry.trial_id,
-                "cell": seen.entry.label,
-                "seed": seen.entry.seed,
-                "state": str(seen.status.state),
-                "attempts": len(seen.status.attempts),
-                "epoch": seen.epoch,
-                "epochs": seen.entry.epochs,
-                watch.metric: seen.metric,
-                "error": seen.status.error,
-            }
-            for seen in watch.trials
-        ],
-    }

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
 from orchestrator.store import State, SweepStore
 
+if TYPE_CHECKING:
+    from orchestrator.early_stopping import Stopper
+
 LONGEST_BACK_OFF = 60.0
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""What is no fault of a trial's: trying it again, or the next one, would end alike."""
 
 
 class StoreSearcher(Searcher):
     """Suggests trials in order, then those that FAILED or were LOST again, each after a back-off of 1, 2, 4 … s.
 
     Tune's own retries stay off: they put a killed trial at the end of the queue and can leave its slot empty.
+    ``stopped_because`` says why no more trials are suggested although some are left: ``max_failures`` trials have
+    failed for good, or the store cannot be written any more.
     """
 
     def __init__(
@@ -26,19 +36,23 @@ class StoreSearcher(Searcher):
         trial_ids: Sequence[str],
         *,
         retries: int,
-        on_change: Callable[[str, State], None],
+        max_failures: int | None = None,
+        stopper: Stopper | None = None,
     ) -> None:
         super().__init__()
+        self.stopped_because: str | None = None
         self._store = store
         self._waiting = deque((trial_id, 0.0) for trial_id in trial_ids)
         self._running: dict[str, str] = {}  # Tune's id to ours
         self._tries: dict[str, int] = {}
         self._retries = retries
-        self._on_change = on_change
+        self._failures = 0
+        self._max_failures = max_failures
+        self._stopper = stopper
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's configuration for Tune; None to be asked again; FINISHED when nothing is left."""
-        if self._store.stop_file.exists():
+        if self.stopped_because or self._store.stop_file.exists():
             return self.FINISHED
         now = time.monotonic()
         ready = next((item for item in self._waiting if item[1] <= now), None)
@@ -49,11 +63,21 @@ class StoreSearcher(Searcher):
         self._tries[ready[0]] = self._tries.get(ready[0], 0) + 1
         return {"trial_id": ready[0]}
 
+    def on_trial_result(self, trial_id: str, result: dict) -> None:
+        """Shows early stopping a stored epoch; everything else is read from the store."""
+        ours = self._running.get(trial_id)
+        if self._stopper is not None and ours is not None and "epoch" in result:
+            with self._noticing_disk_errors():
+                self._stopper.observe(ours, result)
+
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         """Reads what became of the trial; the worker has ended, so the driver may write."""
         ours = self._running.pop(trial_id, None)
-        if ours is None:
-            return
+        if ours is not None:
+            with self._noticing_disk_errors():
+                self._completed(ours, error)
+
+    def _completed(self, ours: str, error: bool) -> None:
         trial = self._store.trial(ours)
         status = trial.status()
         if not status.state.is_result and status.state is not State.FAILED:
@@ -61,14 +85,27 @@ class StoreSearcher(Searcher):
             if error:
                 status = trial.set_state(State.LOST, "the worker died (killed, out of memory, or its node is gone)")
             else:
-                status = trial.set_state(State.PENDING)
-        if status.state in (State.FAILED, State.LOST) and self._tries[ours] <= self._retries:
+                status = trial.set_state(State.STOPPED if trial.early_stop_file.exists() else State.PENDING)
+        if status.state not in (State.FAILED, State.LOST):
+            return
+        if status.attempts and status.attempts[-1].get("errno") in DISK_ERRORS:
+            self.stopped_because = f"{self._store.path}: {os.strerror(status.attempts[-1]['errno'])}"
+        if self._tries[ours] <= self._retries:
             back_off = min(2.0 ** (self._tries[ours] - 1), LONGEST_BACK_OFF)
             self._waiting.append((ours, time.monotonic() + back_off))
-        self._on_change(ours, status.state)
+            return
+        self._failures += 1
+        if self._max_failures is not None and self._failures >= self._max_failures:
+            self.stopped_because = f"{self._failures} trials have failed for good (max_failures: {self._max_failures})"
+            self._store.stop_file.touch()
 
-    def on_trial_result(self, trial_id: str, result: dict) -> None:
-        """Nothing: results are read from the store."""
+    @contextlib.contextmanager
+    def _noticing_disk_errors(self) -> Iterator[None]:
+        """The store cannot be written: what is stored stays, and nothing more is started."""
+        try:
+            yield
+        except OSError as error:
+            self.stopped_because = f"{self._store.path}: {error.strerror}"
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the state."""

@@ -16,7 +16,11 @@ from trainers.parts import nearest
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 RESERVED = ("cache", "mlflow-artifacts", "mlflow.db", "train")
 AXES_KEYS = ("base", "grid", "zip", "exclude")
-SWEEP_KEYS = ("name", "description", *AXES_KEYS, "variants", "seeds", "resources", "retries", "compare", "scale")
+SWEEP_KEYS = (
+    *("name", "description", *AXES_KEYS, "variants", "seeds", "resources", "retries", "max_failures"),
+    *("early_stopping", "continue_from", "compare", "scale"),
+)
+EARLY_STOPPING_KEYS = {"asha": ("reduction_factor",), "median": ("minimum_trials",)}
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,23 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class EarlyStopping:
+    """Tune's ``asha`` (asynchronous successive halving) or ``median`` (median stopping rule), on a logged metric.
+
+    No trial is stopped before ``grace`` critic iterations. At grace · ``reduction_factor``^k critic iterations asha
+    stops a trial that is not among the best 1/``reduction_factor``; median stops one whose best value is worse than
+    the median of the others' running means, once ``minimum_trials`` others have come as far.
+    """
+
+    scheduler: str
+    grace: int
+    metric: str
+    mode: str
+    reduction_factor: float = 4.0
+    minimum_trials: int = 3
+
+
+@dataclass(frozen=True)
 class SweepFile:
     """A sweep as its file says it. A file without ``variants`` is one variant with the sweep's name."""
 
@@ -58,6 +79,9 @@ class SweepFile:
     seeds: tuple[int, ...]
     resources: Resources
     retries: int
+    max_failures: int | None
+    early_stopping: EarlyStopping | None
+    continue_from: str | None
     compare: Compare | None
     scale: Mapping[str, tuple[str, ...]]
 
@@ -88,6 +112,9 @@ def read_sweep_file(path: Path) -> SweepFile:
         seeds=reader.seeds(("seeds",)),
         resources=reader.resources(),
         retries=reader.whole(("retries",), 2, at_least=0),
+        max_failures=reader.whole(("max_failures",), 1, at_least=1) if "max_failures" in data else None,
+        early_stopping=reader.early_stopping(),
+        continue_from=reader.continue_from(),
         compare=reader.compare(),
         scale=reader.scale(),
     )
@@ -250,6 +277,41 @@ class _Reader:
         if "metric" not in data:
             raise self.fail(("compare",), "expected a metric, such as metric: classifier_fid")
         return Compare(self.text(("compare", "metric"), ""), mode)
+
+    def early_stopping(self) -> EarlyStopping | None:
+        """A metric that is not given (empty) is the one that tables compare by."""
+        if "early_stopping" not in self.mapping(()):
+            return None
+        place: Place = ("early_stopping",)
+        scheduler = self.mapping(place).get("scheduler")
+        if scheduler not in EARLY_STOPPING_KEYS:
+            near = nearest(str(scheduler), EARLY_STOPPING_KEYS) if scheduler else "; valid: asha, median"
+            raise self.fail((*place, "scheduler"), f"expected a scheduler of Ray Tune, got {scheduler!r}{near}")
+        data = self.mapping(place, ("scheduler", "metric", "mode", "grace", *EARLY_STOPPING_KEYS[scheduler]))
+        if "grace" not in data:
+            raise self.fail(place, "expected grace: the critic iterations before which no trial is stopped")
+        mode = data.get("mode", "")
+        if mode not in ("", "min", "max"):
+            raise self.fail((*place, "mode"), f"expected min or max, got {mode!r}")
+        if mode and "metric" not in data:
+            raise self.fail((*place, "mode"), "expected a metric beside it")
+        factor = data.get("reduction_factor", EarlyStopping.reduction_factor)
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 < factor < math.inf:
+            raise self.fail((*place, "reduction_factor"), f"expected a number above 1, got {factor!r}")
+        return EarlyStopping(
+            scheduler,
+            self.whole((*place, "grace"), 1, at_least=1),
+            self.text((*place, "metric"), ""),
+            mode,
+            float(factor),
+            self.whole((*place, "minimum_trials"), EarlyStopping.minimum_trials, at_least=1),
+        )
+
+    def continue_from(self) -> str | None:
+        name = self.get(("continue_from",))
+        if name is None:
+            return None
+        return check_name(name, lambda problem: self.fail(("continue_from",), problem))
 
     def scale(self) -> dict[str, tuple[str, ...]]:
         scales = self.mapping(("scale",))

@@ -67,7 +67,8 @@ class Table:
 def comparison_table(store: SweepStore) -> Table:
     """The table of a sweep as far as it has come: the last evaluation of every finished trial.
 
-    A cell's mean is over its finished seeds; seeds that failed, diverged or are not finished are named in its remarks.
+    A cell's mean is over its finished seeds, those that were stopped early among them, as far as they came; seeds that
+    were stopped, failed, diverged or are not finished are named in its remarks.
     The best mean of a metric is marked unless another cell's mean ± deviation overlaps it, or only others have one.
     """
     plan = store.plan()
@@ -105,7 +106,7 @@ def _row(group: Any, entry: Entry, metrics: Sequence[str]) -> Row:
     finished = group[group["state"].isin([State.DONE, State.STOPPED])]
     values = {metric: value for metric in metrics if (value := _value(finished[metric]))}
     remarks = []
-    others = group[~group["state"].isin([State.DONE, State.STOPPED])]["state"].value_counts()
+    others = group[group["state"] != State.DONE]["state"].value_counts()
     remarks += [f"{number} of {len(group)} {state}" for state, number in others.items()]
     commits = {commit for text in finished["commits"] for commit in text.split(", ")}
     if len(commits) > 1:

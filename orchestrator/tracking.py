@@ -153,13 +153,16 @@ class Mirror:
         return [self._store.trial(trial.entry.trial_id).status() for trial in self._trials]
 
     def _find_experiment(self, uri: str) -> str:
-        found = self._client.get_experiment_by_name(self._store.name)
-        if found is not None:
-            return found.experiment_id
-        location = None
+        name, location = self._store.name, None
         if uri.startswith("sqlite:"):  # without a server the artifacts lie beside the database
-            location = (self._store.runs_dir / "mlflow-artifacts" / self._store.name).resolve().as_uri()
-        return self._client.create_experiment(self._store.name, artifact_location=location)
+            location = (self._store.runs_dir / "mlflow-artifacts" / name).resolve().as_uri()
+        found = self._client.get_experiment_by_name(name)
+        if found is not None and (location is None or found.artifact_location == location):
+            return found.experiment_id
+        if found is not None:  # the runs directory was moved, and MLflow keeps absolute paths: begin again
+            self._client.rename_experiment(found.experiment_id, f"{name} before it was moved ({found.experiment_id})")
+            self._client.delete_experiment(found.experiment_id)
+        return self._client.create_experiment(name, artifact_location=location)
 
     def _runs(self, condition: str) -> Iterator[Any]:
         where = f"tags.`{SWEEP_TAG}` = '{self._store.name}' AND {condition}"
@@ -271,6 +274,9 @@ def _tags(status: Status, references: Mapping[str, Any]) -> dict[str, str]:
         "device": last.get("device", ""),
         "error": status.error or "",
         "copied_from": status.copied_from or "",
+        "continued_from": "{sweep} {trial_id} at critic iteration {iteration}".format_map(status.continued_from)
+        if status.continued_from
+        else "",
     }
     tags |= {f"version.{name}": version for name, version in last["versions"].items()}
     tags |= {f"evaluation.{name}": str(value) for name, value in references.get("info", {}).items()}

@@ -17,7 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from orchestrator import checkpoints
 from orchestrator.store import EpochLog, State, Status, TrialStore
+
+
+class Superseded(Exception):
+    """Another attempt at this trial has begun: this worker had been given up for lost, and must not write any more."""
 
 
 def run_trial(
@@ -30,7 +35,8 @@ def run_trial(
     """Runs a trial from its last checkpoint to its end, or until ``should_stop()``.
 
     Returns the state it wrote: DONE, DIVERGED or FAILED, the error in ``status.json`` and ``log.txt``; RUNNING if it
-    was stopped, with a checkpoint to go on from. Never raises for what goes wrong inside the trial.
+    was stopped, with a checkpoint to go on from, or if another attempt has taken its place. Raises OSError if the
+    state cannot be written, and nothing else for what goes wrong inside the trial.
     ``on_epoch`` sees every stored epoch.
     """
     from trainers.training import Diverged
@@ -47,9 +53,14 @@ def run_trial(
         state = State.DONE if finished else State.RUNNING
     except Diverged as error:
         state, status.error = State.DIVERGED, str(error)
+    except Superseded:
+        return State.RUNNING
     except Exception as error:
-        trial.log(traceback.format_exc())
+        with contextlib.suppress(OSError):  # a full disk is often the error
+            trial.log(traceback.format_exc())
         state, status.error = State.FAILED, last_line(error)
+        if isinstance(error, OSError):
+            status.attempts[-1]["errno"] = error.errno
     _free_memory()
     status.state = state
     status.attempts[-1] |= {"ended": time.time(), "state": str(state), "error": status.error}
@@ -66,51 +77,91 @@ def _train(
     on_epoch: Callable[[dict[str, Any]], None],
 ) -> bool:
     """Returns whether the trial reached its end."""
-    from trainers.config import TrialConfig
+    from trainers.config import TrialConfig, identity_of
     from trainers.evaluation.pictures import save_samples
     from trainers.training import Training
 
-    config = TrialConfig.from_dict(trial.config())
+    values = trial.config()
+    config, identity = TrialConfig.from_dict(values), identity_of(values)
     trial.samples.mkdir(exist_ok=True)
     log = EpochLog(trial)
     training = Training(config, cache_dir=cache_dir)
-    status.attempts[-1]["device"] = device_name(training.device)
-    status.attempts[-1]["resumed_at"] = _load_checkpoint(trial, training)
-    trial.write_status(status)
-    if training.evaluator is not None and not trial.references():
-        references = {
-            "floor": training.evaluator.floor(),
-            "metrics": list(config.evaluation.metrics),
-            "higher_is_better": sorted(config.evaluation.higher_is_better),
-            "info": training.evaluator.info,
-        }
-        trial.write_references(references)
+    _resume(trial, status, training, identity)
+    _write_references(trial, training)
 
     def store(record: dict[str, Any], evaluate: bool) -> None:
         record = {"epoch": training.epoch, "iteration": training.iteration, **record}
+        samples = None
         if evaluate:
             metrics, samples = training.evaluate()
             record |= metrics
-            save_samples(samples, trial.samples / f"epoch_{training.epoch:06d}.png")
-            if training.iteration and log.is_best(record, config.evaluation):
-                _save(trial, training, trial.best_file)
+        check_place(trial, status)
         if differing := log.append(record):
             trial.log(f"epoch {training.epoch} came out different after resuming: {', '.join(differing)}")
+        if samples is not None:
+            save_samples(samples, trial.samples / f"epoch_{training.epoch:06d}.png")
+            if training.iteration and log.is_best(record, config.evaluation):
+                checkpoints.save(trial.best_file, training, identity)
         on_epoch(record)
+
+    saved_at, saved_epoch = time.monotonic(), training.epoch
+
+    def save() -> None:
+        nonlocal saved_at, saved_epoch
+        check_place(trial, status)
+        checkpoints.save_latest(trial, training, identity)
+        saved_at, saved_epoch = time.monotonic(), training.epoch
+
+    def is_due() -> bool:
+        return config.checkpoint_seconds is not None and time.monotonic() - saved_at >= config.checkpoint_seconds
 
     if training.iteration == 0:
         store({}, evaluate=True)  # epoch 0: the untrained generator, every chart's first point
-    saved = time.monotonic()
     while not training.finished:
-        means = training.run_epoch(should_stop)
+        means = training.run_epoch(lambda: is_due() or should_stop())
         if means is None:
-            _save_checkpoint(trial, training)
-            return False
+            save()
+            if should_stop():
+                return False
+            continue
         store(means, evaluate=training.evaluation_due)
-        if training.finished or time.monotonic() - saved >= config.checkpoint_seconds:
-            _save_checkpoint(trial, training)
-            saved = time.monotonic()
+        epochs = training.epoch - saved_epoch
+        if training.finished or (config.checkpoint_epochs and epochs >= config.checkpoint_epochs) or is_due():
+            save()
     return True
+
+
+def _resume(trial: TrialStore, status: Status, training: Any, identity: str) -> None:
+    """From the newest readable checkpoint; the attempt and the log tell what was wrong with newer ones."""
+    attempt = status.attempts[-1]
+    if problems := checkpoints.resume(trial, training, identity):
+        attempt["unreadable"] = problems
+    attempt |= {"device": device_name(training.device), "resumed_at": training.iteration}
+    trial.write_status(status)
+    for problem in problems:
+        trial.log(problem)
+    trial.log(f"begins at critic iteration {training.iteration}")
+
+
+def _write_references(trial: TrialStore, training: Any) -> None:
+    evaluation, evaluator = training.config.evaluation, training.evaluator
+    if evaluator is None or trial.references():
+        return
+    trial.write_references(
+        {
+            "floor": evaluator.floor(),
+            "metrics": list(evaluation.metrics),
+            "higher_is_better": sorted(evaluation.higher_is_better),
+            "info": evaluator.info,
+        }
+    )
+
+
+def check_place(trial: TrialStore, status: Status) -> None:
+    """Raises :class:`Superseded` if the trial's last attempt is not this one."""
+    attempts = trial.status().attempts
+    if len(attempts) != len(status.attempts) or attempts[-1]["started"] != status.attempts[-1]["started"]:
+        raise Superseded
 
 
 def last_line(error: Exception) -> str:
@@ -125,43 +176,6 @@ def _free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _save_checkpoint(trial: TrialStore, training: Any) -> None:
-    """The newest checkpoint; the one before is kept."""
-    if trial.checkpoint_file.exists():
-        os.replace(trial.checkpoint_file, trial.previous_checkpoint_file)
-    _save(trial, training, trial.checkpoint_file)
-
-
-def _save(trial: TrialStore, training: Any, path: Path) -> None:
-    """Written beside and renamed."""
-    import torch
-
-    temporary = trial.path / ".checkpoint"
-    with temporary.open("wb") as file:
-        torch.save(training.state_dict(), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _load_checkpoint(trial: TrialStore, training: Any) -> int:
-    """Loads the newest readable checkpoint. Returns the critic iteration at which the trial goes on."""
-    import torch
-
-    for file in (trial.checkpoint_file, trial.previous_checkpoint_file):
-        if not file.exists():
-            continue
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises whatever the damaged bytes provoke
-            trial.log(f"{file.name} cannot be read ({type(error).__name__}); trying the one before")
-            continue
-        training.load_state_dict(state)
-        trial.log(f"resumed from {file.name} at critic iteration {training.iteration}")
-        return training.iteration
-    return 0
 
 
 def device_name(device: Any) -> str:

@@ -18,7 +18,7 @@ from trainers.penalties import Penalty
 CONFIG_VERSION = 1
 """Raised whenever the same options come to mean another computation."""
 
-RUNTIME_OPTIONS = frozenset({"device", "checkpoint_seconds"})
+RUNTIME_OPTIONS = frozenset({"device", "checkpoint_seconds", "checkpoint_epochs"})
 """Where and how a trial runs; no part of what it is."""
 
 EPOCH_METRICS = (
@@ -62,6 +62,8 @@ class TrialConfig:
     ``budget`` counts critic iterations; ``critic_iterations`` of them precede each generator iteration;
     with ``reuse_batch`` those share one batch of images and noise with it (Algorithm 1 of the
     (q,p)-WGAN paper). ``threads`` is part of the trial because the order of a CPU's additions is.
+    A checkpoint is due after ``checkpoint_seconds``, in the middle of an epoch too, and after every
+    ``checkpoint_epochs`` epochs; None switches either off.
     """
 
     dataset: Dataset
@@ -78,7 +80,8 @@ class TrialConfig:
     seed: int = number(0, at_least=0, below=2**64)
     threads: int = number(1, at_least=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    checkpoint_seconds: float = number(60.0, at_least=0)
+    checkpoint_seconds: float | None = number(60.0, above=0)
+    checkpoint_epochs: int | None = number(None, at_least=1)
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -102,10 +105,8 @@ class TrialConfig:
 
     @property
     def identity(self) -> str:
-        """The trial id: 12 hex digits of SHA-256 over the canonical JSON of all but the runtime options."""
-        science = {key: value for key, value in self.to_dict().items() if key not in RUNTIME_OPTIONS}
-        text = json.dumps({"config_version": CONFIG_VERSION, **science}, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        """The trial id."""
+        return identity_of(self.to_dict())
 
     @property
     def epoch_length(self) -> int:
@@ -116,3 +117,10 @@ class TrialConfig:
     def epochs(self) -> int:
         """Epochs in the budget; the last one may be short."""
         return -(-self.budget // self.epoch_length)
+
+
+def identity_of(values: Mapping[str, Any]) -> str:
+    """12 hex digits of SHA-256 over the canonical JSON of a trial's plain values, all but the runtime options."""
+    science = {key: value for key, value in values.items() if key not in RUNTIME_OPTIONS}
+    text = json.dumps({"config_version": CONFIG_VERSION, **science}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

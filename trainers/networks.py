@@ -7,9 +7,10 @@ images in [−1, 1] of shape (m, C, H, W), or to points.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from trainers.parts import ConfigError, Part, number
 
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 
 Activation = Literal["relu", "leaky_relu", "tanh", "none"]
 Shape = tuple[int, ...]
+
+
+class Weights(NamedTuple):
+    """How much one network holds: trained parameters, and as buffers batch normalisation's running statistics."""
+
+    parameters: int
+    parameter_tensors: int
+    buffer_bytes: int = 0
+    buffer_tensors: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +43,14 @@ class Network(Part):
     def build_generator(self, shape: Shape) -> nn.Module:
         """A freshly initialised generator of points of ``shape``; draws from torch's global random state."""
         raise NotImplementedError(f"{type(self).__name__} must build a generator")
+
+    def critic_weights(self, shape: Shape) -> Weights:
+        """What the critic of points of ``shape`` holds, counted without torch."""
+        raise NotImplementedError(f"{type(self).__name__} must count its critic's weights")
+
+    def generator_weights(self, shape: Shape) -> Weights:
+        """What the generator of points of ``shape`` holds, counted without torch."""
+        raise NotImplementedError(f"{type(self).__name__} must count its generator's weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +91,12 @@ class Mlp(Network):
         for (inputs, outputs), activation in zip(pairwise(sizes), activations, strict=True):
             layers += [nn.Linear(inputs, outputs), *_activation(activation)]
         return nn.Sequential(*layers, nn.Unflatten(1, shape))
+
+    def critic_weights(self, shape: Shape) -> Weights:
+        return _total(_layer(*sizes) for sizes in pairwise([_size(shape), *self.critic_widths, 1]))
+
+    def generator_weights(self, shape: Shape) -> Weights:
+        return _total(_layer(*sizes) for sizes in pairwise([self.latent_size, *self.generator_widths, _size(shape)]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,16 +143,13 @@ class Dcgan(Network):
         for inputs, outputs in pairwise([shape[0], *self.critic_widths]):
             layers.append(nn.Conv2d(inputs, outputs, self.critic_kernel, stride=2, padding=1, bias=self.bias))
             layers += _activation("leaky_relu")
-        side = 2 ** len(self.critic_widths)
-        features = self.critic_widths[-1] * (shape[1] // side) * (shape[2] // side)
-        head = nn.Linear(features, 1, bias=self.bias)
+        head = nn.Linear(_size(self._critic_top(shape)), 1, bias=self.bias)
         return self._initialised(nn.Sequential(*layers, nn.Flatten(), head, nn.Flatten(0)))
 
     def build_generator(self, shape: Shape) -> nn.Module:
         from torch import nn
 
-        side = 2 ** len(self.generator_widths)
-        base = (self.generator_widths[0], shape[1] // side, shape[2] // side)
+        base = self._generator_base(shape)
         layers: list[nn.Module] = [
             nn.Linear(self.latent_size, _size(base), bias=self.bias),
             nn.Unflatten(1, base),
@@ -142,6 +163,34 @@ class Dcgan(Network):
             )
             layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
         return self._initialised(nn.Sequential(*layers[:-2], nn.Tanh()))
+
+    def critic_weights(self, shape: Shape) -> Weights:
+        convolutions = pairwise([shape[0], *self.critic_widths])
+        return _total(
+            [
+                *(_layer(*channels, kernel=self.critic_kernel, bias=self.bias) for channels in convolutions),
+                _layer(_size(self._critic_top(shape)), 1, bias=self.bias),
+            ]
+        )
+
+    def generator_weights(self, shape: Shape) -> Weights:
+        convolutions = pairwise([*self.generator_widths, shape[0]])
+        normalised = self.generator_widths if self.stem_norm else self.generator_widths[1:]
+        return _total(
+            [
+                _layer(self.latent_size, _size(self._generator_base(shape)), bias=self.bias),
+                *(_layer(*channels, kernel=self.generator_kernel, bias=self.bias) for channels in convolutions),
+                *map(_batch_norm, normalised),
+            ]
+        )
+
+    def _critic_top(self, shape: Shape) -> Shape:
+        side = 2 ** len(self.critic_widths)
+        return self.critic_widths[-1], shape[1] // side, shape[2] // side
+
+    def _generator_base(self, shape: Shape) -> Shape:
+        side = 2 ** len(self.generator_widths)
+        return self.generator_widths[0], shape[1] // side, shape[2] // side
 
     def _initialised(self, network: nn.Module) -> nn.Module:
         from torch import nn
@@ -163,6 +212,20 @@ def _check_widths(**widths: tuple[int, ...]) -> None:
 
 def _size(shape: Shape) -> int:
     return math.prod(shape)
+
+
+def _layer(inputs: int, outputs: int, *, kernel: int = 1, bias: bool = True) -> Weights:
+    """A linear layer, or a convolution with a ``kernel`` of that side."""
+    return Weights(inputs * outputs * kernel**2 + outputs * bias, 1 + bias)
+
+
+def _batch_norm(channels: int) -> Weights:
+    """Scale and shift; running mean and variance in float32, and the number of batches in int64."""
+    return Weights(2 * channels, 2, 2 * channels * 4 + 8, 3)
+
+
+def _total(layers: Iterable[Weights]) -> Weights:
+    return Weights(*map(sum, zip(*layers, strict=True)))
 
 
 def _activation(name: Activation) -> list[nn.Module]:

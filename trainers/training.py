@@ -52,6 +52,7 @@ class Training:
         self.data = config.dataset.load()
         self._examples = self.data.train.to(self.device)
         self.iteration = 0
+        self._summed_from = 0  # the critic iteration at which the sums of the current epoch begin
         self._interrupted_seconds = 0.0
         self._order: tuple[int, Tensor] | None = None
         self._latent: Tensor | None = None  # kept where a batch is reused
@@ -103,7 +104,7 @@ class Training:
             raise RuntimeError(f"the budget of {self.config.budget} critic iterations is spent")
         length = self.config.epoch_length
         end = min((self.iteration // length + 1) * length, self.config.budget)
-        iterations = end - self.iteration // length * length
+        iterations = end - self._summed_from
         started = time.perf_counter()
         self.critic.train()
         self.generator.train()
@@ -123,6 +124,7 @@ class Training:
             "peak_memory_mb": peak_memory_mb(self.device),
         }
         self._interrupted_seconds = 0.0
+        self._summed_from = self.iteration
         self._sums.zero_()
         return record
 
@@ -155,6 +157,7 @@ class Training:
         """Everything that the rest of the trial depends on: tensors, numbers and dictionaries of them."""
         return {
             "iteration": self.iteration,
+            "summed_from": self._summed_from,
             "interrupted_seconds": self._interrupted_seconds,
             "sums": self._sums,
             "latent": self._latent,
@@ -167,8 +170,9 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes back to where :meth:`state_dict` was taken, from the same configuration."""
+        """Goes back to where :meth:`state_dict` was taken, from the same configuration or a smaller budget's end."""
         self.iteration = state["iteration"]
+        self._summed_from = state["summed_from"]
         self._interrupted_seconds = state["interrupted_seconds"]
         self._sums.copy_(state["sums"])
         self._latent = None if state["latent"] is None else state["latent"].to(self.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -19,8 +20,6 @@ from orchestrator import composition
 from orchestrator.executor import prepare_environment
 from orchestrator.plan import Plan
 from orchestrator.store import SweepStore
-
-prepare_environment(local=True)  # before any test imports Ray
 
 prepare_environment(local=True)  # before a test module imports Ray, which reads it then and never again
 
@@ -91,7 +90,7 @@ def ray_resources() -> Iterator[dict[str, float]]:
     """The one Ray of this run."""
     from orchestrator.executor import ray_session
 
-    with ray_session(None) as available:
+    with ray_session(None, secrets.token_hex(6)) as available:
         yield available
 
 

@@ -57,18 +57,21 @@ def test_status_of_a_sweep(half_finished: SweepStore, command_line: CommandLine)
     code, out, _ = command_line("status", "hand", "--runs-dir", half_finished.runs_dir)
     assert code == 0
     lines = out.splitlines()
-    assert lines[0] == "hand: 1 FAILED, 2 DONE, 1 PENDING"
-    for entry, line in zip(half_finished.entries(), lines[1:], strict=True):
+    assert re.fullmatch(r"hand: 1 FAILED, 2 DONE, 1 PENDING · about \ds left · \d+\.\d kB", lines[0])
+    rows = lines[2:6]
+    for entry, line in zip(half_finished.entries(), rows, strict=True):
         assert entry.trial_id in line
-        assert str(half_finished.trial(entry.trial_id).status().state) in line
-        assert f"{entry.label} seed={entry.seed}" in line
-    assert "OSError: out of paper" in lines[3]
+        assert f" {half_finished.trial(entry.trial_id).status().state} " in line
+        assert f" {entry.label} seed={entry.seed} " in line
+    failed = half_finished.entries()[2].trial_id
+    assert lines[6:] == [f"FAILED {failed}: OSError: out of paper"]
 
 
 def test_status_of_all_sweeps(half_finished: SweepStore, tmp_path: Path, command_line: CommandLine) -> None:
     make_sweep(tmp_path, TWO_CELLS.replace("name: hand", "name: another"))
     _, out, _ = command_line("status", "--runs-dir", half_finished.runs_dir)
-    assert out.splitlines() == ["another: 4 PENDING", "hand: 1 FAILED, 2 DONE, 1 PENDING"]
+    told = [line.partition(" · ")[0] for line in out.splitlines()]
+    assert told == ["another: 4 PENDING", "hand: 1 FAILED, 2 DONE, 1 PENDING"]
     _, out, _ = command_line("status", "--json", "--runs-dir", half_finished.runs_dir)
     assert [summary["sweep"] for summary in json.loads(out)] == ["another", "hand"]
     assert command_line("status", "--runs-dir", tmp_path / "empty") == (0, "", "")

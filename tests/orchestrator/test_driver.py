@@ -5,14 +5,11 @@ from __future__ import annotations
 import io
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine, wait_until
+from command_line import wait_until
 from hand_made import TWO_CELLS, finish, make_sweep
 from mlflow_dump import dump
 from rich.console import Console
@@ -21,15 +18,14 @@ from orchestrator.driver import (
     MirrorThread,
     Options,
     conclude,
-    driver_lock,
     needed_resources,
     prepare,
     run_sweep,
     signals,
-    stop_driver,
 )
 from orchestrator.errors import Aborted, UserError
 from orchestrator.executor import check_address, concurrency
+from orchestrator.selection import Selection
 from orchestrator.store import State, SweepStore, TrialStore
 from orchestrator.sweep_file import Resources
 from orchestrator.tracking import default_uri
@@ -48,74 +44,12 @@ def text_of(shown: Console) -> str:
     return shown.file.getvalue()
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from orchestrator.driver import driver_lock
-from orchestrator.store import SweepStore
-store = SweepStore(Path(sys.argv[1]), "hand")
-with driver_lock(store):
-    print("held", flush=True)
-    for _ in range(1000):
-        time.sleep(0.1)
-        if store.stop_file.exists():
-            time.sleep(0.5)  # the time it takes to write a checkpoint
-            (store.path / "written").touch()
-            break
-"""
-
-
-def test_a_second_driver_is_refused_by_name_and_let_in_when_the_first_is_gone(
-    store: SweepStore, tracking_uri: str
-) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(store.runs_dir)], stdout=subprocess.PIPE, text=True
-    ) as first:
-        try:
-            assert first.stdout is not None
-            assert first.stdout.readline() == "held\n"
-            told = f"driven already, by process {first.pid} on {socket.gethostname()}"
-            with pytest.raises(UserError, match=told):
-                run_sweep(store, Options(tracking_uri), console())
-            with pytest.raises(UserError, match=told), driver_lock(store):
-                pass
-        finally:
-            first.kill()
-    with driver_lock(store):  # a lock dies with its process
-        assert str(os.getpid()) in store.lock_file.read_text()
-    with driver_lock(store):
-        pass
-
-
-def test_stopping_waits_until_the_driver_has_ended(store: SweepStore, command_line: CommandLine) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(store.runs_dir)], stdout=subprocess.PIPE, text=True
-    ) as driver:
-        try:
-            assert driver.stdout is not None
-            assert driver.stdout.readline() == "held\n"
-            code, out, _ = command_line("stop", "hand", "--runs-dir", store.runs_dir)
-            assert (code, out) == (0, "'hand' has stopped.\n")
-            assert (store.path / "written").exists()
-        finally:
-            driver.kill()
-    with pytest.raises(UserError, match="nobody is driving 'hand'"):
-        stop_driver(store)
-
-
-def test_a_lock_is_released_by_an_error(store: SweepStore) -> None:
-    with pytest.raises(ValueError, match="odd"), driver_lock(store):
-        raise ValueError("odd")
-    with driver_lock(store):
-        pass
-
-
 @pytest.mark.parametrize("state", State)
 def test_what_is_to_be_done_is_what_has_no_result(store: SweepStore, state: State) -> None:
     first, *others = store.entries()
     store.trial(first.trial_id).set_state(state, "why")
     store.stop_file.touch()
-    todo = prepare(store, console())
+    todo = prepare(store)
     assert todo == [*([] if state.is_result else [first.trial_id]), *(entry.trial_id for entry in others)]
     assert not store.stop_file.exists()  # an old one
     after = store.trial(first.trial_id).status()
@@ -128,7 +62,7 @@ def test_a_restart_begins_what_has_no_result_again_from_nothing(store: SweepStor
     for entry, state in ((failed, State.FAILED), (lost, State.RUNNING)):
         finish(store, entry, {"exact_w1": 0.5}, state=state, error="out of paper")
     before = store.trial(failed.trial_id).epochs()
-    assert prepare(store, console(), restart=True) == [failed.trial_id, never.trial_id, lost.trial_id]
+    assert prepare(store, selection=Selection(restart=True)) == [failed.trial_id, never.trial_id, lost.trial_id]
     assert store.trial(done.trial_id).status().state is State.DONE
     for entry in (failed, lost):
         trial = store.trial(entry.trial_id)
@@ -145,13 +79,13 @@ def test_what_another_sweep_has_finished_is_copied_and_told(tmp_path: Path, trac
     for entry in other.entries():
         finish(other, entry, {"exact_w1": 0.5})
     store = make_sweep(tmp_path, TWO_CELLS.replace("name: hand", "name: more").replace("[1, 2]", "[2, 3]"))
-    shown = console()
-    todo = prepare(store, shown)
+    told: list[str] = []
+    todo = prepare(store, told.append)
     taken = [entry for entry in store.entries() if entry.axes["penalty.weight"] == 2]
     assert todo == [entry.trial_id for entry in store.entries() if entry not in taken]
-    assert all(f"{entry.trial_id}: finished in sweep 'hand'" in text_of(shown) for entry in taken)
+    assert all(f"{entry.trial_id}: finished in sweep 'hand'" in "\n".join(told) for entry in taken)
 
-    conclude(store, MirrorThread(store, tracking_uri), console(), False, options(store))
+    conclude(store, MirrorThread(store, tracking_uri), console(), options(store))
     assert len(dump(tracking_uri, "more")) == 1 + len(taken)  # runs of its own
 
 
@@ -189,7 +123,7 @@ def test_the_end_counts_the_states_and_says_how_to_go_on(
         else:
             store.trial(entry.trial_id).set_state(State(state), "why")
     shown = console()
-    assert conclude(store, MirrorThread(store, tracking_uri), shown, interrupted, options(store)) == code
+    assert conclude(store, MirrorThread(store, tracking_uri), shown, options(store), interrupted=interrupted) == code
     lines = text_of(shown).splitlines()
     resume = f"orchestrator resume hand --runs-dir {store.runs_dir}"
     if code == 0:
@@ -206,7 +140,7 @@ def test_a_runs_directory_with_a_space_and_brackets_is_told_so_that_it_can_be_pa
 ) -> None:
     store = make_sweep(tmp_path / "my [old] runs")
     shown = console()
-    assert conclude(store, MirrorThread(store, tracking_uri), shown, False, options(store)) == 1
+    assert conclude(store, MirrorThread(store, tracking_uri), shown, options(store)) == 1
     assert text_of(shown).splitlines()[-1].endswith(f"resume hand --runs-dir '{store.runs_dir}'")
 
 
@@ -219,7 +153,7 @@ def test_mlflow_may_be_down_and_the_sweep_is_not(
     mirroring = MirrorThread(store, f"http://127.0.0.1:{closed_port}")
     mirroring.start()
     shown = console()
-    assert conclude(store, mirroring, shown, False, options(store)) == 0
+    assert conclude(store, mirroring, shown, options(store)) == 0
     assert f"orchestrator sync hand --runs-dir {store.runs_dir}" in text_of(shown)
     assert "MLflow is behind" in text_of(shown)
 

@@ -67,7 +67,7 @@ def test_each_engine_is_known_to_few() -> None:
         engine: {Path(file).stem for file, names in modules.items() if engine in names}
         for engine in ("ray", "mlflow", "typer", "hydra")
     }
-    assert users["ray"] == {"executor", "searcher"}
+    assert users["ray"] == {"early_stopping", "executor", "searcher"}
     assert users["mlflow"] == {"tracking"}
     assert users["typer"] == {"cli"}
     assert users["hydra"] == {"composition", "sweep_file"}

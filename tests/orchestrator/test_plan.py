@@ -195,7 +195,9 @@ SCALED = f"name: s\n{DIGITS}\nscale: {{small: [budget=20]}}\n"
     [
         pytest.param((), None, "s", True, id="nothing"),
         pytest.param(("device=cpu",), None, "s", True, id="device"),
-        pytest.param(("device=cpu", "checkpoint_seconds=1"), None, "s", True, id="checkpoint cadence"),
+        pytest.param(
+            ("device=cpu", "checkpoint_seconds=1", "checkpoint_epochs=2"), None, "s", True, id="checkpoint cadence"
+        ),
         pytest.param((), "other", "other", True, id="--name alone"),
         pytest.param(("scale=small",), None, "s-small", False, id="a scale"),
         pytest.param(("scale=small", "device=cpu"), None, "s-small", False, id="a scale, on a device"),

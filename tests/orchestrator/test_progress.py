@@ -9,7 +9,7 @@ import pytest
 from hand_made import attempt, finish
 from rich.console import Console
 
-from orchestrator.progress import Progress, Watch, duration, status_summary
+from orchestrator.progress import Progress, Watch
 from orchestrator.store import EpochLog, State, Status, SweepStore
 
 
@@ -139,32 +139,3 @@ def test_a_watch_tells_what_changed(store: SweepStore) -> None:
     assert (seen.epoch, seen.metric, seen.seconds_per_epoch) == (1, 0.5, pytest.approx(0.2))
     assert watch.counts() == {State.RUNNING: 1, State.PENDING: 3}
     assert watch.refresh() == []
-
-
-def test_a_summary_is_plain_values(store: SweepStore) -> None:
-    begin(store, 0, 2, 0.125)
-    store.trial(store.entries()[1].trial_id).set_state(State.FAILED, "out of paper")
-    summary = status_summary(store)
-    assert summary["sweep"] == "hand"
-    assert summary["counts"] == {"RUNNING": 1, "FAILED": 1, "PENDING": 2}
-    entry = store.entries()[0]
-    assert summary["trials"][0] == {
-        "trial_id": entry.trial_id,
-        "cell": "hand weight=1",
-        "seed": 0,
-        "state": "RUNNING",
-        "attempts": 1,
-        "epoch": 2,
-        "epochs": 3,
-        "exact_w1": 0.125,
-        "error": None,
-    }
-    assert summary["trials"][1]["error"] == "out of paper"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"),
-    [(0, "0s"), (42.4, "42s"), (59.6, "1m00s"), (185, "3m05s"), (3599.7, "1h00m"), (7800, "2h10m"), (90000, "25h00m")],
-)
-def test_durations_for_people(seconds: float, told: str) -> None:
-    assert duration(seconds) == told

@@ -96,5 +96,5 @@ def test_the_best_evaluation_has_a_checkpoint(store: SweepStore, tmp_path: Path)
     evaluated = [record for record in trial.epochs() if record["epoch"] and "exact_w1" in record]
     assert len(evaluated) > 1
     best = min(evaluated, key=lambda record: record["exact_w1"])
-    state = torch.load(trial.best_file, weights_only=True)
+    state = torch.load(trial.best_file, weights_only=True)["training"]
     assert state["iteration"] == best["iteration"] <= best["epoch"] * length

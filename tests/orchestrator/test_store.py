@@ -79,9 +79,10 @@ def test_a_status_is_replaced_at_once(trial: TrialStore) -> None:
 def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomically(path, "old")
-    with pytest.raises(TypeError):
-        write_atomically(path, 3)  # type: ignore[arg-type]
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "new \ud800")
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_epoch_is_a_line_with_its_time(trial: TrialStore) -> None:

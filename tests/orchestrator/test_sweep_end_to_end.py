@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -119,12 +120,12 @@ def enlarged(life: Life, resumed: Run, ray_resources: dict[str, float]) -> Run:
     before = {name: run["id"] for name, run in dump(life.uri, "life").items()}
     life.store.write_plan(plan_file(write_file(life.folder, LIFE + "seeds: 2\n")))
     console = Console(file=io.StringIO(), width=200)
-    todo = prepare(life.store, console)
+    todo = prepare(life.store)
     mirroring = MirrorThread(life.store, life.uri)
     mirroring.start()
     with following(life.store, console, at_once=2):
-        run_trials(life.store, todo, resources=Resources(1, 0), retries=0, at_once=2)
-    code = conclude(life.store, mirroring, console, False, Options(life.uri))
+        run_trials(life.store, todo, resources=Resources(1, 0), at_once=2, mark=secrets.token_hex(6))
+    code = conclude(life.store, mirroring, console, Options(life.uri))
     assert isinstance(console.file, io.StringIO)
     return life.run(code, console.file.getvalue(), "", before=before, todo=todo)
 

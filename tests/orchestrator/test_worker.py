@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {
     "generator": {"lr": 1e-3},
     "budget": 50,
     "device": "cpu",
-    "checkpoint_seconds": 0,
+    "checkpoint_epochs": 1,
 }
 """50 critic iterations in epochs of 20."""
 
@@ -85,7 +85,7 @@ def without_timings(trial: TrialStore) -> list[dict[str, Any]]:
 
 
 def weights(trial: TrialStore) -> dict[str, torch.Tensor]:
-    state = torch.load(trial.checkpoint_file, weights_only=True)
+    state = torch.load(trial.checkpoint_file, weights_only=True)["training"]
     return {f"{net} {name}": value for net in ("critic", "generator") for name, value in state[net].items()}
 
 
@@ -211,7 +211,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     trial.checkpoint_file.write_bytes(damage(trial.checkpoint_file.read_bytes()))
     assert run(trial) is State.DONE
     assert trial.status().attempts[-1]["resumed_at"] == 40
-    assert "checkpoint.pt cannot be read" in trial.log_file.read_text()
+    assert "checkpoint.pt cannot be used" in trial.log_file.read_text()
     assert_equal_to_the_bit(trial, undisturbed)
 
 

@@ -96,7 +96,14 @@ ANOTHER_WORD = {
     0: "relu",  # of generator_tail
     1: "none",
 }
-ANOTHER_NUMBER = {"generator_kernel": 4, "critic_kernel": 4, "critic_iterations": 3, "held_out": 501, "samples": 400}
+ANOTHER_NUMBER = {
+    "generator_kernel": 4,
+    "critic_kernel": 4,
+    "critic_iterations": 3,
+    "held_out": 501,
+    "samples": 400,
+    "checkpoint_epochs": 2,
+}
 
 
 def another(key: Any, value: Any) -> Any:
@@ -107,7 +114,7 @@ def another(key: Any, value: Any) -> Any:
         other = ANOTHER_WORD[key]
         return other[value] if isinstance(other, dict) else other
     if value is None:
-        return 0.5
+        return ANOTHER_NUMBER.get(key, 0.5)
     if isinstance(value, int):
         return ANOTHER_NUMBER.get(key, value + 1)
     return value / 2 if 0 < value < 1 else value + 0.25

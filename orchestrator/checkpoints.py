@@ -1,0 +1,87 @@
+"""A trial's checkpoints: written whole or not at all, verified before they are believed, loaded without running code.
+
+A checkpoint is what ``torch.save`` writes, followed by ``sha256:`` and the digest of all bytes before: since a zip
+archive is read from its end backwards, ``torch.load`` reads the file as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+from orchestrator.store import TrialStore, replacing
+
+MARKER = b"sha256:"
+TRAILER = len(MARKER) + hashlib.sha256().digest_size * 2
+
+
+class Unreadable(Exception):
+    """A file that is no whole checkpoint."""
+
+
+class OtherConfiguration(RuntimeError):
+    """A checkpoint of a trial with another configuration: it is never continued."""
+
+
+def save(path: Path, training: Any, identity: str) -> None:
+    """Writes a ``Training`` with the identity of its configuration. Raises OSError, and leaves the old file then."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({"identity": identity, "training": training.state_dict()}, buffer)
+    content = buffer.getbuffer()
+    with replacing(path) as file:
+        file.write(content)
+        file.write(MARKER + hashlib.sha256(content).hexdigest().encode())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """``identity`` and ``training``, verified. Raises :class:`Unreadable`."""
+    import torch
+
+    whole = memoryview(path.read_bytes())
+    content, trailer = whole[:-TRAILER], bytes(whole[-TRAILER:])
+    if not trailer.startswith(MARKER):
+        raise Unreadable("it has no checksum: it was cut short")
+    if trailer != MARKER + hashlib.sha256(content).hexdigest().encode():
+        raise Unreadable("its checksum does not fit: it was damaged")
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch raises for a file that was made by something else
+        raise Unreadable(f"torch does not read it ({type(error).__name__})") from None
+
+
+def save_latest(trial: TrialStore, training: Any, identity: str) -> None:
+    """The newest checkpoint; the one before is kept."""
+    if trial.checkpoint_file.exists():
+        os.replace(trial.checkpoint_file, trial.previous_checkpoint_file)
+    save(trial.checkpoint_file, training, identity)
+
+
+def resume(trial: TrialStore, training: Any, identity: str) -> list[str]:
+    """Loads the newest readable checkpoint, if there is one. Returns what was wrong with newer ones, in words.
+
+    Raises :class:`OtherConfiguration` for the checkpoint of a trial that is neither this one nor the one it was
+    forked from.
+    """
+    problems: list[str] = []
+    for file in (trial.checkpoint_file, trial.previous_checkpoint_file):
+        if not file.exists():
+            continue
+        try:
+            state = read(file)
+        except Unreadable as problem:
+            problems.append(f"{file.name} cannot be used: {problem}")
+            continue
+        origin = (trial.status().continued_from or {}).get("trial_id")
+        if state["identity"] not in (identity, origin):
+            raise OtherConfiguration(
+                f"{file.name} belongs to trial {state['identity']} and the configuration is {identity}'s: "
+                "put config.yaml back as it was, or begin again with --restart"
+            )
+        training.load_state_dict(state["training"])
+        break
+    return problems

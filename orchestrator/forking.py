@@ -1,0 +1,72 @@
+"""Longer budgets from finished trials: which trial of another sweep a trial continues."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.store import Entry, State, SweepStore, TrialStore
+from trainers.config import RUNTIME_OPTIONS, TrialConfig
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """A finished trial of a smaller budget, and the sweep it belongs to."""
+
+    sweep: str
+    trial: TrialStore
+
+    def fork(self, store: SweepStore, entry: Entry) -> None:
+        """Begins a longer trial where this one ended."""
+        config = TrialConfig.from_dict(self.trial.config())
+        whole_epochs = config.budget // config.epoch_length
+        store.fork(entry, self.trial, sweep=self.sweep, iteration=config.budget, whole_epochs=whole_epochs)
+
+
+def ancestors(store: SweepStore) -> dict[str, Ancestor]:
+    """By trial id: the finished trial of the sweep ``continue_from`` that differs in a smaller budget alone.
+
+    The number of evaluations may differ too; of several the longest is taken. Raises :class:`UserError` if there is no
+    such sweep.
+    """
+    name = store.plan()["continue_from"]
+    if name is None:
+        return {}
+    source = SweepStore.open(store.runs_dir, name)
+    known: dict[str, list[tuple[int, TrialStore]]] = {}
+    for entry in source.entries():
+        trial = source.trial(entry.trial_id)
+        if trial.status().state is State.DONE and trial.checkpoint_file.exists():
+            config = trial.config()
+            known.setdefault(_kind(config), []).append((config["budget"], trial))
+    found = {}
+    for entry in store.entries():
+        config = store.trial(entry.trial_id).config()
+        shorter = [each for each in known.get(_kind(config), []) if each[0] < config["budget"]]
+        if shorter:
+            found[entry.trial_id] = Ancestor(name, max(shorter, key=lambda each: each[0])[1])
+    return found
+
+
+def tell_ancestors(store: SweepStore, tell: Callable[[str], None]) -> None:
+    """How many trials continue others. Raises :class:`UserError` if none does, although the sweep asks for it."""
+    entries, name = store.entries(), store.plan()["continue_from"]
+    if name is None:
+        return
+    found = ancestors(store)
+    if not found:
+        raise UserError(
+            f"continue_from: no finished trial of '{name}' is one of these with a smaller budget and has its checkpoint"
+        )
+    others = f"; {len(entries) - len(found)} have none there and begin at nothing" if len(found) < len(entries) else ""
+    tell(f"{len(found)} trials continue finished ones of '{name}'{others}")
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    """A configuration without its budget and the number of its evaluations."""
+    evaluation = {key: value for key, value in config["evaluation"].items() if key != "times"}
+    others = {key: value for key, value in config.items() if key not in {"budget", *RUNTIME_OPTIONS}}
+    return json.dumps({**others, "evaluation": evaluation}, sort_keys=True)

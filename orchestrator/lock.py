@@ -1,0 +1,254 @@
+"""One driver a sweep: the lock, its heartbeat, and what a dead driver has left behind.
+
+``driver.lock`` is locked (flock) while a driver lives, and let go by the kernel when it dies. ``driver.json`` says who
+it is, for people and for other hosts, where a lock may not reach: its time of change is the driver's heartbeat. Every
+process of the driver's Ray bears the driver's ``mark`` in its environment, and Ray's temporary folders bear it in their
+names: so a later command finds what a dead driver left, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from orchestrator.errors import UserError
+from orchestrator.store import SweepStore, write_atomically
+
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 60.0
+MARK = "ORCHESTRATOR_DRIVER"
+"""The environment variable that the processes of a driver's Ray inherit."""
+
+
+@dataclass(frozen=True)
+class Driver:
+    """Who drives a sweep. ``machine`` tells boots and containers apart, ``started`` processes that had one id."""
+
+    host: str
+    machine: str
+    pid: int
+    started: int
+    mark: str
+
+
+def this_process() -> Driver:
+    """This process as a driver, with a mark of its own."""
+    return Driver(socket.gethostname(), _machine(), os.getpid(), _start_time(os.getpid()), secrets.token_hex(6))
+
+
+def read_driver(store: SweepStore) -> Driver | None:
+    """Who drives the sweep, or did until it died; None if nobody does."""
+    try:
+        driver = Driver(**json.loads(store.driver_file.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return driver if re.fullmatch("[0-9a-f]{12}", str(driver.mark)) else None
+
+
+def is_alive(store: SweepStore, driver: Driver) -> bool:
+    """Whether the process is there; of another host or container, whether its heartbeat is fresh."""
+    if (driver.host, driver.machine) == (socket.gethostname(), _machine()):
+        return _start_time(driver.pid) == driver.started != 0
+    return _heartbeat_age(store) < STALE_SECONDS
+
+
+@contextlib.contextmanager
+def driver_lock(store: SweepStore, tell: Callable[[str], None] = lambda text: None) -> Iterator[Driver]:
+    """Makes this process the one driver of a sweep; what dead drivers left in the runs directory is ended before.
+
+    Raises :class:`UserError` naming the host and process of another driver that lives. Should another host take the
+    sweep over because this one was not heard of for 60 s, this process ends at once, as if it had been killed.
+    """
+    try:
+        file = store.lock_file.open("a")
+    except OSError as error:
+        raise UserError(f"the runs directory '{store.runs_dir}' cannot be written: {error.strerror}") from None
+    with file:
+        _take(file.fileno(), store)
+        left = read_driver(store)
+        if left is not None and is_alive(store, left):
+            raise UserError(_held(store, left))
+        end_leftovers(store.runs_dir, tell, own=store)
+        driver = this_process()
+        try:
+            write_atomically(store.driver_file, json.dumps(asdict(driver)))
+        except OSError as error:
+            raise UserError(f"the sweep's directory '{store.path}' cannot be written: {error.strerror}") from None
+        ended = threading.Event()
+        heart = threading.Thread(target=_beat, args=(store, driver, ended), name="heartbeat", daemon=True)
+        heart.start()
+        try:
+            yield driver
+        finally:
+            ended.set()
+            heart.join()
+            if read_driver(store) == driver:
+                store.driver_file.unlink(missing_ok=True)
+
+
+def stop_driver(store: SweepStore, tell: Callable[[str], None] = lambda text: None) -> None:
+    """Tells the driver of a sweep to stop, and waits until it has; what a dead one left is ended.
+
+    Raises :class:`UserError` if nobody drives it.
+    """
+    try:
+        store.lock_file.touch()
+        with store.lock_file.open("a") as file:
+            held_here = not _try_lock(file.fileno())
+            driver = read_driver(store)
+            if held_here or (driver is not None and is_alive(store, driver)):
+                store.stop_file.touch()
+                if held_here:
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                while (driver := read_driver(store)) is not None and is_alive(store, driver):
+                    time.sleep(1)
+                return
+    except OSError as error:
+        raise UserError(f"the sweep's directory '{store.path}' cannot be written: {error.strerror}") from None
+    if not end_leftovers(store.runs_dir, tell):
+        raise UserError(f"nobody is driving '{store.name}'")
+
+
+def end_leftovers(runs_dir: Path, tell: Callable[[str], None], own: SweepStore | None = None) -> bool:
+    """Ends the processes and removes the temporary folders of the dead drivers of this machine, and only those.
+
+    ``own`` is the sweep whose lock the caller holds. Returns whether there was a dead driver.
+    """
+    found = False
+    for file in runs_dir.glob("*/driver.json"):
+        store = SweepStore(runs_dir, file.parent.name)
+        if own is not None and store.name == own.name:
+            found |= _end_left(store, tell)
+        else:
+            with contextlib.suppress(OSError), store.lock_file.open("a") as lock:
+                if _try_lock(lock.fileno()):
+                    found |= _end_left(store, tell)
+    return found
+
+
+def marked_processes(mark: str) -> list[int]:
+    """The processes that bear a mark in their environment."""
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _bears(pid, mark)]
+
+
+def temporary_folder(purpose: str, mark: str) -> Path:
+    """A folder's path in /tmp: Ray's sockets do not bear a longer one."""
+    return Path(tempfile.gettempdir() if purpose != "ray" else "/tmp") / f"{purpose}-{mark}"
+
+
+def _end_left(store: SweepStore, tell: Callable[[str], None]) -> bool:
+    """What the dead driver of one sweep left; the caller holds the sweep's lock."""
+    driver = read_driver(store)
+    if driver is None or is_alive(store, driver):
+        return False
+    ended = 0
+    if driver.host == socket.gethostname():
+        deadline = time.monotonic() + 30
+        while (processes := marked_processes(driver.mark)) and time.monotonic() < deadline:
+            ended += sum(_kill(pid, driver.mark) for pid in processes)
+            time.sleep(0.05)
+        for purpose in ("ray", "orchestrator-tune"):
+            shutil.rmtree(temporary_folder(purpose, driver.mark), ignore_errors=True)
+    store.mend()
+    store.driver_file.unlink(missing_ok=True)
+    processes_ended = f"; {ended} processes that it left were ended" if ended else ""
+    tell(f"the driver of '{store.name}' (process {driver.pid} on {driver.host}) had died{processes_ended}")
+    return True
+
+
+def _kill(pid: int, mark: str) -> bool:
+    """Kills a process that bears the mark; a process that has come to have its id since does not."""
+    with contextlib.suppress(OSError):
+        handle = os.pidfd_open(pid)
+        try:
+            if _bears(pid, mark):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                return True
+        finally:
+            os.close(handle)
+    return False
+
+
+def _bears(pid: int, mark: str) -> bool:
+    try:
+        return f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # somebody else's, or gone in the meantime
+        return False
+
+
+def _take(lock: int, store: SweepStore) -> None:
+    if _try_lock(lock):
+        return
+    deadline = time.monotonic() + 2
+    while (driver := read_driver(store)) is None and time.monotonic() < deadline:
+        time.sleep(0.05)  # it is just writing who it is
+    raise UserError(_held(store, driver))
+
+
+def _held(store: SweepStore, driver: Driver | None) -> str:
+    who = f", by process {driver.pid} on {driver.host}" if driver else ""
+    return f"'{store.name}' is being driven already{who}; orchestrator stop {store.name} ends that"
+
+
+def _try_lock(lock: int) -> bool:
+    """False if another process of this host has it. Where a file system knows no locks, the heartbeat must do."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
+
+
+def _beat(store: SweepStore, driver: Driver, ended: threading.Event) -> None:
+    while not ended.wait(HEARTBEAT_SECONDS):
+        try:
+            os.utime(store.driver_file)
+            still_ours = read_driver(store) == driver
+        except FileNotFoundError:
+            still_ours = False
+        except OSError:
+            continue  # the next beat may come through
+        if not still_ours and not ended.is_set():
+            text = f"orchestrator: '{store.name}' has been taken over by another driver, or its directory has gone\n"
+            os.write(2, text.encode())
+            os._exit(1)  # nothing more may be written; workers and Ray end with this process
+
+
+def _heartbeat_age(store: SweepStore) -> float:
+    """Seconds since the last heartbeat, by the clock of the file system: hosts' clocks differ."""
+    beat = store.driver_file.stat().st_mtime
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=store.path) as now:
+        return os.fstat(now.fileno()).st_mtime - beat
+    return time.time() - beat  # a directory that can only be read
+
+
+def _machine() -> str:
+    """The boot of this machine and the namespace of its process ids."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return "unknown"
+
+
+def _start_time(pid: int) -> int:
+    """When a process started, in clock ticks since the boot; 0 if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    fields = stat.rpartition(")")[2].split()  # after the name, which may hold anything
+    return 0 if fields[0] in "ZX" else int(fields[19])

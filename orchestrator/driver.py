@@ -82,12 +82,18 @@ def run_sweep(
             devices = [store.trial(trial_id).config()["device"] for trial_id in todo]
             resources = needed_resources(Resources(**written["resources"]), devices, options.address)
             tell(f"{store.name}: {len(todo)} trials to run; starting Ray{' and MLflow' if mirroring else ''} …")
-            with ray_session(options.address, driver.mark) as available, signals(store.stop_file) as stopping:
-                at_once = concurrency(resources, available, options.max_concurrent)
-                if mirroring is not None:
-                    mirroring.start()
-                with following(store, console, at_once):
-                    stopped_because = run_trials(store, todo, resources=resources, at_once=at_once, mark=driver.mark)
+            try:
+                with ray_session(options.address, driver.mark) as available, signals(store.stop_file) as stopping:
+                    at_once = concurrency(resources, available, options.max_concurrent)
+                    if mirroring is not None:
+                        mirroring.start()
+                    with following(store, console, at_once):
+                        stopped_because = run_trials(
+                            store, todo, resources=resources, at_once=at_once, mark=driver.mark
+                        )
+            except (Aborted, KeyboardInterrupt):
+                tell(f"Left at once; go on with: {_resume_command(store, options)}")
+                raise
             interrupted = stopped_because is None and (stopping.is_set() or store.stop_file.exists())
         return conclude(store, mirroring, console, options, interrupted=interrupted, stopped_because=stopped_because)
 
@@ -174,7 +180,7 @@ def conclude(
     if stopped_because:
         _say(console, f"Stopped early: {stopped_because}")
     reason = "Stopped" if interrupted else "Some trials did not finish"
-    _say(console, f"{reason}; go on with: orchestrator resume {store.name}{where}{_how(options)}")
+    _say(console, f"{reason}; go on with: {_resume_command(store, options)}")
     return 130 if interrupted else 1
 
 
@@ -319,9 +325,10 @@ def _as_arguments(store: SweepStore, options: Options) -> str:
     return words
 
 
-def _how(options: Options) -> str:
-    """The options of a command that does the same again."""
-    words = f" --address {options.address}" if options.address else ""
+def _resume_command(store: SweepStore, options: Options) -> str:
+    """The command that goes on where this one ends."""
+    words = f"orchestrator resume {store.name}{_as_arguments(store, options)}"
+    words += f" --address {options.address}" if options.address else ""
     words += " --offline" if options.tracking_uri is None else ""
     return words + (f" --max-concurrent {options.max_concurrent}" if options.max_concurrent else "")
 

@@ -28,6 +28,7 @@ TRIAL_TAG = "orchestrator.trial_id"
 MIRRORED_TAG = "orchestrator.mirrored_epochs"
 RESTARTS_TAG = "orchestrator.restarts"
 DESCRIBED_TAG = "orchestrator.described"
+LEVEL_TAG = "orchestrator.level"
 RUN_STATUS = {
     State.PENDING: "SCHEDULED",
     State.RUNNING: "RUNNING",
@@ -105,7 +106,7 @@ class _Mirrored:
     run_id: str | None = None
     described: bool = False
     epochs: int = 0
-    seen: tuple[State, int, int] | None = None  # state, attempts, sample grids
+    level: str = ""  # the state, number of attempts and number of sample grids that MLflow has
     pending: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -128,6 +129,7 @@ class Mirror:
             if run is not None:
                 trial.run_id = run.info.run_id
                 trial.described = DESCRIBED_TAG in run.data.tags
+                trial.level = run.data.tags.get(LEVEL_TAG, "")
                 trial.epochs = int(run.data.tags.get(MIRRORED_TAG, 0))
                 skipped = list(trial.tail.read())
                 trial.pending = skipped[trial.epochs :]
@@ -192,25 +194,58 @@ class Mirror:
         store = self._store.trial(trial.entry.trial_id)
         trial.pending += trial.tail.read()
         grids = store.sample_files()
-        now = (status.state, len(status.attempts), len(grids))
-        if not trial.pending and trial.seen == now:
+        level = f"{status.state} {len(status.attempts)} {len(grids)}"
+        if not trial.pending and trial.level == level:
             return
         if trial.run_id is None:
             trial.run_id = self._create_run(trial.entry, status)
+        tags = {MIRRORED_TAG: str(trial.epochs + len(trial.pending))}
+        params: list[tuple[str, Any]] = []
         if not trial.described:
-            self._describe(trial)
-        if trial.pending:
-            self._log_epochs(trial)
-        if trial.seen != now:
-            for grid in grids[trial.seen[2] if trial.seen else 0 :]:
+            params = list(_flat(store.config()))
+            self._client.log_artifact(trial.run_id, str(store.path / "config.yaml"))
+            tags[DESCRIBED_TAG] = "true"
+        if trial.level != level:
+            for grid in grids[int(trial.level.split()[-1]) if trial.level else 0 :]:
                 self._client.log_artifact(trial.run_id, str(grid), "samples")
-            self._client.log_batch(trial.run_id, tags=_run_tags(_tags(status, store.references())))
-            if status.state is State.RUNNING or not status.attempts[-1].get("ended"):
+            ended = status.attempts[-1].get("ended")
+            if status.state is State.RUNNING or not ended:
                 self._client.update_run(trial.run_id, status=RUN_STATUS[status.state])
             else:
-                ended = int(status.attempts[-1]["ended"] * 1000)
-                self._client.set_terminated(trial.run_id, RUN_STATUS[status.state], ended)
-            trial.seen = now
+                self._client.set_terminated(trial.run_id, RUN_STATUS[status.state], int(ended * 1000))
+            tags |= {**_tags(status, store.references()), LEVEL_TAG: level}
+        self._log(trial.run_id, params, trial.pending, tags)
+        trial.epochs += len(trial.pending)
+        trial.pending, trial.described, trial.level = [], True, level
+
+    def _log(
+        self,
+        run_id: str,
+        params: Sequence[tuple[str, Any]],
+        epochs: Sequence[Mapping[str, Any]],
+        tags: Mapping[str, str],
+    ) -> None:
+        """One request where MLflow's limits allow it. The tags, which say how far MLflow is, come last."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        points = [
+            Metric(name, float(value), record["timestamp"], record["epoch"])
+            for record in epochs
+            for name, value in record.items()
+            if name not in NOT_METRICS
+        ]
+        options = [Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in params]
+        *more_points, last_points = list(_chunks(points, MAX_METRICS)) or [[]]
+        *more_options, last_options = list(_chunks(options, MAX_PARAMS)) or [[]]
+        for some_options in more_options:
+            self._client.log_batch(run_id, params=some_options)
+        for some_points in more_points:
+            self._client.log_batch(run_id, metrics=some_points)
+        if len(last_points) + len(last_options) + len(tags) > MAX_METRICS:
+            self._client.log_batch(run_id, metrics=last_points)
+            last_points = []
+        run_tags = [RunTag(key, value) for key, value in tags.items()]
+        self._client.log_batch(run_id, params=last_options, metrics=last_points, tags=run_tags)
 
     def _create_run(self, entry: Entry, status: Status) -> str:
         tags = {
@@ -226,35 +261,6 @@ class Mirror:
         }
         started = int(status.attempts[0]["started"] * 1000)
         return self._client.create_run(self._experiment, start_time=started, tags=tags).info.run_id
-
-    def _describe(self, trial: _Mirrored) -> None:
-        """Parameters and configuration, which MLflow takes again without harm, and then a tag that they are there."""
-        from mlflow.entities import Param
-
-        assert trial.run_id is not None
-        store = self._store.trial(trial.entry.trial_id)
-        params = [Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in _flat(store.config())]
-        for chunk in _chunks(params, MAX_PARAMS):
-            self._client.log_batch(trial.run_id, params=chunk)
-        self._client.log_artifact(trial.run_id, str(store.path / "config.yaml"))
-        self._client.log_batch(trial.run_id, tags=_run_tags({DESCRIBED_TAG: "true"}))
-        trial.described = True
-
-    def _log_epochs(self, trial: _Mirrored) -> None:
-        from mlflow.entities import Metric
-
-        assert trial.run_id is not None
-        points = [
-            Metric(name, float(value), record["timestamp"], record["epoch"])
-            for record in trial.pending
-            for name, value in record.items()
-            if name not in NOT_METRICS
-        ]
-        for chunk in _chunks(points, MAX_METRICS):
-            self._client.log_batch(trial.run_id, metrics=chunk)
-        trial.epochs += len(trial.pending)
-        self._client.log_batch(trial.run_id, tags=_run_tags({MIRRORED_TAG: str(trial.epochs)}))
-        trial.pending = []
 
 
 def _attempt_times(statuses: Sequence[Status], key: str) -> list[int]:
@@ -282,12 +288,6 @@ def _tags(status: Status, references: Mapping[str, Any]) -> dict[str, str]:
     tags |= {f"evaluation.{name}": str(value) for name, value in references.get("info", {}).items()}
     overwrites = {"error"} if len(status.attempts) > 1 else set()  # an earlier attempt's error is over
     return {key: value for key, value in tags.items() if value or key in overwrites}
-
-
-def _run_tags(tags: Mapping[str, str]) -> list[Any]:
-    from mlflow.entities import RunTag
-
-    return [RunTag(key, value) for key, value in tags.items()]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store import TrialStore, replacing
+from orchestrator.store import EpochLog, TrialStore, replacing
 
 MARKER = b"sha256:"
 TRAILER = len(MARKER) + hashlib.sha256().digest_size * 2
@@ -61,8 +61,10 @@ def save_latest(trial: TrialStore, training: Any, identity: str) -> None:
     save(trial.checkpoint_file, training, identity)
 
 
-def resume(trial: TrialStore, training: Any, identity: str) -> list[str]:
+def resume(trial: TrialStore, log: EpochLog, training: Any, identity: str) -> list[str]:
     """Loads the newest readable checkpoint, if there is one. Returns what was wrong with newer ones, in words.
+
+    One that is ahead of the stored epochs is not used: the epochs between would be missing.
 
     Raises :class:`OtherConfiguration` for the checkpoint of a trial that is neither this one nor the one it was
     forked from.
@@ -82,6 +84,9 @@ def resume(trial: TrialStore, training: Any, identity: str) -> list[str]:
                 f"{file.name} belongs to trial {state['identity']} and the configuration is {identity}'s: "
                 "put config.yaml back as it was, or begin again with --restart"
             )
+        if not log.has_all(state["training"]["iteration"] // training.config.epoch_length):
+            problems.append(f"{file.name} cannot be used: an epoch before it is not stored")
+            continue
         training.load_state_dict(state["training"])
         break
     return problems

@@ -119,7 +119,7 @@ def prepare(
                 origins[entry.trial_id].fork(store, entry)
         if not selection.takes(entry.trial_id, state):
             continue
-        if selection.restart and trial.status().attempts:
+        if selection.restart and (trial.status().attempts or state is State.LOST):
             trial.restart()
         elif state is State.DIVERGED:
             trial.set_state(State.PENDING)

@@ -53,17 +53,19 @@ def this_process() -> Driver:
 def read_driver(store: SweepStore) -> Driver | None:
     """Who drives the sweep, or did until it died; None if nobody does."""
     try:
-        driver = Driver(**json.loads(store.driver_file.read_text()))
-    except (OSError, ValueError, TypeError):
+        return _read(store)
+    except OSError:
         return None
-    return driver if re.fullmatch("[0-9a-f]{12}", str(driver.mark)) else None
 
 
 def is_alive(store: SweepStore, driver: Driver) -> bool:
     """Whether the process is there; of another host or container, whether its heartbeat is fresh."""
     if (driver.host, driver.machine) == (socket.gethostname(), _machine()):
         return _start_time(driver.pid) == driver.started != 0
-    return _heartbeat_age(store) < STALE_SECONDS
+    try:
+        return _heartbeat_age(store) < STALE_SECONDS
+    except FileNotFoundError:  # it has just left
+        return False
 
 
 @contextlib.contextmanager
@@ -119,24 +121,25 @@ def stop_driver(store: SweepStore, tell: Callable[[str], None] = lambda text: No
                 return
     except OSError as error:
         raise UserError(f"the sweep's directory '{store.path}' cannot be written: {error.strerror}") from None
-    if not end_leftovers(store.runs_dir, tell):
+    if store.name not in end_leftovers(store.runs_dir, tell):
         raise UserError(f"nobody is driving '{store.name}'")
 
 
-def end_leftovers(runs_dir: Path, tell: Callable[[str], None], own: SweepStore | None = None) -> bool:
+def end_leftovers(runs_dir: Path, tell: Callable[[str], None], own: SweepStore | None = None) -> list[str]:
     """Ends the processes and removes the temporary folders of the dead drivers of this machine, and only those.
 
-    ``own`` is the sweep whose lock the caller holds. Returns whether there was a dead driver.
+    ``own`` is the sweep whose lock the caller holds. Returns the names of the sweeps whose drivers had died.
     """
-    found = False
+    found = []
     for file in runs_dir.glob("*/driver.json"):
         store = SweepStore(runs_dir, file.parent.name)
+        ended = False
         if own is not None and store.name == own.name:
-            found |= _end_left(store, tell)
+            ended = _end_left(store, tell)
         else:
             with contextlib.suppress(OSError), store.lock_file.open("a") as lock:
-                if _try_lock(lock.fileno()):
-                    found |= _end_left(store, tell)
+                ended = _try_lock(lock.fileno()) and _end_left(store, tell)
+        found += [store.name] if ended else []
     return found
 
 
@@ -155,19 +158,24 @@ def _end_left(store: SweepStore, tell: Callable[[str], None]) -> bool:
     driver = read_driver(store)
     if driver is None or is_alive(store, driver):
         return False
-    ended = 0
-    if driver.host == socket.gethostname():
-        deadline = time.monotonic() + 30
-        while (processes := marked_processes(driver.mark)) and time.monotonic() < deadline:
-            ended += sum(_kill(pid, driver.mark) for pid in processes)
-            time.sleep(0.05)
-        for purpose in ("ray", "orchestrator-tune"):
-            shutil.rmtree(temporary_folder(purpose, driver.mark), ignore_errors=True)
+    ended = _end_marked(driver.mark) if driver.host == socket.gethostname() else 0
     store.mend()
     store.driver_file.unlink(missing_ok=True)
     processes_ended = f"; {ended} processes that it left were ended" if ended else ""
     tell(f"the driver of '{store.name}' (process {driver.pid} on {driver.host}) had died{processes_ended}")
     return True
+
+
+def _end_marked(mark: str) -> int:
+    """Kills the processes with a mark and removes its temporary folders. Returns how many processes there were."""
+    ended = 0
+    deadline = time.monotonic() + 30
+    while (processes := marked_processes(mark)) and time.monotonic() < deadline:
+        ended += sum(_kill(pid, mark) for pid in processes)
+        time.sleep(0.05)
+    for purpose in ("ray", "orchestrator-tune"):
+        shutil.rmtree(temporary_folder(purpose, mark), ignore_errors=True)
+    return ended
 
 
 def _kill(pid: int, mark: str) -> bool:
@@ -217,15 +225,26 @@ def _beat(store: SweepStore, driver: Driver, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT_SECONDS):
         try:
             os.utime(store.driver_file)
-            still_ours = read_driver(store) == driver
+            still_ours = _read(store) == driver
         except FileNotFoundError:
             still_ours = False
         except OSError:
             continue  # the next beat may come through
         if not still_ours and not ended.is_set():
             text = f"orchestrator: '{store.name}' has been taken over by another driver, or its directory has gone\n"
-            os.write(2, text.encode())
-            os._exit(1)  # nothing more may be written; workers and Ray end with this process
+            with contextlib.suppress(OSError):  # perhaps nobody reads it
+                os.write(2, text.encode())
+            _end_marked(driver.mark)
+            os._exit(1)  # nothing more may be written
+
+
+def _read(store: SweepStore) -> Driver | None:
+    """``driver.json``; None if it is damaged. Raises OSError."""
+    try:
+        driver = Driver(**json.loads(store.driver_file.read_text()))
+    except (ValueError, TypeError):
+        return None
+    return driver if re.fullmatch("[0-9a-f]{12}", str(driver.mark)) else None
 
 
 def _heartbeat_age(store: SweepStore) -> float:

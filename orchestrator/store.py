@@ -98,11 +98,11 @@ class TrialStore:
         """The state; PENDING where nothing has been written yet, LOST where the file is damaged."""
         try:
             values = json.loads((self.path / "status.json").read_text())
+            return Status(**{**values, "state": State(values["state"])})
         except FileNotFoundError:
             return Status()
-        except ValueError:  # its checkpoint and its epochs are elsewhere
+        except (ValueError, TypeError, KeyError):  # its checkpoint and its epochs are elsewhere
             return Status(State.LOST, error="status.json was damaged")
-        return Status(**{**values, "state": State(values["state"])})
 
     def write_status(self, status: Status) -> None:
         """Replaces the state at once: a reader sees the old one or the new one."""
@@ -181,6 +181,10 @@ class EpochLog:
                 with self.path.open("r+b") as file:
                     file.truncate(whole)
 
+    def has_all(self, last: int) -> bool:
+        """Whether every epoch from the untrained one to ``last`` is stored."""
+        return all(epoch in self._stored for epoch in range(last + 1))
+
     def is_best(self, record: Mapping[str, Any], evaluation: Evaluation) -> bool:
         """Whether no stored epoch after the first has a better value of the evaluation's first metric."""
         if not evaluation.metrics:
@@ -222,11 +226,19 @@ class Tail:
         whole = content.rfind(b"\n") + 1
         self._offset += whole
         for line in content[:whole].splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
+            if (record := _epoch(line)) is None:
                 problem = f"{self._path}: a line is damaged ({line[:40]!r}…): delete it and what follows, then resume"
-                raise UserError(problem) from None
+                raise UserError(problem)
+            yield record
+
+
+def _epoch(line: bytes) -> dict[str, Any] | None:
+    """The epoch that a line holds; None if it holds none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("epoch"), int) else None
 
 
 @dataclass(frozen=True)
@@ -341,8 +353,9 @@ class SweepStore:
                 continue
             status = other.status()
             status.copied_from = plan_file.parent.name
+            status.restarts = self.trial(entry.trial_id).status().restarts
             with self._incoming(entry) as folder:
-                shutil.copytree(other.path, folder)
+                shutil.copytree(other.path, folder, ignore=shutil.ignore_patterns("attempts"))
                 TrialStore(folder).write_status(status)
             return plan_file.parent.name
         return None
@@ -364,7 +377,7 @@ class SweepStore:
                 if int(file.stem.removeprefix("epoch_")) > whole_epochs:
                     file.unlink()
             origin = {"sweep": sweep, "trial_id": source.trial_id, "iteration": iteration}
-            begun.write_status(Status(continued_from=origin))
+            begun.write_status(Status(continued_from=origin, restarts=self.trial(entry.trial_id).status().restarts))
 
     @contextlib.contextmanager
     def _incoming(self, entry: Entry) -> Iterator[Path]:
@@ -373,6 +386,8 @@ class SweepStore:
         incoming, replaced = (ours.with_name(f".{entry.trial_id}.{name}") for name in ("incoming", "replaced"))
         shutil.rmtree(incoming, ignore_errors=True)
         yield incoming
+        if (ours / "attempts").exists():
+            shutil.copytree(ours / "attempts", incoming / "attempts")
         if ours.exists():
             ours.rename(replaced)
         incoming.rename(ours)

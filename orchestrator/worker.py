@@ -62,6 +62,8 @@ def run_trial(
         if isinstance(error, OSError):
             status.attempts[-1]["errno"] = error.errno
     _free_memory()
+    if not is_in_place(trial, status):
+        return State.RUNNING
     status.state = state
     status.attempts[-1] |= {"ended": time.time(), "state": str(state), "error": status.error}
     trial.write_status(status)
@@ -86,7 +88,7 @@ def _train(
     trial.samples.mkdir(exist_ok=True)
     log = EpochLog(trial)
     training = Training(config, cache_dir=cache_dir)
-    _resume(trial, status, training, identity)
+    _resume(trial, log, status, training, identity)
     _write_references(trial, training)
 
     def store(record: dict[str, Any], evaluate: bool) -> None:
@@ -131,12 +133,13 @@ def _train(
     return True
 
 
-def _resume(trial: TrialStore, status: Status, training: Any, identity: str) -> None:
+def _resume(trial: TrialStore, log: EpochLog, status: Status, training: Any, identity: str) -> None:
     """From the newest readable checkpoint; the attempt and the log tell what was wrong with newer ones."""
     attempt = status.attempts[-1]
-    if problems := checkpoints.resume(trial, training, identity):
+    if problems := checkpoints.resume(trial, log, training, identity):
         attempt["unreadable"] = problems
     attempt |= {"device": device_name(training.device), "resumed_at": training.iteration}
+    check_place(trial, status)
     trial.write_status(status)
     for problem in problems:
         trial.log(problem)
@@ -159,9 +162,14 @@ def _write_references(trial: TrialStore, training: Any) -> None:
 
 def check_place(trial: TrialStore, status: Status) -> None:
     """Raises :class:`Superseded` if the trial's last attempt is not this one."""
-    attempts = trial.status().attempts
-    if len(attempts) != len(status.attempts) or attempts[-1]["started"] != status.attempts[-1]["started"]:
+    if not is_in_place(trial, status):
         raise Superseded
+
+
+def is_in_place(trial: TrialStore, status: Status) -> bool:
+    """Whether the trial's last attempt is this worker's."""
+    attempts = trial.status().attempts
+    return len(attempts) == len(status.attempts) and attempts[-1]["started"] == status.attempts[-1]["started"]
 
 
 def last_line(error: Exception) -> str:

@@ -20,7 +20,7 @@ from orchestrator.forking import ancestors, tell_ancestors
 from orchestrator.lock import driver_lock
 from orchestrator.progress import Progress, Watch
 from orchestrator.selection import EVERYTHING, Selection
-from orchestrator.store import State, SweepStore, TrialStore
+from orchestrator.store import State, SweepStore, TrialStore, reason
 from orchestrator.sweep_file import Resources
 from orchestrator.tracking import check_uri, default_uri
 
@@ -74,7 +74,10 @@ def run_sweep(
             store.write_plan(plan)
             _tell_removed(store, tell)
             tell_ancestors(store, tell)
-        todo = prepare(store, tell, selection)
+        try:
+            todo = prepare(store, tell, selection)
+        except OSError as error:
+            raise UserError(f"the sweep's directory '{store.path}' cannot be written: {reason(error)}") from None
         mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
         interrupted, stopped_because = False, None
         if todo:

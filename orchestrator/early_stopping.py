@@ -53,7 +53,8 @@ class Stopper:
         self._seen[trial_id] = record["epoch"]
         if record["epoch"] in (0, self._epochs[trial_id]):  # untrained, or at its end anyhow
             return False
-        return self._scheduler.on_trial_result(None, _StandIn(trial_id), dict(record)) == TrialScheduler.STOP
+        decision = self._scheduler.on_trial_result(None, _StandIn(trial_id), dict(record))
+        return decision != TrialScheduler.CONTINUE
 
     def _replay(self) -> None:
         stored = [(id_, record) for id_ in self._epochs for record in self._store.trial(id_).epochs()]
@@ -77,4 +78,5 @@ def _scheduler(options: EarlyStopping, longest_budget: int) -> Any:
             **common, max_t=longest_budget, reduction_factor=options.reduction_factor, stop_last_trials=False
         )
     common["min_time_slice"] = math.inf  # it would pause trials for want of others to compare with
-    return MedianStoppingRule(**common, min_samples_required=options.minimum_trials)
+    # A hard stop forbids what comes later; a worker may have stored another epoch before it sees that it shall stop.
+    return MedianStoppingRule(**common, min_samples_required=options.minimum_trials, hard_stop=False)

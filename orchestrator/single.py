@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.composition import compose, parse_override
 from orchestrator.errors import UserError
-from orchestrator.store import State, TrialStore
+from orchestrator.store import State, TrialStore, reason
 from trainers.config import TrialConfig
 
 
@@ -38,7 +38,11 @@ def train_here(overrides: list[str], runs_dir: Path) -> int:
     print(f"{trial.path}: {config.budget} critic iterations, {config.epochs} epochs", flush=True)
     stopping = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stopping.set())  # an exception could get lost in somebody's callback
-    state = run_trial(trial, runs_dir / "cache", should_stop=stopping.is_set, on_epoch=_tell)
+    try:
+        state = run_trial(trial, runs_dir / "cache", should_stop=stopping.is_set, on_epoch=_tell)
+    except OSError as error:
+        print(f"FAILED: {trial.path} cannot be written: {reason(error)}")
+        return 1
     if state is State.RUNNING:
         trial.set_state(State.PENDING)
         return 130

@@ -158,9 +158,9 @@ class TrialStore:
         self.write_status(Status(restarts=number))
 
     def log(self, text: str) -> None:
-        """Adds a line, or several, to ``log.txt``."""
+        """Adds a line, or several, to ``log.txt``. One that cannot be written, on a full disk say, is let go."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        with self.log_file.open("a") as file:
+        with contextlib.suppress(OSError), self.log_file.open("a") as file:
             file.write(f"{stamp} {text}\n")
 
 
@@ -438,6 +438,11 @@ def write_atomically(path: Path, text: str) -> None:
     """Writes to a temporary file beside, then renames."""
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def reason(error: OSError) -> str:
+    """Why a file could not be written, without its name; of a tree that was being copied, its first file."""
+    return error.strerror or str(error.args[0][0][-1])
 
 
 def disk_usage(folders: Iterable[Path]) -> int:

@@ -56,8 +56,7 @@ def run_trial(
     except Superseded:
         return State.RUNNING
     except Exception as error:
-        with contextlib.suppress(OSError):  # a full disk is often the error
-            trial.log(traceback.format_exc())
+        trial.log(traceback.format_exc())
         state, status.error = State.FAILED, last_line(error)
         if isinstance(error, OSError):
             status.attempts[-1]["errno"] = error.errno

@@ -137,6 +137,71 @@ FILES = [
         id="a variant's axis out of a zip",
     ),
     *(pytest.param(f"name: {name}\n", 1, [f"'{name}' is taken"], id=f"name: {name}") for name in ("cache", "train")),
+    pytest.param(
+        "early_stopping: {scheduler: ahsa, grace: 9}\n",
+        1,
+        ["early_stopping.scheduler", "'ahsa'", "did you mean 'asha'"],
+        id="early stopping: unknown scheduler",
+    ),
+    pytest.param("early_stopping: {grace: 9}\n", 1, ["scheduler", "asha, median"], id="early stopping: no scheduler"),
+    pytest.param(
+        "early_stopping: {scheduler: [asha], grace: 9}\n", 1, ["scheduler", "asha"], id="early stopping: two schedulers"
+    ),
+    pytest.param("early_stopping: asha\n", 1, ["early_stopping", "mapping"], id="early stopping: only a word"),
+    pytest.param(
+        "early_stopping:\n  scheduler: median\n  grace: 9\n  reduction_factor: 2\n",
+        4,
+        ["early_stopping.reduction_factor", "unknown key", "minimum_trials"],
+        id="early stopping: the other scheduler's option",
+    ),
+    pytest.param(
+        "early_stopping:\n  scheduler: asha\n  graze: 9\n",
+        3,
+        ["early_stopping.graze", "did you mean 'grace'"],
+        id="early stopping: unknown key",
+    ),
+    pytest.param(
+        "name: s\nearly_stopping: {scheduler: asha}\n", 2, ["early_stopping", "grace"], id="early stopping: no grace"
+    ),
+    pytest.param(
+        "early_stopping:\n  scheduler: asha\n  grace: 0\n", 3, ["at least 1", "0"], id="early stopping: a grace of 0"
+    ),
+    pytest.param(
+        B + "early_stopping:\n  scheduler: asha\n  grace: 40\n",
+        4,
+        ["early_stopping.grace", "more than 40 critic iterations"],
+        id="early stopping: a grace as long as the budget",
+    ),
+    pytest.param(
+        "base: [dataset=mixture]\nearly_stopping: {scheduler: asha, grace: 9, metric: exact_w2}\n",
+        2,
+        ["early_stopping.metric", "'exact_w2'", "did you mean 'exact_w1'"],
+        id="early stopping: unknown metric",
+    ),
+    pytest.param(
+        "early_stopping: {scheduler: asha, grace: 9, metric: critic_loss, mode: lowest}\n",
+        1,
+        ["early_stopping.mode", "min or max", "lowest"],
+        id="early stopping: unknown mode",
+    ),
+    pytest.param(
+        "early_stopping:\n  scheduler: asha\n  grace: 9\n  mode: max\n",
+        4,
+        ["early_stopping.mode", "expected a metric beside it"],
+        id="early stopping: a mode without a metric",
+    ),
+    *(
+        pytest.param(
+            f"early_stopping: {{scheduler: asha, grace: 9, reduction_factor: {factor}}}\n",
+            1,
+            ["early_stopping.reduction_factor", "above 1"],
+            id=f"early stopping: a reduction factor of {factor}",
+        )
+        for factor in ("1", ".nan", "'4'")
+    ),
+    pytest.param("name: s\nmax_failures: 0\n", 2, ["max_failures", "at least 1", "0"], id="no failure at all"),
+    pytest.param("max_failures:\n", 1, ["max_failures", "at least 1"], id="nothing for failures"),
+    pytest.param("name: s\ncontinue_from: ../x\n", 2, ["continue_from", "'../x' is not a name"], id="continue_from"),
     pytest.param("scale: {small: budget=3}\n", 1, ["scale.small", "list"], id="a scale that is no list"),
     pytest.param("scale: {a/b: [budget=3]}\n", 1, ["'a/b' is not a name"], id="a scale's name"),
 ]
@@ -179,6 +244,9 @@ GOOD = B + "grid: {penalty.weight: [1, 2]}\nscale: {small: [budget=20], bad: [bu
         pytest.param(["seeds=0", "--name", "t"], ["seeds", "1 or more"], id="no seeds"),
         pytest.param(["seeds=", "--name", "t"], ["seeds"], id="nothing for seeds"),
         pytest.param(["seeds=1", "seeds=2", "--name", "t"], ["seeds= is given twice"], id="seeds twice"),
+        pytest.param(["continue_from=a", "continue_from=b"], ["continue_from= is given twice"], id="two ancestors"),
+        pytest.param(["continue_from=../x"], ["continue_from", "'../x' is not a name"], id="an ancestor with a slash"),
+        pytest.param(["--offline", "--tracking-uri", "x"], ["--offline", "--tracking-uri"], id="no MLflow, and where"),
         pytest.param(["--name", "../t"], ["--name", "'../t' is not a name"], id="a name with a slash"),
         pytest.param(["scale=smal"], ["no scale called 'smal'", "'small'"], id="an unknown scale"),
         pytest.param(["scale=bad"], ["budgte"], id="a scale with an unknown option"),
@@ -207,6 +275,7 @@ def test_a_tracking_server_that_does_not_answer(tmp_path: Path, command_line: Co
     message = refused(command_line("sweep", path, "--tracking-uri", uri, "--runs-dir", tmp_path / "runs"))
     assert uri in message
     assert "no MLflow server answers" in message
+    assert "--offline" in message
     assert not (tmp_path / "runs").exists()
 
 

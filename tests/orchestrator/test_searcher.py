@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from orchestrator.early_stopping import Stopper
 from orchestrator.searcher import LONGEST_BACK_OFF, StoreSearcher
-from orchestrator.store import State, SweepStore
+from orchestrator.store import State, Status, SweepStore
+from orchestrator.sweep_file import EarlyStopping
 
 
 class Driven:
     """A searcher as Tune would drive it, with a clock of its own."""
 
-    def __init__(self, store: SweepStore, retries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, store: SweepStore, retries: int, monkeypatch: pytest.MonkeyPatch, max_failures: int | None = None
+    ) -> None:
         self.store = store
         self.ids = [entry.trial_id for entry in store.entries()]
         self.now = 1000.0
         self.number = 0
         self.given: dict[int, str] = {}
         monkeypatch.setattr("orchestrator.searcher.time", SimpleNamespace(monotonic=lambda: self.now))
-        self.searcher = StoreSearcher(store, self.ids, retries=retries)
+        self.searcher = StoreSearcher(store, self.ids, retries=retries, max_failures=max_failures)
 
     def ask(self) -> str | None:
         """The trial that comes next, "finished", or None for not now."""
@@ -149,3 +160,137 @@ def test_an_end_that_was_told_already_changes_nothing(store: SweepStore, monkeyp
     driven.searcher.on_trial_complete("tune1", error=True)
     driven.searcher.on_trial_complete("never seen")
     assert store.trial(driven.ids[0]).status().state is State.DONE
+
+
+def test_as_many_trials_may_fail_for_good_as_the_file_says_and_then_all_stop(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven = Driven(store, 0, monkeypatch, max_failures=2)
+    assert [driven.ask(), driven.ask(), driven.ask()] == driven.ids[:3]
+    assert driven.end(State.FAILED, asked=1) is State.FAILED
+    assert driven.searcher.stopped_because is None
+    assert not store.stop_file.exists()
+    assert driven.end(None, died=True, asked=2) is State.LOST
+    assert driven.searcher.stopped_because == "2 trials have failed for good (max_failures: 2)"
+    assert store.stop_file.exists()  # which the running ones look for
+    assert driven.ask() == "finished"
+    assert driven.end(State.RUNNING, asked=3) is State.PENDING
+
+
+def test_an_attempt_that_is_followed_by_another_is_no_failure_yet(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven = Driven(store, 2, monkeypatch, max_failures=1)
+    first = driven.ask()
+    for asked, trial_id in enumerate(driven.ids[1:], start=2):
+        assert driven.ask() == trial_id
+        driven.end(State.DONE, asked=asked)
+    driven.end(State.FAILED, asked=1)
+    for _ in range(2):
+        assert (driven.searcher.stopped_because, store.stop_file.exists()) == (None, False)
+        driven.now += 100
+        assert driven.ask() == first
+        driven.end(State.FAILED)
+    assert driven.searcher.stopped_because == "1 trials have failed for good (max_failures: 1)"
+    assert store.stop_file.exists()
+
+
+def test_what_diverged_or_was_stopped_has_not_failed(store: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    driven = Driven(store, 0, monkeypatch, max_failures=1)
+    for state in (State.DIVERGED, State.DIVERGED, State.STOPPED, State.RUNNING):
+        driven.ask()
+        driven.end(state)
+    assert driven.ask() == "finished"
+    assert (driven.searcher.stopped_because, store.stop_file.exists()) == (None, False)
+
+
+def test_without_a_limit_every_trial_may_fail(store: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    driven = Driven(store, 0, monkeypatch)
+    for _ in driven.ids:
+        driven.ask()
+        driven.end(State.FAILED)
+    assert (driven.searcher.stopped_because, store.stop_file.exists()) == (None, False)
+
+
+@pytest.mark.parametrize(("number", "stops"), [(errno.ENOSPC, True), (errno.EROFS, True), (errno.ENOENT, False)])
+def test_after_a_worker_s_full_disk_nothing_more_is_begun(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch, number: int, stops: bool
+) -> None:
+    driven = Driven(store, 1, monkeypatch)
+    first = driven.ask()
+    assert first is not None
+    failed = {"started": 1.0, "ended": 2.0, "state": "FAILED", "errno": number}
+    store.trial(first).write_status(Status(State.FAILED, [failed], "OSError: out of paper"))
+    driven.end(None)
+    if not stops:
+        assert driven.searcher.stopped_because is None
+        assert driven.ask() == driven.ids[1]
+        return
+    assert driven.searcher.stopped_because == f"{store.path}: {os.strerror(number)}"
+    driven.now += 100
+    assert driven.ask() == "finished"  # neither the others nor this one again
+    assert store.trial(first).status().error == "OSError: out of paper"
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """A small file system in memory, with what stands in the folder; skips where one may not be mounted."""
+    kept = folder.with_name(f"{folder.name}-kept")
+    shutil.copytree(folder, kept)
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no file system may be mounted here")
+    try:
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        if options == "full":
+            with contextlib.suppress(OSError), (folder / "filling").open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+        else:
+            subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize(("options", "told"), [("full", errno.ENOSPC), ("ro", errno.EROFS)])
+def test_a_state_that_cannot_be_written_ends_the_sweep_and_leaves_what_is_stored(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch, options: str, told: int
+) -> None:
+    driven = Driven(store, 2, monkeypatch)
+    first = driven.ask()
+    assert first is not None
+    running = Status(State.RUNNING, [{"started": 1.0}])
+    store.trial(first).write_status(running)
+    with mounted(store.path, options):
+        before = {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()}
+        driven.searcher.on_trial_complete("tune1", error=True)
+        assert driven.searcher.stopped_because == f"{store.path}: {os.strerror(told)}"
+        assert driven.ask() == "finished"
+        assert store.trial(first).status() == running
+        assert {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_directory_that_has_gone_ends_the_sweep_too(store: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    driven = Driven(store, 2, monkeypatch)
+    driven.ask()
+    shutil.rmtree(store.path / "trials")
+    driven.searcher.on_trial_complete("tune1", error=True)
+    assert driven.searcher.stopped_because == f"{store.path}: {os.strerror(errno.ENOENT)}"
+    assert driven.ask() == "finished"
+
+
+def test_an_early_stop_that_cannot_be_written_ends_the_sweep(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven = Driven(store, 0, monkeypatch)
+    stopper = Stopper(store, EarlyStopping("median", 1, "exact_w1", "min", minimum_trials=1))
+    driven.searcher = StoreSearcher(store, driven.ids, retries=0, stopper=stopper)
+    driven.ask()
+    driven.ask()
+    store.trial(driven.ids[1]).early_stop_file.mkdir()  # in its way
+    for number, value in ((1, 0.0), (2, 9.0)):
+        assert driven.searcher.stopped_because is None
+        driven.searcher.on_trial_result(f"tune{number}", {"epoch": 1, "iteration": 17, "exact_w1": value})
+    assert driven.searcher.stopped_because == f"{store.path}: {os.strerror(errno.EISDIR)}"
+    assert driven.ask() == "finished"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,20 @@ import pytest
 from hand_made import TWO_CELLS, finish, make_sweep, plan_file, write_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_trials import assert_equal_to_the_bit, contents, create, run
 
 from orchestrator.errors import UserError
-from orchestrator.store import EpochLog, State, Status, SweepStore, Tail, TrialStore, sweep_names, write_atomically
+from orchestrator.store import (
+    Entry,
+    EpochLog,
+    State,
+    Status,
+    SweepStore,
+    Tail,
+    TrialStore,
+    sweep_names,
+    write_atomically,
+)
 
 
 @pytest.fixture
@@ -240,3 +253,261 @@ def test_the_log_is_lines_with_a_time(trial: TrialStore) -> None:
     trial.log("two\nthree")
     lines = trial.log_file.read_text().splitlines()
     assert [line.rpartition(" ")[2] for line in lines] == ["one", "two", "three"]
+
+
+# --- what is damaged, and what was interrupted ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialStore, TrialStore]:
+    """A trial that was stopped in its third epoch, and its undisturbed twin."""
+    folder = tmp_path_factory.mktemp("small")
+    stopped, twin = create(folder / "stopped"), create(folder / "twin")
+    assert run(stopped, after=45) is State.RUNNING
+    stopped.set_state(State.FAILED, "out of paper")
+    assert run(twin) is State.DONE
+    return stopped, twin
+
+
+def copy_of(trial: TrialStore, path: Path) -> TrialStore:
+    return TrialStore(Path(shutil.copytree(trial.path, path)))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda content: b"", id="empty"),
+        pytest.param(lambda content: content[: len(content) // 2], id="cut short"),
+        pytest.param(lambda content: bytes(len(content)), id="zeros"),
+        pytest.param(lambda content: content[:50] + b"\xff" + content[51:], id="no text"),
+        pytest.param(lambda content: b"null", id="nothing"),
+        pytest.param(lambda content: b"{}", id="no state"),
+        pytest.param(lambda content: content.replace(b'"FAILED"', b'"GAILED"', 1), id="an unknown state"),
+        pytest.param(lambda content: content.replace(b'"restarts"', b'"ristarts"'), id="an unknown key"),
+    ],
+)
+def test_a_damaged_status_is_lost_and_the_trial_goes_on_from_its_checkpoint(
+    small: tuple[TrialStore, TrialStore], tmp_path: Path, spoil: Callable[[bytes], bytes]
+) -> None:
+    stopped, twin = small
+    trial = copy_of(stopped, tmp_path / "trial")
+    path = trial.path / "status.json"
+    path.write_bytes(spoil(path.read_bytes()))
+    assert trial.status().state is State.LOST
+    assert trial.status().error == "status.json was damaged"
+    trial.create(trial.config())  # as the sweep file does when it is run again
+    assert run(trial) is State.DONE
+    assert trial.status().attempts[-1]["resumed_at"] == 45
+    assert_equal_to_the_bit(trial, twin)
+
+
+def test_no_flipped_bit_makes_a_status_unreadable(trial: TrialStore) -> None:
+    """It may change a word of an error; that is not noticed."""
+    trial.write_status(Status(State.DONE, [{"started": 1.5, "state": "DONE"}], "why", "other", {"sweep": "s"}, 1))
+    path = trial.path / "status.json"
+    content = bytearray(path.read_bytes())
+    for position, bit in itertools.product(range(len(content)), range(8)):
+        content[position] ^= 1 << bit
+        path.write_bytes(content)
+        assert isinstance(trial.status().state, State)
+        content[position] ^= 1 << bit
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b'{"epoch": 1, "los\n', id="cut short"),
+        pytest.param(b"\0\0\0\0\0\0\0\n", id="zeros"),
+        pytest.param(b'{"epoch": 1, "loss": \xff0.5}\n', id="no text"),
+        pytest.param(b"\n", id="empty"),
+        pytest.param(b"null\n", id="no epoch"),
+        pytest.param(b'{"dpoch": 1}\n', id="an epoch without its number"),
+    ],
+)
+def test_a_damaged_line_is_an_error_that_names_the_file(trial: TrialStore, line: bytes) -> None:
+    log = EpochLog(trial)
+    for epoch in range(3):
+        log.append({"epoch": epoch, "loss": 0.5})
+    lines = trial.metrics_file.read_bytes().splitlines(keepends=True)
+    lines[1] = line
+    trial.metrics_file.write_bytes(b"".join(lines))
+    told = f"{re.escape(str(trial.metrics_file))}: a line is damaged .* delete it and what follows, then resume"
+    for read in (trial.epochs, lambda: EpochLog(trial)):
+        with pytest.raises(UserError, match=told):
+            read()
+
+
+def test_after_a_damaged_line_is_deleted_with_what_follows_the_trial_is_completed(
+    small: tuple[TrialStore, TrialStore], tmp_path: Path
+) -> None:
+    stopped, twin = small
+    trial = copy_of(stopped, tmp_path / "trial")
+    lines = trial.metrics_file.read_bytes().splitlines(keepends=True)
+    trial.metrics_file.write_bytes(b"".join([*lines[:2], lines[2][:-20] + b"\n"]))
+    assert run(trial) is State.FAILED
+    assert f"UserError: {trial.metrics_file}: a line is damaged" in (trial.status().error or "")
+    trial.metrics_file.write_bytes(b"".join(lines[:2]))  # as it says
+    assert run(trial) is State.DONE
+    assert_equal_to_the_bit(trial, twin)
+
+
+@pytest.mark.parametrize("renames", range(6))
+def test_a_restart_that_is_killed_half_way_leaves_a_trial_that_ends_alike(
+    small: tuple[TrialStore, TrialStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    stopped, twin = small
+    trial = copy_of(stopped, tmp_path / "trial")
+    left = itertools.count(renames, -1)
+
+    def rename(self: Path, target: Path) -> Path:
+        if next(left) == 0:
+            raise KeyboardInterrupt
+        return original(self, target)
+
+    original = Path.rename
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        if renames < 5:  # there are five things to put aside
+            with pytest.raises(KeyboardInterrupt):
+                trial.restart()
+        else:
+            trial.restart()
+    before = [*trial.path.glob("attempts/*/*"), *trial.path.glob("[!a]*")]
+    assert {path.name for path in before} >= {path.name for path in stopped.path.iterdir()}  # nothing is gone
+    goes_on = trial.checkpoint_file.exists() or trial.previous_checkpoint_file.exists()
+    assert goes_on is (renames < 2)
+    assert run(trial) is State.DONE
+    assert (trial.status().attempts[-1]["resumed_at"] > 0) is goes_on
+    assert not trial.log_file.exists() or "came out different" not in trial.log_file.read_text()
+    assert_equal_to_the_bit(trial, twin)
+
+
+def test_restarts_are_counted_and_each_keeps_what_it_put_aside(
+    small: tuple[TrialStore, TrialStore], tmp_path: Path
+) -> None:
+    stopped, _ = small
+    trial = copy_of(stopped, tmp_path / "trial")
+    config = trial.config()
+    trial.restart()
+    trial.log("the second")
+    trial.restart()
+    assert (trial.status(), trial.config()) == (Status(restarts=2), config)
+    assert sorted(path.name for path in trial.path.iterdir()) == ["attempts", "config.yaml", "status.json"]
+    first, second = (TrialStore(trial.path / "attempts" / number) for number in "12")
+    kept = contents(stopped.path, "config.yaml")
+    assert contents(first.path) == kept
+    assert second.log_file.read_text().endswith("the second\n")
+
+
+def test_mending_makes_what_a_dead_driver_left_lost_or_stopped(store: SweepStore) -> None:
+    running, told_to_stop, done, failed = (store.trial(entry.trial_id) for entry in store.entries())
+    for trial in (running, told_to_stop):
+        trial.set_state(State.RUNNING)
+    for trial in (told_to_stop, done):
+        trial.early_stop_file.write_text("{}")
+    done.set_state(State.DONE)
+    failed.set_state(State.FAILED, "out of paper")
+    for _ in range(2):  # the second time there is nothing to do
+        store.mend()
+        assert running.status() == Status(State.LOST, error="the driver of an earlier run died")
+        assert told_to_stop.status() == Status(State.STOPPED)
+        assert done.status() == Status(State.DONE)
+        assert failed.status() == Status(State.FAILED, error="out of paper")
+
+
+def test_mending_a_directory_without_a_plan_does_nothing(tmp_path: Path) -> None:
+    store = SweepStore(tmp_path, "never")
+    store.mend()
+    store.make()
+    store.mend()
+    assert [path.name for path in store.path.iterdir()] == ["driver.lock"]
+
+
+def test_trials_that_left_the_plan_are_known_and_half_written_ones_are_none(tmp_path: Path) -> None:
+    store = make_sweep(tmp_path)
+    before = store.entries()
+    assert store.removed() == []
+    store.write_plan(plan_file(write_file(tmp_path, TWO_CELLS.replace("[1, 2]", "[2]"))))
+    gone = sorted(entry.trial_id for entry in before if entry.axes["penalty.weight"] == 1)
+    for suffix in ("incoming", "replaced"):
+        (store.path / "trials" / f".{before[0].trial_id}.{suffix}").mkdir()
+    assert [trial.trial_id for trial in store.removed()] == gone
+    store.write_plan(plan_file(write_file(tmp_path, TWO_CELLS)))
+    assert store.removed() == []  # and are taken up again
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> tuple[SweepStore, SweepStore, Entry]:
+    """A sweep that has finished a trial, and another that is to take it."""
+    first, other = make_sweep(tmp_path), make_sweep(tmp_path, TWO_CELLS.replace("name: hand", "name: other"))
+    entry = first.entries()[0]
+    finish(first, entry, {"exact_w1": 0.5})
+    first.trial(entry.trial_id).checkpoint_file.write_bytes(b"a checkpoint")
+    return first, other, entry
+
+
+def take(first: SweepStore, other: SweepStore, entry: Entry, how: str) -> None:
+    if how == "copied":
+        other.copy_finished(entry)
+    else:
+        other.fork(entry, first.trial(entry.trial_id), sweep="hand", iteration=17, whole_epochs=1)
+
+
+@pytest.mark.parametrize("how", ["copied", "forked"])
+@pytest.mark.parametrize("left", ["half a copy", "both", "the old one put away", "the new one in place"])
+def test_taking_a_trial_from_another_sweep_recovers_from_having_been_killed(
+    begun: tuple[SweepStore, SweepStore, Entry], tmp_path: Path, how: str, left: str
+) -> None:
+    """At each of its steps: copying, putting the old directory away, putting the new one in its place, deleting."""
+    first, other, entry = begun
+    ours = other.trial(entry.trial_id).path
+    incoming, replaced = (ours.with_name(f".{entry.trial_id}.{name}") for name in ("incoming", "replaced"))
+    if left == "half a copy":
+        incoming.mkdir()
+        (incoming / "junk").touch()
+    elif left == "both":
+        shutil.copytree(first.trial(entry.trial_id).path, incoming)
+        ours.rename(replaced)
+    elif left == "the old one put away":
+        ours.rename(replaced)
+    else:
+        shutil.copytree(ours, replaced)
+        (replaced / "junk").touch()
+    other.mend()
+    assert other.trial(entry.trial_id).status().state is State.PENDING
+    assert other.trial(entry.trial_id).config()["seed"] == entry.seed
+    take(first, other, entry, how)
+    expected = tmp_path / "expected"
+    fresh = make_sweep(expected, TWO_CELLS.replace("name: hand", "name: other"))
+    shutil.copytree(first.path, fresh.runs_dir / "hand")
+    take(SweepStore(fresh.runs_dir, "hand"), fresh, entry, how)
+    assert contents(other.path / "trials") == contents(fresh.path / "trials")
+    assert not incoming.exists()
+    assert not replaced.exists()
+
+
+@pytest.mark.parametrize("how", ["copied", "forked"])
+def test_a_trial_that_cannot_be_taken_whole_is_not_taken(begun: tuple[SweepStore, SweepStore, Entry], how: str) -> None:
+    first, other, entry = begun
+    before = contents(other.path)
+    checkpoint = first.trial(entry.trial_id).checkpoint_file
+    checkpoint.unlink()
+    checkpoint.symlink_to("nowhere")  # what cannot be read
+    with pytest.raises(OSError, match="nowhere|No such file"):
+        take(first, other, entry, how)
+    assert {name: content for name, content in contents(other.path).items() if ".incoming" not in name} == before
+
+
+@pytest.mark.parametrize("how", ["copied", "forked"])
+def test_taking_a_trial_keeps_what_restarts_have_put_aside(
+    begun: tuple[SweepStore, SweepStore, Entry], how: str
+) -> None:
+    """And how many there were: MLflow's run of the old attempt is to go."""
+    first, other, entry = begun
+    trial = other.trial(entry.trial_id)
+    trial.write_status(Status(State.FAILED, [{"started": 1.5}], "out of paper"))
+    trial.log("the first attempt")
+    trial.restart()
+    take(first, other, entry, how)
+    assert trial.status().restarts == 1
+    assert (trial.path / "attempts" / "1" / "log.txt").read_text().endswith("the first attempt\n")

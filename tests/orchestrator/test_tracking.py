@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hand_made import attempt, finish
+from command_line import CommandLine
+from hand_made import TWO_CELLS, attempt, finish, make_sweep
 from mlflow_dump import dump, points_of
 
 from orchestrator.errors import UserError
 from orchestrator.formats import write_tables
 from orchestrator.store import Entry, EpochLog, State, Status, SweepStore
 from orchestrator.tables import comparison_table
-from orchestrator.tracking import MIRRORED_TAG, Mirror, check_uri, quiet_client
+from orchestrator.tracking import MIRRORED_TAG, Mirror, check_uri, default_uri, quiet_client
 
 
 def name_of(entry: Entry) -> str:
@@ -243,3 +245,108 @@ def test_an_address_of_an_unknown_kind(uri: str) -> None:
 def test_a_server_that_does_not_answer(closed_port: int) -> None:
     with pytest.raises(UserError, match=f"127.0.0.1:{closed_port}: no MLflow server answers"):
         check_uri(f"http://127.0.0.1:{closed_port}")
+
+
+# --- a directory that was moved, a database that is gone ------------------------------------------------------------
+
+
+def everything(runs_dir: Path, name: str = "hand") -> dict[str, Any]:
+    """What the database in a runs directory knows of a sweep, but for ids and times."""
+    return dump(f"sqlite:///{runs_dir / 'mlflow.db'}", name, times=False)
+
+
+def test_a_moved_directory_takes_its_mlflow_along_points_and_files(
+    store: SweepStore, tracking_uri: str, command_line: CommandLine, tmp_path: Path, empty_database: Path
+) -> None:
+    """Stopped in the middle, moved twice, and back to where it was; the old places stay empty."""
+    first, second, third, fourth = store.entries()
+    here, there, elsewhere = store.runs_dir, tmp_path / "with spaces" / "there", tmp_path / "elsewhere"
+    there.parent.mkdir()
+    finish(store, first, {"exact_w1": 0.5})
+    store.trial(second.trial_id).write_status(Status(State.PENDING, [attempt(state="RUNNING")]))
+    EpochLog(store.trial(second.trial_id)).append({"epoch": 0, "iteration": 0, "exact_w1": 9.0})
+    Mirror(store, tracking_uri).finish()
+    before = everything(here)
+    assert len(before) == 3
+
+    here.rename(there)
+    assert command_line("sync", "hand", "--runs-dir", there) == (0, "MLflow is level with 'hand'.\n", "")
+    assert everything(there) == before
+    for number, (place, entry) in enumerate([(elsewhere, second), (here, third), (there, fourth)]):
+        there.rename(place) if number == 0 else (elsewhere if number == 1 else here).rename(place)
+        moved = SweepStore(place, "hand")
+        finish(moved, entry, {"exact_w1": 0.25 + number}, epochs=3)
+        assert command_line("sync", "hand", "--runs-dir", place)[0] == 0
+        assert [path for path in (here, there, elsewhere) if path.exists()] == [place]
+
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    (fresh / "mlflow.db").write_bytes(empty_database.read_bytes())
+    (fresh / "hand").symlink_to(there / "hand")
+    Mirror(SweepStore(fresh, "hand"), f"sqlite:///{fresh / 'mlflow.db'}").finish()
+    assert everything(there) == everything(fresh)  # as if it had never been anywhere else
+    files = dict.fromkeys(path for run in everything(there).values() for path, _ in run["artifacts"])
+    assert {"config.yaml", "sweep.yaml", "samples/epoch_000000.png"} <= files.keys()
+
+
+def test_a_directory_reached_by_another_name_has_not_moved(finished: SweepStore, tracking_uri: str) -> None:
+    Mirror(finished, tracking_uri).finish()
+    before = dump(tracking_uri, "hand")
+    link = finished.runs_dir.with_name("link")
+    link.symlink_to(finished.runs_dir)
+    Mirror(SweepStore(link, "hand"), default_uri(link)).finish()
+    assert dump(tracking_uri, "hand") == before
+
+
+def test_other_sweeps_in_a_moved_database_are_left_alone_until_it_is_their_turn(
+    finished: SweepStore, tracking_uri: str, tmp_path: Path
+) -> None:
+    other = SweepStore(finished.runs_dir, "other")
+    shutil.copytree(finished.path, other.path)
+    for each in (finished, other):
+        Mirror(each, tracking_uri).finish()
+    before = everything(finished.runs_dir, "other")
+    moved = finished.runs_dir.rename(tmp_path / "moved")
+    uri = default_uri(moved)
+    waiting = dump(uri, "other")
+    Mirror(SweepStore(moved, "hand"), uri).finish()
+    assert dump(uri, "other") == waiting
+    Mirror(SweepStore(moved, "other"), uri).finish()
+    assert everything(moved, "other") == before
+
+
+def test_sync_makes_a_deleted_database_again(
+    finished: SweepStore, tracking_uri: str, command_line: CommandLine, tmp_path: Path
+) -> None:
+    Mirror(finished, tracking_uri).finish()
+    before = everything(finished.runs_dir)
+    assert len(before) == 5
+    moved = finished.runs_dir.rename(tmp_path / "moved")  # else this process would go on with the file it has open
+    (moved / "mlflow.db").unlink()
+    assert command_line("sync", "hand", "--runs-dir", moved) == (0, "MLflow is level with 'hand'.\n", "")
+    assert everything(moved) == before
+
+
+def test_deleted_artifacts_and_database_are_made_again_too(
+    finished: SweepStore, tracking_uri: str, empty_database: Path
+) -> None:
+    Mirror(finished, tracking_uri).finish()
+    before = everything(finished.runs_dir)
+    shutil.rmtree(finished.runs_dir / "mlflow-artifacts")
+    (finished.runs_dir / "mlflow.db").write_bytes(empty_database.read_bytes())
+    Mirror(finished, tracking_uri).finish()
+    assert everything(finished.runs_dir) == before
+
+
+def test_a_trial_restarted_and_then_taken_from_another_sweep_has_none_of_its_old_points(
+    store: SweepStore, tracking_uri: str, tmp_path: Path
+) -> None:
+    entry = store.entries()[0]
+    finish(store, entry, {"exact_w1": 0.5}, state=State.FAILED, error="why", epochs=3)
+    Mirror(store, tracking_uri).finish()
+    store.trial(entry.trial_id).restart()  # and the driver is stopped before the trial begins
+    other = make_sweep(tmp_path, TWO_CELLS.replace("name: hand", "name: other"))
+    finish(other, entry, {"exact_w1": 0.25})
+    assert store.copy_finished(entry) == "other"
+    Mirror(store, tracking_uri).finish()
+    assert points_of(dump(tracking_uri, "hand")[name_of(entry)]) == stored_points(store, entry)

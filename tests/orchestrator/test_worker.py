@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import socket
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,41 +16,10 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from small_trials import EVERYTHING, NewTrial, assert_equal_to_the_bit, contents, create, run
 
-from orchestrator.store import TIMING, State, TrialStore
+from orchestrator.store import State, TrialStore
 from orchestrator.worker import git_commit, run_trial
-from trainers.config import TrialConfig
-
-SMALL: dict[str, Any] = {
-    "dataset": {"name": "digits"},
-    "network": {"name": "mlp", "latent_size": 8, "generator_widths": [16], "critic_widths": [16]},
-    "objective": {"name": "kantorovich_rubinstein"},
-    "penalty": {"name": "gradient"},
-    "evaluation": {"name": "none"},
-    "critic": {"lr": 1e-3},
-    "generator": {"lr": 1e-3},
-    "budget": 50,
-    "device": "cpu",
-    "checkpoint_epochs": 1,
-}
-"""50 critic iterations in epochs of 20."""
-
-EVERYTHING: dict[str, Any] = {
-    "critic_iterations": 3,
-    "evaluation": {"times": 2},
-    "network": {"dropout": 0.3},
-    "generator": {"ema": 0.9},
-}
-"""What has a state of its own to carry over."""
-
-NewTrial = Callable[..., TrialStore]
-
-
-def create(path: Path, **changes: Any) -> TrialStore:
-    values = {k: {**v, **changes.get(k, {})} if isinstance(v, dict) else changes.get(k, v) for k, v in SMALL.items()}
-    trial = TrialStore(path)
-    trial.create(TrialConfig.from_dict(values | {k: v for k, v in changes.items() if k not in SMALL}).to_dict())
-    return trial
 
 
 @pytest.fixture
@@ -72,30 +43,6 @@ def undisturbed_with_everything(tmp_path_factory: pytest.TempPathFactory) -> Tri
     trial = create(tmp_path_factory.mktemp("undisturbed") / "trial", **EVERYTHING)
     assert run(trial) is State.DONE
     return trial
-
-
-def run(trial: TrialStore, after: int | None = None) -> State:
-    """Runs a trial; with ``after``, until it has been asked so often whether to stop."""
-    asked = itertools.count(1)
-    return run_trial(trial, trial.path.parent / "cache", should_stop=lambda: after is not None and next(asked) > after)
-
-
-def without_timings(trial: TrialStore) -> list[dict[str, Any]]:
-    return [{name: value for name, value in record.items() if name not in TIMING} for record in trial.epochs()]
-
-
-def weights(trial: TrialStore) -> dict[str, torch.Tensor]:
-    state = torch.load(trial.checkpoint_file, weights_only=True)["training"]
-    return {f"{net} {name}": value for net in ("critic", "generator") for name, value in state[net].items()}
-
-
-def assert_equal_to_the_bit(one: TrialStore, other: TrialStore) -> None:
-    assert without_timings(one) == without_timings(other)
-    ours, theirs = weights(one), weights(other)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert [file.name for file in one.sample_files()] == [file.name for file in other.sample_files()]
-    assert [file.read_bytes() for file in one.sample_files()] == [file.read_bytes() for file in other.sample_files()]
 
 
 def test_a_trial_that_is_done_has_everything_in_its_directory(new_trial: NewTrial) -> None:
@@ -280,3 +227,99 @@ def test_warnings_go_into_the_log(new_trial: NewTrial, monkeypatch: pytest.Monke
     trial = new_trial()
     assert run(trial) is State.DONE
     assert "UserWarning: a bit odd" in trial.log_file.read_text()
+
+
+# --- a worker that was given up for lost ----------------------------------------------------------------------------
+
+
+def take_over(trial: TrialStore) -> dict[str, bytes]:
+    """Another attempt begins, as a driver that had not heard of this worker would let it; what then lies there."""
+    status = trial.status()
+    status.attempts.append({**status.attempts[-1], "started": time.time(), "host": "another", "pid": 1})
+    trial.write_status(status)
+    return contents(trial.path, "log.txt")
+
+
+class Raised(RuntimeError):
+    """An error of the trial's own."""
+
+
+@pytest.mark.parametrize(
+    "then",
+    ["reaches the end of an epoch", "is due to write a checkpoint", "is told to stop", "diverges", "raises"],
+)
+def test_a_worker_that_was_given_up_for_lost_writes_nothing_more(new_trial: NewTrial, then: str) -> None:
+    """Neither epochs nor checkpoints nor samples nor the other attempt's state; in the middle of an epoch or not."""
+    changes: dict[str, Any] = {"critic": {"lr": 1e30}} if then == "diverges" else {}
+    changes |= {"checkpoint_seconds": 0.001} if then == "is due to write a checkpoint" else {}
+    trial = new_trial(**changes)
+    left: dict[str, bytes] = {}
+    asked = itertools.count(1)
+
+    def at_a_step() -> bool:
+        if not left and next(asked) == (5 if then == "diverges" else 25):
+            left.update(take_over(trial))
+            if then == "raises":
+                raise Raised
+        return bool(left) and then == "is told to stop"
+
+    assert run_trial(trial, trial.path.parent / "cache", should_stop=at_a_step) is State.RUNNING
+    assert left
+    assert contents(trial.path, "log.txt") == left
+    assert trial.status().attempts[-1]["host"] == "another"
+
+
+def test_a_worker_that_was_given_up_for_lost_writes_no_best_checkpoint(new_trial: NewTrial) -> None:
+    points = {"name": "mlp", "latent_size": 2, "generator_tail": ["relu", "none"]}
+    transport = {"name": "transport", "times": 3}
+    trial = new_trial(dataset={"name": "mixture"}, network=points, evaluation=transport, budget=6)
+    left: dict[str, bytes] = {}
+
+    def after(record: dict[str, Any]) -> None:
+        if record["epoch"] == 1:
+            left.update(take_over(trial))
+
+    assert run_trial(trial, trial.path.parent / "cache", on_epoch=after) is State.RUNNING
+    assert "best.pt" in left
+    assert contents(trial.path, "log.txt") == left
+
+
+def test_a_worker_that_is_given_up_for_lost_before_it_has_begun_writes_nothing(new_trial: NewTrial) -> None:
+    """While the data and the evaluation are prepared, which may take long."""
+    trial = new_trial()
+    run(trial, after=25)
+    path = trial.path / "config.yaml"
+    text = path.read_text()
+    path.unlink()
+    os.mkfifo(path)  # the worker waits for it, after its attempt has been noted
+    left: dict[str, bytes] = {}
+
+    def meanwhile() -> None:
+        with path.open("w") as pipe:
+            left.update(take_over(trial))
+            pipe.write(text)
+
+    thread = threading.Thread(target=meanwhile)
+    thread.start()
+    assert run(trial) is State.RUNNING
+    thread.join()
+    assert left
+    assert contents(trial.path, "log.txt") == left
+
+
+def test_the_attempt_that_took_a_worker_s_place_ends_as_if_it_had_been_alone(
+    new_trial: NewTrial, undisturbed: TrialStore
+) -> None:
+    """The worker that was given up goes on beside it, and then sees that its place is taken."""
+    trial = new_trial()
+    asked = itertools.count(1)
+
+    def at_a_step() -> bool:
+        if next(asked) == 25:
+            assert run(trial) is State.DONE  # all of the other attempt
+        return False
+
+    assert run_trial(trial, trial.path.parent / "cache", should_stop=at_a_step) is State.RUNNING
+    assert trial.status().state is State.DONE
+    assert [attempt.get("state") for attempt in trial.status().attempts] == [None, "DONE"]
+    assert_equal_to_the_bit(trial, undisturbed)

@@ -15,16 +15,19 @@ COLUMNS = 8
 def save_samples(samples: Tensor, path: Path) -> None:
     """uint8 images (n, C, H, W) as a PNG grid, nearest-neighbour magnified; points (n, 2) as a PNG scatter plot.
 
-    Other shapes have no picture: nothing is written. The file appears whole, by rename.
+    Other shapes have no picture: nothing is written. The file appears whole, by rename, or not at all.
     """
     temporary = path.with_name(f".{path.name}")
-    if samples.dim() == 4 and samples.shape[1] in (1, 3):
-        _save_grid(samples, temporary)
-    elif samples.dim() == 2 and samples.shape[1] == 2:
-        _save_scatter(samples, temporary)
-    else:
-        return
-    temporary.replace(path)
+    try:
+        if samples.dim() == 4 and samples.shape[1] in (1, 3):
+            _save_grid(samples, temporary)
+        elif samples.dim() == 2 and samples.shape[1] == 2:
+            _save_scatter(samples, temporary)
+        else:
+            return
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _save_grid(images: Tensor, path: Path) -> None:

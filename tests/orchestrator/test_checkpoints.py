@@ -496,8 +496,9 @@ BUDGET = 24  # two epochs of 10 critic iterations and a short one
 @functools.cache
 def preset(trainer: str) -> dict[str, Any]:
     small = ["dataset=digits", "dataset.held_out=1477", "batch_size=32", f"budget={BUDGET}"]
-    widths = [f"network.{net}_widths=[16]" for net in ("generator", "critic")]
-    return compose([f"trainer={trainer}", *small, *widths, "evaluation=none", "evaluation.times=2", "device=cpu"])
+    small += [f"network.{net}_widths=[16]" for net in ("generator", "critic")]
+    small += ["critic_iterations=3"]  # so that it is stopped while a batch is used again
+    return compose([f"trainer={trainer}", *small, "evaluation=none", "evaluation.times=2", "device=cpu"])
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])

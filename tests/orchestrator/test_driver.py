@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from command_line import wait_until
-from hand_made import TWO_CELLS, finish, make_sweep
+from hand_made import TWO_CELLS, finish, make_sweep, plan_file, write_file
 from mlflow_dump import dump
 from rich.console import Console
 
@@ -243,3 +243,28 @@ def test_an_address_through_ray_client_is_refused_with_the_reason(address: str) 
     with pytest.raises(UserError, match=r"host:port .* callbacks and signals would leave"):
         check_address(address)
     check_address(None)
+
+
+def test_an_edited_file_trains_what_is_new_and_keeps_and_reports_what_is_gone(
+    store: SweepStore, tmp_path: Path, tracking_uri: str
+) -> None:
+    for entry in store.entries():
+        finish(store, entry, {"exact_w1": 0.5 + entry.seed})
+    gone = [entry for entry in store.entries() if entry.axes["penalty.weight"] == 2]
+    before = {path: path.read_bytes() for path in (store.path / "trials").rglob("*") if path.is_file()}
+
+    one_cell = plan_file(write_file(tmp_path, TWO_CELLS.replace("[1, 2]", "[1]")))
+    shown = console()
+    assert run_sweep(store, Options(tracking_uri), shown, one_cell) == 0
+    assert "hand: 2 DONE" in text_of(shown)
+    told = "2 trials are no longer in the sweep file and are kept as they are"
+    assert told in text_of(shown)
+    assert all(entry.trial_id in text_of(shown) for entry in gone)
+    assert "orchestrator prune hand --removed" in text_of(shown)
+    assert {path: path.read_bytes() for path in (store.path / "trials").rglob("*") if path.is_file()} == before
+
+    more_seeds = plan_file(write_file(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 3")))
+    store.write_plan(more_seeds)
+    assert store.removed() == []  # what was gone is there again, finished as it was
+    new = [entry.trial_id for entry in store.entries() if entry.seed == 2]
+    assert prepare(store) == new

@@ -99,7 +99,8 @@ def driver_lock(store: SweepStore, tell: Callable[[str], None] = lambda text: No
             ended.set()
             heart.join()
             if read_driver(store) == driver:
-                store.driver_file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # a disk that can only be read by now: it tells a dead process
+                    store.driver_file.unlink(missing_ok=True)
 
 
 def stop_driver(store: SweepStore, tell: Callable[[str], None] = lambda text: None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -98,6 +99,8 @@ class Progress:
         self._console = console
         self._at_once = at_once
         self._started = time.monotonic()
+        self._told: set[tuple[str, int]] = set()
+        self._unreadable()  # what is known already is no news
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Progress:
@@ -111,11 +114,11 @@ class Progress:
 
     def update(self, changed: list[tuple[Seen, State]]) -> None:
         """Tells of changes; a failure at once, with its last line and where its log is."""
+        for seen, attempt in self._unreadable():
+            way_on = "going on from the one before" if attempt.get("resumed_at") else "beginning again"
+            self._say(Text(f"{seen.label}: {'; '.join(attempt['unreadable'])}; {way_on}", style="yellow"))
         for seen, before in changed:
             state = seen.status.state
-            attempts = seen.status.attempts
-            for problem in attempts[-1].get("unreadable", []) if attempts and state is State.RUNNING else []:
-                self._say(Text(f"{seen.label}: {problem}; going on from the one before", style="yellow"))
             if state in (State.FAILED, State.LOST):
                 log = self._watch.store.trial(seen.entry.trial_id).log_file
                 self._say(Text(f"{state} {seen.label}: {seen.status.error} (log: {log})", style=STYLES[state]))
@@ -125,6 +128,17 @@ class Progress:
                 self._say(Text(self._line(seen)))
         if self._live:
             self._live.update(self._table(), refresh=True)
+
+    def _unreadable(self) -> list[tuple[Seen, dict[str, Any]]]:
+        """The attempts that found a checkpoint they could not use, each once."""
+        found = []
+        for seen in self._watch.trials:
+            attempts = seen.status.attempts
+            key = (seen.entry.trial_id, len(attempts))
+            if attempts and "unreadable" in attempts[-1] and key not in self._told:
+                self._told.add(key)
+                found.append((seen, attempts[-1]))
+        return found
 
     def _say(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True)

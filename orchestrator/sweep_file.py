@@ -284,7 +284,7 @@ class _Reader:
             return None
         place: Place = ("early_stopping",)
         scheduler = self.mapping(place).get("scheduler")
-        if scheduler not in EARLY_STOPPING_KEYS:
+        if not isinstance(scheduler, str) or scheduler not in EARLY_STOPPING_KEYS:
             near = nearest(str(scheduler), EARLY_STOPPING_KEYS) if scheduler else "; valid: asha, median"
             raise self.fail((*place, "scheduler"), f"expected a scheduler of Ray Tune, got {scheduler!r}{near}")
         data = self.mapping(place, ("scheduler", "metric", "mode", "grace", *EARLY_STOPPING_KEYS[scheduler]))

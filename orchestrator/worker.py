@@ -105,16 +105,17 @@ def _train(
                 checkpoints.save(trial.best_file, training, identity)
         on_epoch(record)
 
-    saved_at, saved_epoch = time.monotonic(), training.epoch
+    saved_at, saved_epoch, saved_iteration = time.monotonic(), training.epoch, training.iteration
 
     def save() -> None:
-        nonlocal saved_at, saved_epoch
+        nonlocal saved_at, saved_epoch, saved_iteration
         check_place(trial, status)
         checkpoints.save_latest(trial, training, identity)
-        saved_at, saved_epoch = time.monotonic(), training.epoch
+        saved_at, saved_epoch, saved_iteration = time.monotonic(), training.epoch, training.iteration
 
-    def is_due() -> bool:
-        return config.checkpoint_seconds is not None and time.monotonic() - saved_at >= config.checkpoint_seconds
+    def is_due() -> bool:  # however short the time, an iteration lies between two
+        seconds = config.checkpoint_seconds
+        return seconds is not None and training.iteration > saved_iteration and time.monotonic() - saved_at >= seconds
 
     if training.iteration == 0:
         store({}, evaluate=True)  # epoch 0: the untrained generator, every chart's first point

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def run_sweep(
             resources = needed_resources(Resources(**written["resources"]), devices, options.address)
             tell(f"{store.name}: {len(todo)} trials to run; starting Ray{' and MLflow' if mirroring else ''} …")
             try:
-                with ray_session(options.address, driver.mark) as available, signals(store.stop_file) as stopping:
+                with signals(store.stop_file) as stopping, ray_session(options.address, driver.mark) as available:
                     at_once = concurrency(resources, available, options.max_concurrent)
                     if mirroring is not None:
                         mirroring.start()
@@ -95,6 +96,8 @@ def run_sweep(
                             store, todo, resources=resources, at_once=at_once, mark=driver.mark
                         )
             except (Aborted, KeyboardInterrupt):
+                with contextlib.suppress(OSError):  # the next command will
+                    store.mend("the driver left at once")
                 tell(f"Left at once; go on with: {_resume_command(store, options)}")
                 raise
             interrupted = stopped_because is None and (stopping.is_set() or store.stop_file.exists())
@@ -191,15 +194,21 @@ def conclude(
 def signals(stop_file: Path) -> Iterator[threading.Event]:
     """Ctrl-C or SIGTERM once: running trials write a checkpoint and end; twice: :class:`Aborted`, at once.
 
-    To be entered after ``ray.init``, which installs handlers of its own.
+    A SIGTERM less than a second after the first signal is the same one: ``timeout`` and others send it to a process
+    and to its group.
     """
     stopping, aborting = threading.Event(), threading.Event()
+    first = 0.0
 
     def handle(number: int, frame: Any) -> None:
+        nonlocal first
         if stopping.is_set():
+            if number == signal.SIGTERM and time.monotonic() - first < 1:
+                return
             aborting.set()
             raise Aborted
         stopping.set()
+        first = time.monotonic()
         try:
             stop_file.touch()
         except OSError:  # nothing can be written any more, a checkpoint neither

@@ -11,13 +11,15 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.lock import MARK, temporary_folder
+from orchestrator.lock import MARK, end_marked, temporary_folder
 from orchestrator.store import SweepStore
 from orchestrator.sweep_file import EarlyStopping, Resources
 
@@ -61,8 +63,9 @@ def ray_session(address: str | None, mark: str) -> Iterator[dict[str, float]]:
     """A local Ray that is gone at the end, or a cluster that is joined. Yields its resources (CPU, GPU).
 
     The local Ray asks everybody for a random token, since it listens on every interface; its processes bear the
-    driver's ``mark``, should this process be killed. Raises :class:`UserError` for an address that nobody answers or
-    that Ray Client would serve.
+    driver's ``mark``, should this process be killed, and take no notice of SIGTERM, which job managers send to all
+    processes at once: what follows from it is the driver's to say. Raises :class:`UserError` for an address that
+    nobody answers or that Ray Client would serve.
     """
     prepare_environment(local=address is None)
     os.environ[MARK] = mark
@@ -78,15 +81,41 @@ def ray_session(address: str | None, mark: str) -> Iterator[dict[str, float]]:
         quiet |= {"address": address}
     try:
         try:
-            ray.init(**quiet)
+            with _sigterm_later():
+                ray.init(**quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"Ray does not start{f' at {address}' if address else ''}: {error}") from None
         yield ray.cluster_resources()
     finally:
-        ray.shutdown()
+        _shut_down()
         del os.environ[MARK]
         if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+            end_marked(mark)
+
+
+@contextlib.contextmanager
+def _sigterm_later() -> Iterator[None]:
+    """SIGTERM waits until the end, and meets the handler that was there before; processes that are started meanwhile
+    inherit that it is blocked, and hand that on."""
+    before = signal.getsignal(signal.SIGTERM)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray has put its own there
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _shut_down() -> None:
+    """``ray.shutdown``, which would send SIGTERM to each process of a local Ray and wait a second before it kills."""
+    import ray
+    from ray._private import worker
+
+    if (node := worker._global_node) is not None:
+        kill = node.kill_all_processes
+        node.kill_all_processes = lambda **_: kill(check_alive=False, allow_graceful=False)
+    ray.shutdown()
 
 
 def concurrency(resources: Resources, available: dict[str, float], limit: int | None) -> int:

@@ -144,6 +144,18 @@ def end_leftovers(runs_dir: Path, tell: Callable[[str], None], own: SweepStore |
     return found
 
 
+def end_marked(mark: str) -> int:
+    """Kills the processes that bear a mark and removes its temporary folders. Returns how many processes there were."""
+    ended = 0
+    deadline = time.monotonic() + 30
+    while (processes := marked_processes(mark)) and time.monotonic() < deadline:
+        ended += sum(_kill(pid, mark) for pid in processes)
+        time.sleep(0.05)
+    for purpose in ("ray", "orchestrator-tune"):
+        shutil.rmtree(temporary_folder(purpose, mark), ignore_errors=True)
+    return ended
+
+
 def marked_processes(mark: str) -> list[int]:
     """The processes that bear a mark in their environment."""
     return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _bears(pid, mark)]
@@ -159,24 +171,12 @@ def _end_left(store: SweepStore, tell: Callable[[str], None]) -> bool:
     driver = read_driver(store)
     if driver is None or is_alive(store, driver):
         return False
-    ended = _end_marked(driver.mark) if driver.host == socket.gethostname() else 0
+    ended = end_marked(driver.mark) if driver.host == socket.gethostname() else 0
     store.mend()
     store.driver_file.unlink(missing_ok=True)
     processes_ended = f"; {ended} processes that it left were ended" if ended else ""
     tell(f"the driver of '{store.name}' (process {driver.pid} on {driver.host}) had died{processes_ended}")
     return True
-
-
-def _end_marked(mark: str) -> int:
-    """Kills the processes with a mark and removes its temporary folders. Returns how many processes there were."""
-    ended = 0
-    deadline = time.monotonic() + 30
-    while (processes := marked_processes(mark)) and time.monotonic() < deadline:
-        ended += sum(_kill(pid, mark) for pid in processes)
-        time.sleep(0.05)
-    for purpose in ("ray", "orchestrator-tune"):
-        shutil.rmtree(temporary_folder(purpose, mark), ignore_errors=True)
-    return ended
 
 
 def _kill(pid: int, mark: str) -> bool:
@@ -235,7 +235,7 @@ def _beat(store: SweepStore, driver: Driver, ended: threading.Event) -> None:
             text = f"orchestrator: '{store.name}' has been taken over by another driver, or its directory has gone\n"
             with contextlib.suppress(OSError):  # perhaps nobody reads it
                 os.write(2, text.encode())
-            _end_marked(driver.mark)
+            end_marked(driver.mark)
             os._exit(1)  # nothing more may be written
 
 

@@ -393,11 +393,11 @@ class SweepStore:
         incoming.rename(ours)
         shutil.rmtree(replaced, ignore_errors=True)
 
-    def mend(self) -> None:
-        """What a dead driver left half-done, once its workers have ended.
+    def mend(self, why: str = "the driver of an earlier run died") -> None:
+        """What a driver that died, or left at once, has left half-done: once its workers have ended.
 
-        A trial whose directory was being replaced has the old one or the new one; one that was RUNNING is LOST, or
-        STOPPED if early stopping had decided so.
+        A trial whose directory was being replaced has the old one or the new one; one that was RUNNING is LOST, and
+        the error says ``why``, or STOPPED if early stopping had decided so.
         """
         for replaced in (self.path / "trials").glob(".*.replaced"):
             ours = replaced.with_name(replaced.name.split(".")[1])
@@ -411,7 +411,7 @@ class SweepStore:
             if not state.is_result and trial.early_stop_file.exists():
                 trial.set_state(State.STOPPED)
             elif state is State.RUNNING:
-                trial.set_state(State.LOST, "the driver of an earlier run died")
+                trial.set_state(State.LOST, why)
 
 
 def sweep_names(runs_dir: Path) -> list[str]:

@@ -1,7 +1,8 @@
 """Mirrors the store into MLflow, idempotently.
 
 One experiment and one parent run a sweep, one child run a trial. A run is found by its (sweep, trial_id) tags before it
-is created; a point is logged with its stored timestamp, so that logging it twice leaves one. Only the driver writes.
+is created, and one that a lost answer has doubled is deleted; a point is logged with its stored timestamp, so that
+logging it twice leaves one. Only the driver writes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import http.client
 import logging
 import os
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +90,7 @@ def quiet_client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -118,8 +121,12 @@ class Mirror:
         self._client = quiet_client(uri)
         self._experiment = self._find_experiment(uri)
         self._trials = [_Mirrored(entry, store.trial(entry.trial_id).tail()) for entry in store.entries()]
-        self._parent = self._find_or_create_parent()
-        runs = {run.data.tags[TRIAL_TAG]: run for run in self._runs(f"tags.`{TRIAL_TAG}` LIKE '%'")}
+        runs = self._find_runs()
+        if None in runs:
+            self._parent = runs[None].info.run_id
+            self._client.update_run(self._parent, status="RUNNING")
+        else:
+            self._parent = self._create_parent()
         for trial in self._trials:
             run = runs.get(trial.entry.trial_id)
             restarts = store.trial(trial.entry.trial_id).status().restarts
@@ -144,6 +151,7 @@ class Mirror:
     def finish(self) -> None:
         """The end of a driver's run: the sweep file and tables on the parent, its status, and the last trial's end."""
         self.sync()
+        self._find_runs()
         statuses = self._statuses()
         for file in [self._store.path / "sweep.yaml", *sorted(self._store.tables.glob("*"))]:
             self._client.log_artifact(self._parent, str(file))
@@ -166,21 +174,34 @@ class Mirror:
             self._client.delete_experiment(found.experiment_id)
         return self._client.create_experiment(name, artifact_location=location)
 
-    def _runs(self, condition: str) -> Iterator[Any]:
-        where = f"tags.`{SWEEP_TAG}` = '{self._store.name}' AND {condition}"
+    def _find_runs(self) -> dict[str | None, Any]:
+        """The trials' runs by their ids, and the sweep's own under None.
+
+        MLflow's client asks a second time where it hears nothing, and the server may have made a run each time: the
+        one that has been used is kept.
+        """
+        where = f"tags.`{SWEEP_TAG}` = '{self._store.name}'"
+        runs: list[Any] = []
         token = None
         while True:
             page = self._client.search_runs([self._experiment], where, max_results=1000, page_token=token)
-            yield from page
+            runs += page
             token = page.token
             if not token:
-                return
+                break
+        children = Counter(run.data.tags.get("mlflow.parentRunId") for run in runs)
+        runs.sort(key=lambda run: (children[run.info.run_id], MIRRORED_TAG in run.data.tags), reverse=True)
+        found: dict[str | None, Any] = {}
+        for run in runs:
+            trial_id = run.data.tags.get(TRIAL_TAG)
+            if trial_id in found:
+                self._client.delete_run(run.info.run_id)
+            else:
+                found[trial_id] = run
+        return found
 
-    def _find_or_create_parent(self) -> str:
+    def _create_parent(self) -> str:
         plan = self._store.plan()
-        for run in self._runs("tags.`orchestrator.kind` = 'sweep'"):
-            self._client.update_run(run.info.run_id, status="RUNNING")
-            return run.info.run_id
         tags = {
             SWEEP_TAG: self._store.name,
             "orchestrator.kind": "sweep",

@@ -54,6 +54,12 @@ class Running:
         """What a terminal does on Ctrl-C: every process of the foreground group gets the signal."""
         os.killpg(self.process.pid, number)
 
+    def signal_all(self, number: int) -> None:
+        """What a job manager does: the command's own process gets the signal, and then all of its processes get it."""
+        for pid in (self.process.pid, *marked(self.mark)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def end(self) -> tuple[int, str, str]:
         """Waits: exit code, standard output, standard error."""
         out, err = self.process.communicate(timeout=120)

@@ -160,14 +160,14 @@ def terminated(dead: Sweep, stopped: Ended) -> Ended:
         lambda: all(len(trial.epochs()) > n + 3 for trial, n in zip(dead.trials(), epochs, strict=True)), PATIENCE
     )
     driver = dead.driver()
-    running.process.send_signal(signal.SIGTERM)
+    running.signal_all(signal.SIGTERM)
     code, out, errors = running.end()
     return Ended(
         code,
         out.splitlines(),
         errors,
         dead.statuses(),
-        running.left_over(10),
+        running.left_over(0),
         folders_of(driver),
         driver,
         {"first": first, "left of the first": left, "folders of the first": folders},
@@ -182,6 +182,7 @@ def aborted(dead: Sweep, terminated: Ended) -> Ended:
     dead.hang(0)
     running.process.send_signal(signal.SIGTERM)
     wait_until(dead.store.stop_file.exists)
+    time.sleep(1)  # within a second they count as one
     running.process.send_signal(signal.SIGTERM)
     code, out, errors = running.end()
     return Ended(code, out.splitlines(), errors, dead.statuses(), running.left_over(0), folders_of(driver), driver)
@@ -219,7 +220,9 @@ def test_resume_after_a_driver_was_killed_ends_what_it_left_before_anything_trai
     assert terminated.more["folders of the first"] == []
 
 
-def test_sigterm_lets_trials_write_a_checkpoint_and_leaves_nothing(dead: Sweep, terminated: Ended) -> None:
+def test_sigterm_to_every_process_lets_trials_write_a_checkpoint_and_leaves_nothing(
+    dead: Sweep, terminated: Ended
+) -> None:
     assert terminated.code == 130
     assert terminated.out[-1] == "Stopped; go on with: orchestrator resume dead --offline"
     assert "Traceback" not in terminated.errors
@@ -239,6 +242,7 @@ def test_a_second_sigterm_waits_for_nobody_and_leaves_nothing(aborted: Ended) ->
 def test_after_a_second_sigterm_no_trial_is_said_to_be_running(aborted: Ended) -> None:
     hanging, _ = aborted.statuses
     assert "ended" not in hanging.attempts[-1]
+    assert (hanging.state, hanging.error) == (State.LOST, "the driver left at once")
     assert State.RUNNING not in [status.state for status in aborted.statuses]
 
 

@@ -189,6 +189,7 @@ def test_one_signal_asks_the_workers_to_stop_and_a_second_leaves_at_once(
             assert stopping.is_set()
             assert store.stop_file.exists()
             assert "write a checkpoint" in capfd.readouterr().err
+            time.sleep(1 if number == signal.SIGTERM else 0)
             try:
                 os.kill(os.getpid(), number)
                 time.sleep(0.01)
@@ -199,6 +200,15 @@ def test_one_signal_asks_the_workers_to_stop_and_a_second_leaves_at_once(
     with pytest.raises(Aborted):
         twice()
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sigterm_to_the_process_and_one_to_its_group_are_one(store: SweepStore, number: signal.Signals) -> None:
+    with signals(store.stop_file) as stopping:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        assert stopping.is_set()
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,18 @@ class Running:
         out, err = self.process.communicate(timeout=120)
         return self.process.returncode, out, err
 
+    def descendants(self) -> set[int]:
+        """Every process that comes from the command's own."""
+        parents = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # gone in the meantime
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        found, young = set[int](), {self.process.pid}
+        while young:
+            young = {pid for pid, parent in parents.items() if parent in young}
+            found |= young
+        return found
+
     def left_over(self, seconds: float) -> list[str]:
         """The command lines of the processes that still bear the mark after so long."""
         wait_until(lambda: not marked(self.mark), seconds, may_fail=True)

@@ -1,0 +1,81 @@
+"""Sweeps that are driven by real commands, whose processes can be killed and held."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from command_line import Running, started, wait_until
+from hand_made import write_file
+
+from orchestrator.lock import Driver, read_driver, temporary_folder
+from orchestrator.store import State, Status, SweepStore, TrialStore
+from orchestrator.worker import run_trial
+
+PATIENCE = 200.0
+"""Seconds after which a test gives up waiting."""
+
+
+@dataclass
+class Sweep:
+    """A sweep and every command that has driven it; whatever is left of them at the end is killed."""
+
+    folder: Path
+    store: SweepStore
+    stack: contextlib.ExitStack
+    commands: list[Running] = field(default_factory=list)
+
+    def start(self, *arguments: object) -> Running:
+        self.commands.append(self.stack.enter_context(started(*arguments, cwd=self.folder)))
+        return self.commands[-1]
+
+    def trials(self) -> list[TrialStore]:
+        wait_until((self.store.path / "plan.json").exists, PATIENCE)
+        return [self.store.trial(entry.trial_id) for entry in self.store.entries()]
+
+    def statuses(self) -> list[Status]:
+        return [trial.status() for trial in self.trials()]
+
+    def start_and_wait_until_busy(self, *arguments: object) -> Running:
+        """Starts a command and returns when every trial has trained for a while and goes on."""
+        before = [len(trial.epochs()) for trial in self.trials()] if self.commands else [0, 0]
+        running = self.start(*arguments)
+        wait_until(
+            lambda: all(len(trial.epochs()) > n + 3 for trial, n in zip(self.trials(), before, strict=True)), PATIENCE
+        )
+        assert [status.state for status in self.statuses()] == [State.RUNNING, State.RUNNING]
+        return running
+
+    def driver(self) -> Driver:
+        driver = read_driver(self.store)
+        assert driver is not None
+        return driver
+
+    def hang(self, number: int) -> None:
+        """The worker of a trial takes no notice any more: it does not end by itself, whoever has died."""
+        os.kill(self.trials()[number].status().attempts[-1]["pid"], signal.SIGSTOP)
+
+    def twins(self, folder: Path) -> Iterator[tuple[TrialStore, TrialStore]]:
+        """Every trial, and the same trial after a life without disturbances."""
+        for trial in self.trials():
+            twin = TrialStore(folder / trial.trial_id)
+            twin.create(trial.config())
+            assert run_trial(twin, folder / "cache") is State.DONE
+            yield trial, twin
+
+
+@contextlib.contextmanager
+def new_sweep(folder: Path, text: str) -> Iterator[Sweep]:
+    write_file(folder, text)
+    with contextlib.ExitStack() as stack:
+        yield Sweep(folder, SweepStore(folder / "runs", text.split()[1]), stack)
+
+
+def folders_of(driver: Driver) -> list[Path]:
+    """The temporary folders that a driver has, or has left."""
+    paths = [temporary_folder(purpose, driver.mark) for purpose in ("ray", "orchestrator-tune")]
+    return [path for path in paths if path.exists()]

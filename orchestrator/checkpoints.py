@@ -12,7 +12,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store import EpochLog, TrialStore, replacing
+from orchestrator.epochs import EpochLog
+from orchestrator.files import replacing
+from orchestrator.store import TrialStore
 
 MARKER = b"sha256:"
 TRAILER = len(MARKER) + hashlib.sha256().digest_size * 2

@@ -17,11 +17,12 @@ from rich.console import Console
 
 from orchestrator.errors import Aborted, UserError
 from orchestrator.executor import check_address, concurrency, ray_session, run_trials
+from orchestrator.files import reason
 from orchestrator.forking import ancestors, tell_ancestors
 from orchestrator.lock import driver_lock
 from orchestrator.progress import Progress, Watch
 from orchestrator.selection import EVERYTHING, Selection
-from orchestrator.store import State, SweepStore, TrialStore, reason
+from orchestrator.store import State, SweepStore, TrialStore
 from orchestrator.sweep_file import Resources
 from orchestrator.tracking import check_uri, default_uri
 

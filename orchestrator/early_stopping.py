@@ -15,7 +15,8 @@ from typing import Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
-from orchestrator.store import SweepStore, write_atomically
+from orchestrator.files import write_atomically
+from orchestrator.store import SweepStore
 from orchestrator.sweep_file import EarlyStopping
 
 TIME = "iteration"

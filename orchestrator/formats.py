@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from orchestrator.store import SweepStore, write_atomically
+from orchestrator.files import write_atomically
+from orchestrator.store import SweepStore
 from orchestrator.tables import Row, Table, Value
 
 LATEX = str.maketrans(

@@ -26,7 +26,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orchestrator.errors import UserError
-from orchestrator.store import SweepStore, write_atomically
+from orchestrator.files import write_atomically
+from orchestrator.store import SweepStore
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0

@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.store import Entry, State, Status, SweepStore, Tail
+from orchestrator.epochs import Tail
+from orchestrator.store import Entry, State, Status, SweepStore
 from orchestrator.units import duration
 
 STYLES = {

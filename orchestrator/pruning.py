@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.errors import UserError
-from orchestrator.store import SweepStore, TrialStore, disk_usage
+from orchestrator.files import disk_usage
+from orchestrator.store import SweepStore, TrialStore
 
 
 def prunable(store: SweepStore, *, checkpoints: bool, removed: bool) -> list[Path]:

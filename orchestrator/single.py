@@ -9,7 +9,8 @@ from typing import Any
 
 from orchestrator.composition import compose, parse_override
 from orchestrator.errors import UserError
-from orchestrator.store import State, TrialStore, reason
+from orchestrator.files import reason
+from orchestrator.store import State, TrialStore
 from trainers.config import TrialConfig
 
 

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.files import disk_usage
 from orchestrator.lock import is_alive, read_driver
 from orchestrator.progress import STYLES, Watch
-from orchestrator.store import State, SweepStore, disk_usage
+from orchestrator.store import State, SweepStore
 from orchestrator.units import duration, in_bytes
 
 PIPE_WIDTH = 160

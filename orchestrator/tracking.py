@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from orchestrator.epochs import Tail
 from orchestrator.errors import UserError
-from orchestrator.store import Entry, State, Status, SweepStore, Tail
+from orchestrator.store import Entry, State, Status, SweepStore
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import checkpoints
-from orchestrator.store import EpochLog, State, Status, TrialStore
+from orchestrator.epochs import EpochLog
+from orchestrator.store import State, Status, TrialStore
 
 
 class Superseded(Exception):
@@ -85,7 +86,7 @@ def _train(
     values = trial.config()
     config, identity = TrialConfig.from_dict(values), identity_of(values)
     trial.samples.mkdir(exist_ok=True)
-    log = EpochLog(trial)
+    log = EpochLog(trial.metrics_file)
     training = Training(config, cache_dir=cache_dir)
     _resume(trial, log, status, training, identity)
     _write_references(trial, training)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.epochs import EpochLog
 from orchestrator.plan import Plan, PlannedTrial, make_plan
-from orchestrator.store import Entry, EpochLog, State, Status, SweepStore
+from orchestrator.store import Entry, State, Status, SweepStore
 from orchestrator.sweep_file import read_sweep_file
 
 Planner = Callable[..., Plan]
@@ -100,7 +101,7 @@ def finish(
 ) -> None:
     """Writes what a worker would have written of a trial that came to its end."""
     trial = store.trial(entry.trial_id)
-    log = EpochLog(trial)
+    log = EpochLog(trial.metrics_file)
     for record in records(metrics, untrained or dict.fromkeys(metrics, 9.0), epochs):
         log.append(record)
     trial.write_references(

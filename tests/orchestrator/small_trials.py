@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from orchestrator.store import TIMING, State, TrialStore
+from orchestrator.epochs import TIMING
+from orchestrator.store import State, TrialStore
 from orchestrator.worker import run_trial
 from trainers.config import TrialConfig
 

@@ -21,8 +21,9 @@ from mlflow_dump import dump
 from rich.console import Console
 
 from orchestrator.driver import MirrorThread, Options, conclude, following, prepare
+from orchestrator.epochs import TIMING
 from orchestrator.executor import run_trials
-from orchestrator.store import TIMING, Entry, State, SweepStore, TrialStore
+from orchestrator.store import Entry, State, SweepStore, TrialStore
 from orchestrator.sweep_file import Resources
 from orchestrator.tracking import default_uri
 from orchestrator.worker import run_trial

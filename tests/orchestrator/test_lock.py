@@ -22,6 +22,7 @@ import pytest
 from command_line import CommandLine, wait_until
 
 from orchestrator.errors import UserError
+from orchestrator.files import write_atomically
 from orchestrator.lock import (
     MARK,
     STALE_SECONDS,
@@ -35,7 +36,7 @@ from orchestrator.lock import (
     temporary_folder,
     this_process,
 )
-from orchestrator.store import State, SweepStore, write_atomically
+from orchestrator.store import State, SweepStore
 
 HOLD = """
 import sys, time

@@ -9,8 +9,9 @@ import pytest
 from hand_made import attempt, finish
 from rich.console import Console
 
+from orchestrator.epochs import EpochLog
 from orchestrator.progress import Progress, Watch
-from orchestrator.store import EpochLog, State, Status, SweepStore
+from orchestrator.store import State, Status, SweepStore
 
 
 class Screen:
@@ -42,7 +43,7 @@ def begin(store: SweepStore, number: int, epochs: int, metric: float | None = No
     entry = store.entries()[number]
     trial = store.trial(entry.trial_id)
     trial.write_status(Status(State.RUNNING, [attempt(ended=None) for _ in range(attempts)]))
-    log = EpochLog(trial)
+    log = EpochLog(trial.metrics_file)
     for epoch in range(epochs + 1):
         record = {"epoch": epoch, "iteration": 17 * epoch}
         record |= {"epoch_seconds": 0.15, "evaluation_seconds": 0.05} if epoch else {}

@@ -11,8 +11,9 @@ from hand_made import TWO_CELLS, finish, make_sweep, plan_file, write_file
 from small_trials import contents
 
 from orchestrator.errors import UserError
+from orchestrator.files import disk_usage
 from orchestrator.pruning import prunable, prune, size_of
-from orchestrator.store import State, SweepStore, TrialStore, disk_usage
+from orchestrator.store import State, SweepStore, TrialStore
 from orchestrator.units import in_bytes
 
 RESULTS = [State.DONE, State.STOPPED, State.DIVERGED]

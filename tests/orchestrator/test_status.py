@@ -14,8 +14,10 @@ import pytest
 from command_line import PROGRAM, CommandLine, environment
 from hand_made import TWO_CELLS, attempt, finish, make_sweep, plan_file, write_file
 
+from orchestrator.epochs import EpochLog
+from orchestrator.files import disk_usage
 from orchestrator.lock import driver_lock
-from orchestrator.store import EpochLog, State, Status, SweepStore, disk_usage
+from orchestrator.store import State, Status, SweepStore
 
 LONG_NAMES = """\
 name: a_sweep_with_a_long_name
@@ -30,7 +32,7 @@ def running(store: SweepStore) -> SweepStore:
     """A trial that is done, one that runs, one that failed, one that waits; and a removed one."""
     done, runs, failed, _ = store.entries()
     finish(store, done, {"exact_w1": 0.123456789}, epochs=3)
-    log = EpochLog(store.trial(runs.trial_id))
+    log = EpochLog(store.trial(runs.trial_id).metrics_file)
     for epoch in range(3):
         log.append(
             {"epoch": epoch, "iteration": 17 * epoch, "epoch_seconds": 2.0} | ({"exact_w1": 0.5} if epoch else {})

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import json
-import re
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hand_made import TWO_CELLS, finish, make_sweep, plan_file, write_file
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from small_trials import assert_equal_to_the_bit, contents, create, run
 
 from orchestrator.errors import UserError
-from orchestrator.store import (
-    Entry,
-    EpochLog,
-    State,
-    Status,
-    SweepStore,
-    Tail,
-    TrialStore,
-    sweep_names,
-    write_atomically,
-)
+from orchestrator.store import Entry, State, Status, SweepStore, TrialStore, sweep_names
 
 
 @pytest.fixture
@@ -87,86 +72,6 @@ def test_a_status_is_replaced_at_once(trial: TrialStore) -> None:
     writer.join()
     assert seen > 10
     assert [file.name for file in trial.path.iterdir() if file.name.startswith(".")] == []  # no temporary is left
-
-
-def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "new \ud800")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_an_epoch_is_a_line_with_its_time(trial: TrialStore) -> None:
-    log = EpochLog(trial)
-    assert log.append({"epoch": 0, "loss": 0.5}) == []
-    (record,) = [json.loads(line) for line in trial.metrics_file.read_text().splitlines()]
-    assert record.pop("timestamp") > 1.7e12  # in milliseconds
-    assert record == {"epoch": 0, "loss": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("again", "differing"),
-    [
-        pytest.param({"epoch": 1, "loss": 0.5, "epoch_seconds": 2.0}, [], id="equal apart from timings"),
-        pytest.param({"epoch": 1, "loss": 0.25, "epoch_seconds": 1.0}, ["loss"], id="another value"),
-        pytest.param({"epoch": 1, "epoch_seconds": 1.0}, ["loss"], id="a metric less"),
-        pytest.param({"epoch": 1, "loss": 0.5, "fid": 3.0, "kid": 1.0}, ["fid", "kid"], id="two metrics more"),
-        pytest.param({"epoch": 1, "loss": 0.5000000000000001}, ["loss"], id="another last bit"),
-        pytest.param({"epoch": 1, "loss": float("nan")}, ["loss"], id="not a number"),
-    ],
-)
-@pytest.mark.parametrize("reopened", [False, True], ids=["same process", "after a crash"])
-def test_an_epoch_that_comes_again_is_compared_and_dropped(
-    trial: TrialStore, again: dict[str, Any], differing: list[str], reopened: bool
-) -> None:
-    log = EpochLog(trial)
-    log.append({"epoch": 1, "loss": 0.5, "epoch_seconds": 1.0})
-    before = trial.metrics_file.read_bytes()
-    log = EpochLog(trial) if reopened else log
-    assert log.append(again) == differing
-    assert trial.metrics_file.read_bytes() == before
-
-
-def test_not_a_number_equals_itself_when_it_comes_again(trial: TrialStore) -> None:
-    EpochLog(trial).append({"epoch": 1, "loss": float("nan")})
-    assert EpochLog(trial).append({"epoch": 1, "loss": float("nan")}) == []
-
-
-def test_a_torn_last_line_is_cut_and_never_read(trial: TrialStore) -> None:
-    EpochLog(trial).append({"epoch": 0, "loss": 1.0})
-    whole = trial.metrics_file.read_bytes()
-    with trial.metrics_file.open("ab") as file:
-        file.write(b'{"epoch": 1, "loss": 0.')
-    assert [record["epoch"] for record in trial.epochs()] == [0]
-    log = EpochLog(trial)
-    assert trial.metrics_file.read_bytes() == whole
-    log.append({"epoch": 1, "loss": 0.25})
-    assert [(record["epoch"], record["loss"]) for record in trial.epochs()] == [(0, 1.0), (1, 0.25)]
-
-
-@settings(deadline=None, max_examples=50)
-@given(
-    losses=st.lists(st.floats(allow_nan=False), max_size=8),
-    cuts=st.lists(st.integers(0, 400), max_size=12),
-)
-def test_a_tail_returns_each_line_once_however_it_was_written(
-    tmp_path_factory: pytest.TempPathFactory, losses: list[float], cuts: list[int]
-) -> None:
-    lines = [{"epoch": epoch, "loss": loss} for epoch, loss in enumerate(losses)]
-    content = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    path = tmp_path_factory.mktemp("tail") / "metrics.jsonl"
-    tail = Tail(path)
-    read = list(tail.read())
-    assert read == []  # before the file is there
-    places = [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
-    for start, end in itertools.pairwise(places):
-        with path.open("ab") as file:
-            file.write(content[start:end])
-        read += tail.read()
-        assert read == lines[: content[:end].count(b"\n")]
-    assert list(tail.read()) == []
 
 
 def test_a_plan_becomes_directories_with_relative_paths_alone(tmp_path: Path) -> None:
@@ -311,30 +216,6 @@ def test_no_flipped_bit_makes_a_status_unreadable(trial: TrialStore) -> None:
         path.write_bytes(content)
         assert isinstance(trial.status().state, State)
         content[position] ^= 1 << bit
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        pytest.param(b'{"epoch": 1, "los\n', id="cut short"),
-        pytest.param(b"\0\0\0\0\0\0\0\n", id="zeros"),
-        pytest.param(b'{"epoch": 1, "loss": \xff0.5}\n', id="no text"),
-        pytest.param(b"\n", id="empty"),
-        pytest.param(b"null\n", id="no epoch"),
-        pytest.param(b'{"dpoch": 1}\n', id="an epoch without its number"),
-    ],
-)
-def test_a_damaged_line_is_an_error_that_names_the_file(trial: TrialStore, line: bytes) -> None:
-    log = EpochLog(trial)
-    for epoch in range(3):
-        log.append({"epoch": epoch, "loss": 0.5})
-    lines = trial.metrics_file.read_bytes().splitlines(keepends=True)
-    lines[1] = line
-    trial.metrics_file.write_bytes(b"".join(lines))
-    told = f"{re.escape(str(trial.metrics_file))}: a line is damaged .* delete it and what follows, then resume"
-    for read in (trial.epochs, lambda: EpochLog(trial)):
-        with pytest.raises(UserError, match=told):
-            read()
 
 
 def test_after_a_damaged_line_is_deleted_with_what_follows_the_trial_is_completed(

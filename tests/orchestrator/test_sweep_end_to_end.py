@@ -21,8 +21,9 @@ from mlflow_dump import dump, points_of
 from rich.console import Console
 
 from orchestrator.driver import MirrorThread, Options, conclude, following, prepare, run_sweep
+from orchestrator.epochs import TIMING
 from orchestrator.executor import run_trials
-from orchestrator.store import TIMING, State, Status, SweepStore, TrialStore
+from orchestrator.store import State, Status, SweepStore, TrialStore
 from orchestrator.sweep_file import Resources
 from orchestrator.worker import run_trial
 

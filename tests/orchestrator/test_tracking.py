@@ -12,9 +12,10 @@ from command_line import CommandLine
 from hand_made import TWO_CELLS, attempt, finish, make_sweep
 from mlflow_dump import dump, points_of
 
+from orchestrator.epochs import EpochLog
 from orchestrator.errors import UserError
 from orchestrator.formats import write_tables
-from orchestrator.store import Entry, EpochLog, State, Status, SweepStore
+from orchestrator.store import Entry, State, Status, SweepStore
 from orchestrator.tables import comparison_table
 from orchestrator.tracking import MIRRORED_TAG, Mirror, check_uri, default_uri, quiet_client
 
@@ -107,7 +108,7 @@ def test_a_sweep_mirrored_in_pieces_has_every_point_once(store: SweepStore, trac
     mirror.sync()
     assert set(dump(tracking_uri, "hand")) == {"hand"}  # nothing has been tried yet
 
-    log = EpochLog(trial)
+    log = EpochLog(trial.metrics_file)
     trial.write_status(Status(State.RUNNING, [attempt(ended=None, state=None)]))
     for epoch in range(3):
         log.append({"epoch": epoch, "iteration": 17 * epoch, "critic_loss": 1 / (epoch + 1)})
@@ -208,7 +209,7 @@ def test_more_points_and_options_than_one_request_may_carry(store: SweepStore, t
     trial = store.trial(entry.trial_id)
     long = {f"option_{number}": "x" * (7000 if number == 0 else 3) for number in range(230)}
     (trial.path / "config.yaml").write_text(json.dumps(long))  # JSON is YAML
-    log = EpochLog(trial)
+    log = EpochLog(trial.metrics_file)
     for epoch in range(5):
         log.append({"epoch": epoch, **{f"metric_{number}": float(number) for number in range(230)}})
     trial.write_status(Status(State.DONE, [attempt()]))
@@ -264,7 +265,7 @@ def test_a_moved_directory_takes_its_mlflow_along_points_and_files(
     there.parent.mkdir()
     finish(store, first, {"exact_w1": 0.5})
     store.trial(second.trial_id).write_status(Status(State.PENDING, [attempt(state="RUNNING")]))
-    EpochLog(store.trial(second.trial_id)).append({"epoch": 0, "iteration": 0, "exact_w1": 9.0})
+    EpochLog(store.trial(second.trial_id).metrics_file).append({"epoch": 0, "iteration": 0, "exact_w1": 9.0})
     Mirror(store, tracking_uri).finish()
     before = everything(here)
     assert len(before) == 3

@@ -1,0 +1,93 @@
+"""``metrics.jsonl``: one line an epoch, appended by a trial's worker, read by everybody."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError
+from trainers.evaluation import Evaluation
+
+TIMING = frozenset({"timestamp", "epoch_seconds", "evaluation_seconds", "images_per_second", "peak_memory_mb"})
+"""What differs between two runs of one epoch."""
+
+
+class EpochLog:
+    """The writing side of ``metrics.jsonl``: one line an epoch, appended and flushed, final once written.
+
+    A torn last line is cut. An epoch that comes again after a crash is compared with the stored one and dropped;
+    ``append`` returns what differed beyond the timings, which is nothing where resumption is exact.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stored = {record["epoch"]: record for record in Tail(path).read()}
+        if self.path.exists():
+            content = self.path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                with self.path.open("r+b") as file:
+                    file.truncate(whole)
+
+    def has_all(self, last: int) -> bool:
+        """Whether every epoch from the untrained one to ``last`` is stored."""
+        return all(epoch in self._stored for epoch in range(last + 1))
+
+    def is_best(self, record: Mapping[str, Any], evaluation: Evaluation) -> bool:
+        """Whether no stored epoch after the first has a better value of the evaluation's first metric."""
+        if not evaluation.metrics:
+            return False
+        metric = evaluation.metrics[0]
+        sign = -1 if metric in evaluation.higher_is_better else 1
+        others = [sign * stored[metric] for epoch, stored in self._stored.items() if epoch and metric in stored]
+        return all(sign * record[metric] <= other for other in others)
+
+    def append(self, record: Mapping[str, Any]) -> list[str]:
+        """Stores an epoch, timestamped in milliseconds. Returns the names of metrics that differ from a stored one."""
+        if (stored := self._stored.get(record["epoch"])) is not None:
+            names = sorted((set(record) | set(stored)) - TIMING)
+            return [name for name in names if repr(stored.get(name)) != repr(record.get(name))]
+        stamped = {**record, "timestamp": int(time.time() * 1000)}
+        with self.path.open("a") as file:
+            file.write(json.dumps(stamped) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._stored[record["epoch"]] = stamped
+        return []
+
+
+class Tail:
+    """Reads the whole lines that have been added to a ``metrics.jsonl`` since the last time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The new epochs, in order. Raises :class:`UserError` for a line that is not one."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                content = file.read()
+        except FileNotFoundError:
+            return
+        whole = content.rfind(b"\n") + 1
+        self._offset += whole
+        for line in content[:whole].splitlines():
+            if (record := _epoch(line)) is None:
+                problem = f"{self._path}: a line is damaged ({line[:40]!r}…): delete it and what follows, then resume"
+                raise UserError(problem)
+            yield record
+
+
+def _epoch(line: bytes) -> dict[str, Any] | None:
+    """The epoch that a line holds; None if it holds none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("epoch"), int) else None

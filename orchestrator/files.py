@@ -1,0 +1,46 @@
+"""Files that appear whole or not at all, and the room they take."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A temporary file beside ``path`` that takes its place at the end; after an error nothing is left of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes to a temporary file beside, then renames."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def reason(error: OSError) -> str:
+    """Why a file could not be written, without its name; of a tree that was being copied, its first file."""
+    return error.strerror or str(error.args[0][0][-1])
+
+
+def disk_usage(folders: Iterable[Path]) -> int:
+    """Bytes that files take below some folders."""
+    total = 0
+    for folder in folders:
+        for root, _, names in os.walk(folder):
+            for name in names:
+                with contextlib.suppress(OSError):  # gone in the meantime
+                    total += os.lstat(os.path.join(root, name)).st_size
+    return total

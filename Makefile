@@ -19,7 +19,7 @@ sweep: install
 	$(BIN)/orchestrator sweep $(SWEEP)
 
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

@@ -11,7 +11,6 @@ from orchestrator.composition import parse_override
 from orchestrator.errors import UserError
 from orchestrator.sweep_file import Compare, EarlyStopping, SweepFile, check_name, parse_seeds
 from trainers.config import EPOCH_METRICS, RUNTIME_OPTIONS, TrialConfig
-from trainers.evaluation import Evaluation
 from trainers.parts import nearest
 
 
@@ -84,8 +83,8 @@ def make_plan(sweep_file: SweepFile, arguments: Sequence[str] = (), name: str | 
                 problem = f"the cell '{trial.label}' is the same trial as '{twin.label}': a duplicate cell"
                 raise sweep_file.document.error((*cell.place, "grid"), problem)
             trials[trial.trial_id] = trial
-    evaluation = _one_reference(sweep_file, list(trials.values()))
-    compare = _compare(sweep_file, evaluation)
+    reference = _one_reference(sweep_file, list(trials.values()))
+    compare = _compare(sweep_file, reference)
     early_stopping = _early_stopping(sweep_file, compare, list(trials.values()))
     if continue_from == sweep_name:
         raise UserError(f"continue_from={continue_from}: a sweep cannot continue itself; give this one a --name")
@@ -94,31 +93,31 @@ def make_plan(sweep_file: SweepFile, arguments: Sequence[str] = (), name: str | 
     )
 
 
-def _one_reference(sweep_file: SweepFile, trials: Sequence[PlannedTrial]) -> Evaluation:
-    """The evaluation of all trials: a table compares what was measured alike."""
+def _one_reference(sweep_file: SweepFile, trials: Sequence[PlannedTrial]) -> TrialConfig:
+    """The first trial, whose dataset and evaluation all have: a table compares what was measured alike."""
     first = trials[0]
     for trial in trials:
-        for part in ("evaluation", "dataset"):
+        for part in ("evaluation", "dataset", "probes", "opponent"):
             if getattr(trial.config, part) != getattr(first.config, part):
                 problem = (
                     f"'{first.label}' and '{trial.label}' differ in {part}: one table needs one reference for all rows"
                 )
                 axis = next((axis for axis in trial.axes if axis.partition(".")[0] == part), "")
                 raise sweep_file.document.error(("grid", axis), problem)
-    return first.config.evaluation
+    return first.config
 
 
-def _compare(sweep_file: SweepFile, evaluation: Evaluation) -> Compare:
+def _compare(sweep_file: SweepFile, config: TrialConfig) -> Compare:
     """What tables compare by: the file's word, or the evaluation's first metric."""
     if sweep_file.compare is None:
-        metric = next(iter(evaluation.metrics), "critic_loss")
-        return Compare(metric, "max" if metric in evaluation.higher_is_better else "min")
-    _check_metric(sweep_file, "compare", sweep_file.compare.metric, evaluation)
+        metric = next(iter(config.metrics), "critic_loss")
+        return Compare(metric, "max" if metric in config.higher_is_better else "min")
+    _check_metric(sweep_file, "compare", sweep_file.compare.metric, config)
     return sweep_file.compare
 
 
-def _check_metric(sweep_file: SweepFile, key: str, name: str, evaluation: Evaluation) -> None:
-    known = {*evaluation.metrics, *EPOCH_METRICS}
+def _check_metric(sweep_file: SweepFile, key: str, name: str, config: TrialConfig) -> None:
+    known = {*config.metrics, *EPOCH_METRICS}
     if name not in known:
         problem = f"these trials log no metric called '{name}'{nearest(name, known)}"
         raise sweep_file.document.error((key, "metric"), problem)
@@ -129,10 +128,10 @@ def _early_stopping(sweep_file: SweepFile, compare: Compare, trials: Sequence[Pl
     options = sweep_file.early_stopping
     if options is None:
         return None
-    evaluation = trials[0].config.evaluation
+    config = trials[0].config
     if options.metric:
-        _check_metric(sweep_file, "early_stopping", options.metric, evaluation)
-        mode = options.mode or ("max" if options.metric in evaluation.higher_is_better else "min")
+        _check_metric(sweep_file, "early_stopping", options.metric, config)
+        mode = options.mode or ("max" if options.metric in config.higher_is_better else "min")
         options = replace(options, mode=mode)
     else:
         options = replace(options, metric=compare.metric, mode=compare.mode)

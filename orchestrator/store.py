@@ -1,8 +1,8 @@
 """A sweep's directory: the only truth about what has happened.
 
     runs/<sweep>/sweep.yaml, plan.json, driver.lock, driver.json, stop, tables/
-    runs/<sweep>/trials/<trial_id>/config.yaml, status.json, metrics.jsonl, references.json, checkpoint.pt,
-                                   checkpoint-previous.pt, best.pt, samples/, log.txt, early_stop.json, attempts/
+    runs/<sweep>/trials/<trial_id>/config.yaml, status.json, metrics.jsonl, references.json, checkpoint.pt, best.pt,
+                                   checkpoint-previous.pt, samples/, probes/, log.txt, early_stop.json, attempts/
 
 Paths inside are relative, so a moved directory still works. A worker writes RUNNING, DONE, DIVERGED and FAILED; the
 driver PENDING, STOPPED and LOST, and only after the worker has ended. Nothing here is executable when read back.
@@ -76,6 +76,7 @@ class TrialStore:
         self.previous_checkpoint_file = path / "checkpoint-previous.pt"
         self.best_file = path / "best.pt"
         self.samples = path / "samples"
+        self.probes = path / "probes"
         self.log_file = path / "log.txt"
         self.early_stop_file = path / "early_stop.json"
 
@@ -134,8 +135,14 @@ class TrialStore:
         write_atomically(self.path / "references.json", json.dumps(references, indent=1))
 
     def sample_files(self) -> list[Path]:
-        """The sample grids, oldest first."""
+        """The sample grids and the pictures of probes, oldest first."""
         return sorted(self.samples.glob("epoch_*.png"))
+
+    def write_curves(self, epoch: int, curves: Mapping[Any, Mapping[str, list[float]]]) -> None:
+        """Replaces the curves of an epoch's probes, ``probes/epoch_N.json``; nothing where there are none."""
+        if curves:
+            self.probes.mkdir(exist_ok=True)
+            write_atomically(self.probes / f"epoch_{epoch:06d}.json", json.dumps(curves))
 
     def restart(self) -> None:
         """Begins again from nothing: what the attempts so far have left moves to ``attempts/N``.
@@ -294,8 +301,8 @@ class SweepStore:
             shutil.copyfile(self.trial(entry.trial_id).path / "config.yaml", folder / "config.yaml")
             kept = [record for record in source.epochs() if record["epoch"] <= whole_epochs]
             write_atomically(begun.metrics_file, "".join(json.dumps(record) + "\n" for record in kept))
-            for file in begun.sample_files():
-                if int(file.stem.removeprefix("epoch_")) > whole_epochs:
+            for file in [*begun.sample_files(), *begun.probes.glob("epoch_*.json")]:
+                if int(file.stem.split("_")[1]) > whole_epochs:
                     file.unlink()
             origin = {"sweep": sweep, "trial_id": source.trial_id, "iteration": iteration}
             begun.write_status(Status(continued_from=origin, restarts=self.trial(entry.trial_id).status().restarts))

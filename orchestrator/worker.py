@@ -81,6 +81,7 @@ def _train(
     """Returns whether the trial reached its end."""
     from trainers.config import TrialConfig, identity_of
     from trainers.evaluation.pictures import save_samples
+    from trainers.probes.pictures import save_curves
     from trainers.training import Training
 
     values = trial.config()
@@ -93,15 +94,17 @@ def _train(
 
     def store(record: dict[str, Any], evaluate: bool) -> None:
         record = {"epoch": training.epoch, "iteration": training.iteration, **record}
-        samples = None
-        if evaluate:
-            metrics, samples = training.evaluate()
-            record |= metrics
+        evaluated = training.evaluate() if evaluate else None
+        if evaluated is not None:
+            record |= evaluated.metrics
         check_place(trial, status)
         if differing := log.append(record):
             trial.log(f"epoch {training.epoch} came out different after resuming: {', '.join(differing)}")
-        if samples is not None:
-            save_samples(samples, trial.samples / f"epoch_{training.epoch:06d}.png")
+        if evaluated is not None:
+            save_samples(evaluated.samples, trial.samples / f"epoch_{training.epoch:06d}.png")
+            trial.write_curves(training.epoch, evaluated.curves)
+            for name in (name for name, curves in evaluated.curves.items() if curves):
+                save_curves(name, evaluated.curves[name], trial.samples / f"epoch_{training.epoch:06d}_{name}.png")
             if training.iteration and log.is_best(record, config.evaluation):
                 checkpoints.save(trial.best_file, training, identity)
         on_epoch(record)
@@ -148,15 +151,15 @@ def _resume(trial: TrialStore, log: EpochLog, status: Status, training: Any, ide
 
 
 def _write_references(trial: TrialStore, training: Any) -> None:
-    evaluation, evaluator = training.config.evaluation, training.evaluator
-    if evaluator is None or trial.references():
+    config, evaluator = training.config, training.evaluator
+    if not config.metrics or trial.references():
         return
     trial.write_references(
         {
-            "floor": evaluator.floor(),
-            "metrics": list(evaluation.metrics),
-            "higher_is_better": sorted(evaluation.higher_is_better),
-            "info": evaluator.info,
+            "floor": evaluator.floor() if evaluator else {},
+            "metrics": list(config.metrics),
+            "higher_is_better": sorted(config.higher_is_better),
+            "info": evaluator.info if evaluator else {},
         }
     )
 

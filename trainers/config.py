@@ -14,12 +14,16 @@ from trainers.networks import Network
 from trainers.objectives import Objective
 from trainers.parts import ConfigError, Part, build, number, plain
 from trainers.penalties import Penalty
+from trainers.probes import HIGHER_IS_BETTER, ProbeName, check_probes, metrics_of
 
 CONFIG_VERSION = 1
 """Raised whenever the same options come to mean another computation."""
 
 RUNTIME_OPTIONS = frozenset({"device", "checkpoint_seconds", "checkpoint_epochs"})
 """Where and how a trial runs; no part of what it is."""
+
+LATER_OPTIONS = {"opponent": "generator", "probes": []}
+"""Options that came after the first trials, with the values that leave a trial's identity as it was."""
 
 EPOCH_METRICS = (
     "critic_loss",
@@ -64,6 +68,8 @@ class TrialConfig:
     (q,p)-WGAN paper). ``threads`` is part of the trial because the order of a CPU's additions is.
     A checkpoint is due after ``checkpoint_seconds``, in the middle of an epoch too, and after every
     ``checkpoint_epochs`` epochs; None switches either off.
+    ``opponent``: what the critic tells the training examples from: the generator's fakes, or, to study how well it
+    estimates a distance, other minibatches of the data; then no generator is trained.
     """
 
     dataset: Dataset
@@ -77,6 +83,8 @@ class TrialConfig:
     batch_size: int = number(64, at_least=2)
     critic_iterations: int = number(1, at_least=1)
     reuse_batch: bool = False
+    opponent: Literal["generator", "data"] = "generator"
+    probes: tuple[ProbeName, ...] = ()
     seed: int = number(0, at_least=0, below=2**64)
     threads: int = number(1, at_least=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -88,6 +96,7 @@ class TrialConfig:
             value = getattr(self, f.name)
             if isinstance(value, Part):
                 value.check(self)
+        check_probes(self)
         if self.batch_size > self.dataset.train_size:
             raise ConfigError(
                 "batch_size",
@@ -109,6 +118,16 @@ class TrialConfig:
         return identity_of(self.to_dict())
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """What evaluations and probes measure, the evaluation's first."""
+        return (*self.evaluation.metrics, *metrics_of(self.probes))
+
+    @property
+    def higher_is_better(self) -> frozenset[str]:
+        """The metrics of which more is better; of all others less is."""
+        return (self.evaluation.higher_is_better | HIGHER_IS_BETTER) & set(self.metrics)
+
+    @property
     def epoch_length(self) -> int:
         """Critic iterations in one epoch: ⌊training examples / batch size⌋."""
         return self.dataset.train_size // self.batch_size
@@ -121,6 +140,10 @@ class TrialConfig:
 
 def identity_of(values: Mapping[str, Any]) -> str:
     """12 hex digits of SHA-256 over the canonical JSON of a trial's plain values, all but the runtime options."""
-    science = {key: value for key, value in values.items() if key not in RUNTIME_OPTIONS}
+    science = {
+        key: value
+        for key, value in values.items()
+        if key not in RUNTIME_OPTIONS and not (key in LATER_OPTIONS and value == LATER_OPTIONS[key])
+    }
     text = json.dumps({"config_version": CONFIG_VERSION, **science}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

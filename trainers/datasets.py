@@ -21,12 +21,16 @@ class Data:
     held_out: Tensor
     train_labels: Tensor | None = None
     held_out_labels: Tensor | None = None
+    other: Tensor | None = None
+    """What a critic tells the training examples from where the opponent is the data; None: they themselves."""
+    shift: tuple[float, ...] | None = None
+    """The distribution of ``other`` is that of the training examples moved by this, where there is another."""
 
     @property
     def digest(self) -> str:
         """SHA-256 of all examples and labels in order: the content that caches are keyed by."""
         content = hashlib.sha256()
-        for tensor in (self.train, self.held_out, self.train_labels, self.held_out_labels):
+        for tensor in (self.train, self.held_out, self.train_labels, self.held_out_labels, self.other):
             if tensor is not None:
                 content.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
                 content.update(tensor.numpy().tobytes())
@@ -145,3 +149,60 @@ class Mixture(Dataset):
             centre = torch.tensor([math.cos(angle), math.sin(angle)])
             clusters.append(centre + 0.15 * torch.randn(size, 2, generator=source))
         return torch.cat(clusters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Atoms(Dataset):
+    """Ten points in the plane with equal weights, for a model with fewer (Mallasto et al., Fig. 1).
+
+    The paper does not print their places: ours are one fixed draw from a standard normal distribution. Each comes
+    seven times, so that one batch holds them all with equal weights, and as often seven points ten times.
+    """
+
+    name: ClassVar[str] = "atoms"
+    shape: ClassVar[tuple[int, ...]] = (2,)
+
+    @property
+    def train_size(self) -> int:
+        return 70
+
+    @property
+    def held_out_size(self) -> int:
+        return 70
+
+    def load(self) -> Data:
+        import torch
+
+        points = torch.randn(10, 2, generator=torch.Generator().manual_seed(1)).repeat(7, 1)
+        return Data(points, points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussians(Dataset):
+    """Two standard normal distributions in the plane, one moved by [1, 1], the other by [−1, −1] (poster, Fig. 2).
+
+    The first are the training examples; with ``opponent=data`` the critic tells them from the second. The distance
+    of the two is known for every ground cost: a translation is an optimal transport.
+    """
+
+    name: ClassVar[str] = "gaussians"
+    shape: ClassVar[tuple[int, ...]] = (2,)
+    size: ClassVar[int] = 10_000
+
+    @property
+    def train_size(self) -> int:
+        return self.size
+
+    @property
+    def held_out_size(self) -> int:
+        return self.size // 10
+
+    def load(self) -> Data:
+        import torch
+
+        source = torch.Generator().manual_seed(0)
+        train, held_out, other = (
+            torch.randn(n, 2, generator=source) + place
+            for n, place in ((self.size, 1.0), (self.size // 10, 1.0), (self.size, -1.0))
+        )
+        return Data(train, held_out, other=other, shift=(-2.0, -2.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trainers.config import TrialConfig
+from trainers.networks import Weights
 
 FLOAT = 4
 SLOTS = {"adam": 2, "rmsprop": 1}
@@ -26,7 +27,8 @@ def checkpoint_bytes(config: TrialConfig) -> int:
     random state, and what the file format adds to each tensor.
     """
     shape = config.dataset.shape
-    critic, generator = config.network.critic_weights(shape), config.network.generator_weights(shape)
+    critic = config.network.critic_weights(shape)
+    generator = config.network.generator_weights(shape) if config.opponent == "generator" else Weights(0, 0)
     size, tensors = RANDOM_STATE + SUMS, 2
     for weights, options in ((critic, config.critic), (generator, config.generator)):
         slots = SLOTS[options.optimizer]

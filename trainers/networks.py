@@ -100,6 +100,26 @@ class Mlp(Network):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AtomsNetwork(Mlp):
+    """A model of ``count`` points, all starting at the origin (Mallasto et al., Fig. 1). The critic is the MLP's.
+
+    A batch repeats them in order, whatever the noise: with equal weights where ``count`` divides the batch size.
+    """
+
+    name: ClassVar[str] = "atoms"
+
+    count: int = number(7, at_least=1)
+
+    def build_generator(self, shape: Shape) -> nn.Module:
+        from trainers.point_model import PointModel
+
+        return PointModel(self.count, shape)
+
+    def generator_weights(self, shape: Shape) -> Weights:
+        return Weights(self.count * _size(shape), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dcgan(Network):
     """Strided convolutions, as in Table 3 of the (q,p)-WGAN paper and in WWGAN's code (Radford et al., 2015).
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from trainers.parts import Part, number
+from trainers.parts import ConfigError, Part, number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,6 +116,41 @@ class SoftCTransform(CTransform):
 
     def reduce(self, scores: Tensor) -> Tensor:
         return -self.epsilon * ((-scores / self.epsilon).logsumexp(dim=0) - math.log(scores.shape[0]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactTransport(Objective):
+    """No critic: the exact transport cost OT_c of the two minibatches, c = ‖x − y‖_q^p / p, by POT.
+
+    The generator descends Σ γ_ij c(x_i, y_j) with the optimal plan γ held (the envelope theorem). Mallasto et al.,
+    Fig. 1, is this with all points in one batch. What a critic would be worth: the dual value is OT_c itself.
+    """
+
+    name: ClassVar[str] = "exact_transport"
+
+    q: float = number(2.0, at_least=1)
+    p: float = number(1.0, at_least=1)
+
+    def check(self, trial: Any) -> None:
+        if trial.penalty.name != "none":
+            problem = f"exact_transport has no critic to penalise: use none, got {trial.penalty.name}"
+            raise ConfigError("penalty.name", problem)
+
+    @property
+    def cost(self) -> tuple[float, float]:
+        return self.q, self.p
+
+    def value(self, pair: Pair) -> Tensor:
+        return self.generator_loss(pair).detach() + 0 * pair.phi("real").sum()  # the critic's gradient is zero
+
+    def generator_loss(self, pair: Pair) -> Tensor:
+        import ot
+        import torch
+
+        cost = pair.cost("real", "fake")
+        weights = [torch.full((size,), 1 / size, dtype=torch.float64) for size in cost.shape]
+        plan = ot.emd(*weights, cost.detach().double().cpu())
+        return (plan.to(cost) * cost).sum()
 
 
 def _rows(blocks: list[Tensor]) -> Tensor:

@@ -16,7 +16,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from trainers.config import OptimizerConfig, TrialConfig
 from trainers.datasets import epoch_order, to_examples, to_input
 from trainers.gradients import euclidean_norm, input_gradient
+from trainers.ground_costs import ground_cost
 from trainers.pair import Pair
+from trainers.probes import ProbeName
+from trainers.probes.measure import probe
 
 EVALUATION_SEED = 20_190_221
 GENERATION_BATCH = 500
@@ -29,10 +32,29 @@ class Diverged(RuntimeError):
 
 
 class Evaluated(NamedTuple):
-    """``metrics`` by name, and the first ``GRID_SIZE`` samples in the type of the dataset's examples, on the CPU."""
+    """``metrics`` by name, the first ``GRID_SIZE`` samples in the type of the dataset's examples, on the CPU, and the
+    curves of each probe by their names."""
 
     metrics: dict[str, float]
     samples: Tensor
+    curves: dict[ProbeName, dict[str, list[float]]]
+
+
+class Resampler(nn.Module):
+    """The data as an opponent: noise (m, d) to m of the given examples, independent and uniform, by Φ of its first
+    coordinate. Has nothing to train."""
+
+    examples: Tensor
+
+    def __init__(self, examples: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("examples", examples, persistent=False)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Examples as networks see them, shape (m, …)."""
+        count = len(self.examples)
+        chosen = (torch.special.ndtr(latent[:, 0].double()) * count).long().clamp(max=count - 1)
+        return to_input(self.examples[chosen])
 
 
 class Training:
@@ -61,9 +83,14 @@ class Training:
         with self._own_random_state():
             shape = config.dataset.shape
             self.critic = config.network.build_critic(shape).to(self.device)
-            self.generator = config.network.build_generator(shape).to(self.device)
+            if config.opponent == "data":
+                other = self.data.train if self.data.other is None else self.data.other
+                self.generator: nn.Module = Resampler(other).to(self.device)
+            else:
+                self.generator = config.network.build_generator(shape).to(self.device)
         self._critic_optimizer = make_optimizer(self.critic, config.critic)
-        self._generator_optimizer = make_optimizer(self.generator, config.generator)
+        weights = list(self.generator.parameters())
+        self._generator_optimizer = make_optimizer(self.generator, config.generator) if weights else None
         self._average = None
         if config.generator.ema is not None:
             average = get_ema_multi_avg_fn(config.generator.ema)
@@ -129,9 +156,9 @@ class Training:
         return record
 
     def evaluate(self) -> Evaluated:
-        """Metrics of the generator as it stands (or of its moving average), from fixed noise, in eval mode.
+        """Metrics of the generator as it stands (or of its moving average), from fixed noise, in eval mode; and probes.
 
-        ``evaluation_seconds`` covers sampling and measuring.
+        ``evaluation_seconds`` covers sampling, measuring and probing.
 
         Training's random state is not touched, and the generator is back in its mode afterwards.
         """
@@ -139,7 +166,24 @@ class Training:
         count = self.evaluator.count if self.evaluator else 0
         samples = self.sample(max(GRID_SIZE, count))
         metrics = self.evaluator.measure(samples[:count]) if self.evaluator else {}
-        return Evaluated(metrics | {"evaluation_seconds": time.perf_counter() - started}, samples[:GRID_SIZE])
+        probed = {name: probe(name, self) for name in self.config.probes}
+        for each in probed.values():
+            metrics |= each.metrics
+        metrics |= {"evaluation_seconds": time.perf_counter() - started}
+        return Evaluated(metrics, samples[:GRID_SIZE], {name: each.curves for name, each in probed.items()})
+
+    def population_distance(self) -> float | None:
+        """W_{q,p} of the distributions behind the minibatches, where it is known: the opponent is the data.
+
+        0 between the data and themselves; (‖s‖_q^p / p)^{1/p} for a translation by s, an optimal plan of a convex cost.
+        """
+        if self.config.opponent != "data":
+            return None
+        if self.data.shift is None:
+            return 0.0 if self.data.other is None else None
+        q, p = self.config.objective.cost
+        here = torch.zeros(1, len(self.data.shift))
+        return ground_cost(here, here + torch.tensor(self.data.shift), q=q, p=p).item() ** (1 / p)
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = EVALUATION_SEED) -> Tensor:
@@ -165,7 +209,7 @@ class Training:
             "critic": self.critic.state_dict(),
             "generator": self.generator.state_dict(),
             "critic_optimizer": self._critic_optimizer.state_dict(),
-            "generator_optimizer": self._generator_optimizer.state_dict(),
+            "generator_optimizer": self._generator_optimizer and self._generator_optimizer.state_dict(),
             "average": None if self._average is None else self._average.state_dict(),
         }
 
@@ -180,7 +224,8 @@ class Training:
         self.critic.load_state_dict(state["critic"])
         self.generator.load_state_dict(state["generator"])
         self._critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self._generator_optimizer.load_state_dict(state["generator_optimizer"])
+        if self._generator_optimizer is not None:
+            self._generator_optimizer.load_state_dict(state["generator_optimizer"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
 
@@ -200,8 +245,8 @@ class Training:
             real, latent = self._real_batch(self.iteration), self._noise()
         fake = self._critic_step(real, latent)
         self.iteration += 1
-        if position == config.critic_iterations - 1:
-            self._generator_step(real, latent if config.reuse_batch else self._noise())
+        if position == config.critic_iterations - 1 and self._generator_optimizer is not None:
+            self._generator_step(self._generator_optimizer, real, latent if config.reuse_batch else self._noise())
         return real, fake
 
     def _critic_step(self, real: Tensor, latent: Tensor) -> Tensor:
@@ -219,13 +264,13 @@ class Training:
         self._sums[:3] += torch.stack([loss, value, penalty]).detach()
         return fake
 
-    def _generator_step(self, real: Tensor, latent: Tensor) -> None:
+    def _generator_step(self, optimizer: torch.optim.Optimizer, real: Tensor, latent: Tensor) -> None:
         self.critic.requires_grad_(False)
         pair = Pair(self.config.objective, self.critic, real, self.generator(latent))
         loss = self.config.objective.generator_loss(pair)
-        self._generator_optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self._generator_optimizer.step()
+        optimizer.step()
         self.critic.requires_grad_(True)
         if self._average is not None:
             self._average.update_parameters(self.generator)

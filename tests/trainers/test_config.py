@@ -78,9 +78,11 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     if pairs is None:
         yield path, value
-    else:
+    elif value:
         for key, item in pairs:
             yield from leaves(item, (*path, key))
+    else:  # an empty list is an option as well
+        yield path, value
 
 
 ANOTHER_WORD = {
@@ -89,6 +91,7 @@ ANOTHER_WORD = {
     "degree": "paper",
     "initial": "normal",
     "mass": "probability",
+    "opponent": "data",
     "optimizer": {"adam": "rmsprop", "rmsprop": "adam"},
     "p2": "alg1",
     "reference": "rank_one",
@@ -133,7 +136,7 @@ def test_every_option_but_the_runtime_ones_is_part_of_the_identity(changes: dict
             target = target[key]
         if path[-1] == "channel_edges":
             continue  # nothing to join in digits
-        target[path[-1]] = another(path[-1], value)
+        target[path[-1]] = ["nearest"] if path[-1] == "probes" else another(path[-1], value)
         changed = TrialConfig.from_dict(values)
         assert changed != config, path
         if path[0] in RUNTIME_OPTIONS:
@@ -158,7 +161,11 @@ ERRORS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown option of a part": ({"penalty": {"name": "gradient", "wieght": 1}}, "penalty.wieght", "'weight'"),
     "unknown option of an optimizer": ({"critic": {"beta": 1}}, "critic.beta", "'betas'"),
     "unknown part": ({"penalty": {"name": "gradeint"}}, "penalty.name", "did you mean 'gradient'"),
-    "unknown part, nothing near": ({"dataset": {"name": "zzz"}}, "dataset.name", "valid: digits, mixture"),
+    "unknown part, nothing near": (
+        {"dataset": {"name": "zzz"}},
+        "dataset.name",
+        "valid: atoms, digits, gaussians, mixture",
+    ),
     "no name": ({"penalty": None}, "penalty", "a mapping with a name"),
     "q below 1": ({"objective": {"name": "c_transform", "q": 0.9}}, "objective.q", "at least 1"),
     "p below 1": ({"objective": {"name": "soft_c_transform", "p": 0}}, "objective.p", "at least 1"),

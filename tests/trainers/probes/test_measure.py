@@ -1,0 +1,194 @@
+"""What probes measure of critics whose answers are known, and that they disturb nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from trainers.config import TrialConfig
+from trainers.parts import ConfigError
+from trainers.probes import PROBES, ProbeName
+from trainers.probes.measure import (
+    PAIRS,
+    normalised_total_variation,
+    probe,
+    shifted_down,
+    zero_crossings,
+)
+from trainers.probes.pictures import AXES, save_curves
+from trainers.training import Training
+
+Start = Callable[..., Training]
+
+
+class Critic(nn.Module):
+    """φ as a function."""
+
+    def __init__(self, phi: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.phi = phi
+
+    def forward(self, points: Tensor) -> Tensor:
+        return self.phi(points)
+
+
+def with_critic(training: Training, phi: Callable[[Tensor], Tensor]) -> Training:
+    training.critic = Critic(phi)  # type: ignore[assignment]
+    return training
+
+
+def test_a_shifted_image_is_its_rows_below_black() -> None:
+    images = torch.arange(2 * 1 * 3 * 2).reshape(2, 1, 3, 2).float()
+    assert torch.equal(shifted_down(images, 0), images)
+    assert torch.equal(shifted_down(images, 1)[:, :, 1:], images[:, :, :2])
+    assert (shifted_down(images, 1)[:, :, 0] == -1).all()
+    assert (shifted_down(images, 3) == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("curve", "variation", "crossings"),
+    [
+        pytest.param([3.0, 1.0, -2.0], 1.0, 1, id="monotone"),
+        pytest.param([1.0, 1.0, 1.0], 0.0, 0, id="constant"),
+        pytest.param([1.0, -1.0, 1.0, -1.0], 3.0, 3, id="back and forth"),
+        pytest.param([2.0, 1.0, 2.0, 0.0], 2.0, 0, id="0 counts as positive"),
+    ],
+)
+def test_variation_and_crossings_of_a_curve(curve: list[float], variation: float, crossings: int) -> None:
+    for scale in (1.0, 10.0):
+        curves = scale * torch.tensor([curve])
+        assert normalised_total_variation(curves).tolist() == pytest.approx([variation])
+        assert zero_crossings(curves).tolist() == [crossings]
+
+
+def test_brightness_falls_once_while_an_image_moves_out(start: Start) -> None:
+    """Black, −1, comes in: the sum of all values can only fall."""
+    probed = probe("vertical_shift", with_critic(start(), lambda x: x.flatten(1).sum(dim=1)))
+    assert probed.metrics["shift_total_variation"] == pytest.approx(1)
+    assert probed.metrics["shift_zero_crossings"] <= 1
+    assert len(probed.curves["critic"]) == 9  # 0 to 8 rows
+
+
+def test_noise_overlap_is_what_two_histograms_share(start: Start) -> None:
+    blind = probe("salt_and_pepper", with_critic(start(), lambda x: torch.linspace(0, 1, len(x))))
+    assert blind.metrics["noise_overlap"] == pytest.approx(1, abs=1e-6)
+    roughness = probe("salt_and_pepper", with_critic(start(), lambda x: x.diff(dim=2).abs().mean(dim=(1, 2, 3))))
+    clean, noisy = (torch.tensor(roughness.curves[name]) for name in ("clean", "noisy"))
+    assert clean.sum().item() == noisy.sum().item() == pytest.approx(1)
+    assert roughness.metrics["noise_overlap"] == pytest.approx(torch.minimum(clean, noisy).sum().item())
+    assert roughness.metrics["noise_overlap"] < 0.8
+
+
+def test_training_examples_are_at_no_distance_from_themselves(start: Start) -> None:
+    probed = probe("nearest", start(opponent="data"))
+    assert probed.metrics["nearest_distance"] == pytest.approx(0, abs=1e-3)
+    assert probed.metrics["nearest_distance_held_out"] > 1
+    assert probed.curves["held_out"] == sorted(probed.curves["held_out"])
+
+
+def test_the_estimate_of_a_potential_that_is_optimal_is_the_exact_distance(start: Start) -> None:
+    """Between a distribution and itself moved by s, φ(x) = −⟨x, s⟩/‖s‖ is optimal for W₁; so is its c-transform."""
+    for objective in ("kantorovich_rubinstein", {"name": "c_transform", "search_space": "both"}):
+        training = start(dataset="gaussians", opponent="data", objective=objective, penalty="none", batch_size=256)
+        probed = probe("distance", with_critic(training, lambda x: x.sum(dim=1) / math.sqrt(2)))
+        assert probed.metrics["distance_estimate"] == pytest.approx(2 * math.sqrt(2), abs=0.1)
+        assert probed.metrics["distance_error"] < 0.1  # batches of 256 leave a transport cost across s
+        assert probed.metrics["distance_population_error"] < 0.2
+        assert probed.curves["population"] == [pytest.approx(2 * math.sqrt(2))] * PAIRS
+        assert probed.metrics["distance_control_error"] > 1
+
+
+def test_the_estimate_of_an_admissible_pair_never_exceeds_the_exact_distance(start: Start) -> None:
+    training = start(opponent="data", objective={"name": "c_transform", "q": 1, "p": 2}, penalty="none")
+    probed = probe("distance", training)
+    pairs = zip(probed.curves["estimate"], probed.curves["untrained"], probed.curves["exact"], strict=True)
+    assert all(estimate <= exact + 1e-4 and untrained <= exact + 1e-4 for estimate, untrained, exact in pairs)
+
+
+def test_without_a_critic_s_help_kantorovich_rubinstein_says_0(start: Start) -> None:
+    probed = probe("distance", start(opponent="data"))
+    assert probed.curves["untrained"] == [0.0] * PAIRS
+    assert probed.metrics["distance_control_error"] == pytest.approx(probed.metrics["distance_exact"])
+    assert probed.curves["population"] == [0.0] * PAIRS  # the data and themselves
+
+
+@pytest.mark.parametrize(("q", "p"), [(1.0, 1.0), (2.0, 2.0), (3.0, 1.5)])
+def test_the_distance_of_a_translation_is_its_cost(start: Start, q: float, p: float) -> None:
+    objective = {"name": "c_transform", "q": q, "p": p}
+    training = start(dataset="gaussians", opponent="data", objective=objective, penalty="none")
+    assert training.population_distance() == pytest.approx((2 * 2 ** (1 / q)) / p ** (1 / p))
+
+
+def test_against_a_generator_no_population_distance_is_known(start: Start) -> None:
+    training = start(penalty="none", objective="c_transform")
+    assert training.population_distance() is None
+    assert "distance_population_error" not in probe("distance", training).metrics
+
+
+@pytest.mark.parametrize("dataset", ["digits", "mixture"])
+def test_probes_disturb_nothing(start: Start, dataset: str) -> None:
+    names = [name for name, each in PROBES.items() if dataset == "digits" or not each.needs_images]
+    network = {"dropout": 0.3}
+    plain, probed = (start(dataset=dataset, network=network, probes=list(probes)) for probes in ([], names))
+    for training in (plain, probed):
+        evaluated = training.evaluate()
+        assert set(evaluated.curves) == set(training.config.probes)
+        assert training.critic.training
+        while not training.finished:
+            training.run_epoch()
+    for one, other in zip(plain.critic.parameters(), probed.critic.parameters(), strict=True):
+        assert torch.equal(one, other)
+    metrics = probed.evaluate().metrics
+    assert probed.evaluate().metrics.keys() == metrics.keys()
+    unknown = {"distance_population_error"}  # against a generator
+    assert set(probed.config.metrics) - unknown <= metrics.keys()
+    again = probed.evaluate().metrics
+    assert [again[name] for name in probed.config.metrics if name in again] == [
+        metrics[name] for name in probed.config.metrics if name in metrics
+    ]
+
+
+def test_the_generator_s_gradient_is_that_of_its_loss(start: Start) -> None:
+    training = start(
+        dataset="atoms", network="atoms", objective={"name": "exact_transport", "p": 2}, penalty="none", batch_size=70
+    )
+    measured = probe("generator_gradient", training).metrics["generator_gradient_norm"]
+    points = training.data.train  # all atoms stand at the origin: each draws the mass 1/7 from its part of the targets
+    loss = 0.5 * points.square().sum(dim=1).mean()
+    assert 0 < measured <= math.sqrt(2 * loss) * 1.001
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        pytest.param({"dataset": "mixture", "probes": ["vertical_shift"]}, "vertical_shift needs images", id="points"),
+        pytest.param({"probes": ["distance", "distance"]}, "names a probe twice", id="twice"),
+        pytest.param({"opponent": "data", "probes": ["generator_gradient"]}, "needs a generator", id="no generator"),
+        pytest.param(
+            {"probes": ["distanse"]}, r"probes: 'distanse' is not one of .*did you mean 'distance'", id="slip"
+        ),
+    ],
+)
+def test_probes_that_have_nothing_to_measure_are_refused(
+    trial: Callable[..., TrialConfig], changes: dict[str, object], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        trial(**changes)
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_curves_become_a_picture(tmp_path: Path, name: ProbeName) -> None:
+    path = tmp_path / "curves.png"
+    save_curves(name, {"one": [1.0, 2.0], "other": [2.0, 1.5]}, path)
+    first = path.read_bytes()
+    with Image.open(path) as image:
+        assert image.size == (500, 320)
+    save_curves(name, {"one": [1.0, 2.0], "other": [2.0, 1.5]}, path)
+    assert path.read_bytes() == first
+    assert list(tmp_path.iterdir()) == [path]

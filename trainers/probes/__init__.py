@@ -1,0 +1,59 @@
+"""What is measured of a trained critic, beside the evaluation of its generator: what there is, without torch.
+
+Probes are switched on by name (``probes: [distance, vertical_shift]``), run at every evaluation, and disturb nothing:
+networks in evaluation mode, random numbers of their own. Each adds its metrics to the epoch's, and its curves, and a
+picture of them, to the trial's directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from trainers.parts import ConfigError
+
+ProbeName = Literal["distance", "vertical_shift", "salt_and_pepper", "nearest", "generator_gradient"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """``metrics`` are what it adds to an epoch's record, the first one what tables would compare by."""
+
+    metrics: tuple[str, ...]
+    needs_images: bool = False
+
+
+PROBES: dict[ProbeName, Probe] = {
+    "distance": Probe(
+        (
+            "distance_error",
+            "distance_control_error",
+            "distance_estimate",
+            "distance_exact",
+            "distance_population_error",
+        )
+    ),
+    "vertical_shift": Probe(("shift_total_variation", "shift_zero_crossings"), needs_images=True),
+    "salt_and_pepper": Probe(("noise_overlap",), needs_images=True),
+    "nearest": Probe(("nearest_distance", "nearest_distance_held_out")),
+    "generator_gradient": Probe(("generator_gradient_norm",)),
+}
+"""Every probe. What each measures stands in :mod:`trainers.probes.measure`."""
+HIGHER_IS_BETTER = frozenset({"noise_overlap"})
+
+
+def metrics_of(names: Sequence[ProbeName]) -> tuple[str, ...]:
+    """The metrics of some probes, in order."""
+    return tuple(metric for name in names for metric in PROBES[name].metrics)
+
+
+def check_probes(trial: Any) -> None:
+    """Raises :class:`ConfigError` for probes that the rest of the ``TrialConfig`` leaves nothing to measure."""
+    for name in trial.probes:
+        if PROBES[name].needs_images and len(trial.dataset.shape) != 3:
+            raise ConfigError("probes", f"{name} needs images; {trial.dataset.name} has points")
+        if name == "generator_gradient" and trial.opponent == "data":
+            raise ConfigError("probes", "generator_gradient needs a generator, and the opponent is the data")
+    if len(set(trial.probes)) < len(trial.probes):
+        raise ConfigError("probes", "names a probe twice")

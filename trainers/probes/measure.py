@@ -1,0 +1,207 @@
+"""The probes at work: metrics and curves of a critic as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainers.datasets import to_input
+from trainers.pair import Pair
+from trainers.probes import ProbeName
+
+if TYPE_CHECKING:
+    from trainers.training import Training
+
+SEED = 20_190_221
+PAIRS = 20
+"""Pairs of minibatches for ``distance``."""
+IMAGES = 1000
+"""Held-out images, at most, for ``vertical_shift`` and ``salt_and_pepper``."""
+SAMPLES = 5000
+"""Generated examples, at most, for ``nearest`` (Mallasto et al., supplementary material)."""
+NOISE = 0.15
+"""The share of values that salt and pepper replaces (Dukler et al., Fig. 5)."""
+BINS = 50
+CHUNK = 250
+
+
+@dataclass(frozen=True)
+class Probed:
+    """``metrics`` by name; ``curves`` by name, lists of numbers, for pictures."""
+
+    metrics: dict[str, float]
+    curves: dict[str, list[float]] = field(default_factory=dict)
+
+
+def probe(name: ProbeName, training: Training) -> Probed:
+    """Runs one probe. The networks are in evaluation mode meanwhile and training's random state is not touched."""
+    modes = [(network, network.training) for network in (training.critic, training.generator)]
+    for network, _ in modes:
+        network.eval()
+    try:
+        return MEASURES[name](training)
+    finally:
+        for network, was_training in modes:
+            network.train(was_training)
+
+
+class _Zero(nn.Module):
+    """φ ≡ 0: the critic that has learned nothing."""
+
+    def forward(self, points: Tensor) -> Tensor:
+        return points.new_zeros(len(points))
+
+
+@torch.no_grad()
+def distance(training: Training) -> Probed:
+    """How far the batch-wise estimate is from the exact transport cost of the same batches (poster, Table 1).
+
+    Over PAIRS pairs of minibatches of the trial's size, training examples x and the opponent's y:
+    ``distance_estimate`` = max(mean φ(x) + mean ψ(y), 0)^{1/p}, ``distance_exact`` = W_{q,p}(x, y) by POT, their mean
+    absolute difference ``distance_error``, and that of φ ≡ 0, ``distance_control_error``. Where the opponent is the
+    data, the distance of the populations is known; ``distance_population_error`` is the mean absolute difference to it.
+    """
+    from trainers.evaluation.transport import exact_wasserstein
+
+    config, objective = training.config, training.config.objective
+    q, p = objective.cost
+    source = torch.Generator().manual_seed(SEED)
+    curves: dict[str, list[float]] = {"estimate": [], "exact": [], "untrained": []}
+    for _ in range(PAIRS):
+        chosen = torch.randperm(len(training.data.train), generator=source)[: config.batch_size]
+        real = to_input(training.data.train[chosen]).to(training.device)
+        latent = torch.randn(config.batch_size, config.network.latent_size, generator=source).to(training.device)
+        fake = training.generator(latent)
+        for curve, critic in (("estimate", training.critic), ("untrained", _Zero())):
+            value = objective.value(Pair(objective, critic, real, fake)).item()
+            curves[curve].append(max(value, 0.0) ** (1 / p))
+        curves["exact"].append(exact_wasserstein(real.cpu(), fake.cpu(), q=q, p=p))
+    estimate, exact, untrained = (torch.tensor(curve, dtype=torch.float64) for curve in curves.values())
+    metrics = {
+        "distance_error": (estimate - exact).abs().mean().item(),
+        "distance_control_error": (untrained - exact).abs().mean().item(),
+        "distance_estimate": estimate.mean().item(),
+        "distance_exact": exact.mean().item(),
+    }
+    if (population := training.population_distance()) is not None:
+        metrics["distance_population_error"] = (estimate - population).abs().mean().item()
+        curves["population"] = [population] * PAIRS
+    return Probed(metrics, curves)
+
+
+@torch.no_grad()
+def vertical_shift(training: Training) -> Probed:
+    """φ while an image moves down and out, a row at a time, black following (Dukler et al., Fig. 4, Table 1).
+
+    Over held-out images: ``shift_total_variation`` is the mean of Σ|Δφ| / (max φ − min φ) of each curve of H + 1
+    values, ``shift_zero_crossings`` the mean number of sign changes. The paper does not define its normalisation, and
+    zero depends on the critic's additive constant: here it is half-way between the mean of φ on real and on
+    generated images. The curve is the first image's.
+    """
+    images = to_input(training.data.held_out[:IMAGES])
+    height = images.shape[2]
+    values = torch.stack([_scores(training, shifted_down(images, rows)) for rows in range(height + 1)], dim=1)
+    centred = values - _midpoint(training, values[:, 0])
+    return Probed(
+        {
+            "shift_total_variation": normalised_total_variation(centred).mean().item(),
+            "shift_zero_crossings": zero_crossings(centred).double().mean().item(),
+        },
+        {"critic": centred[0].tolist()},
+    )
+
+
+def shifted_down(images: Tensor, rows: int) -> Tensor:
+    """Images (m, C, H, W) in [−1, 1], moved down by some rows; black comes in from above."""
+    kept = images[:, :, : images.shape[2] - rows]
+    return functional.pad(kept, (0, 0, rows, 0), value=-1.0)
+
+
+def normalised_total_variation(curves: Tensor) -> Tensor:
+    """Σ|Δφ| / (max φ − min φ) of curves (m, k), shape (m,): 1 if monotone, 0 if constant."""
+    variation = curves.diff(dim=1).abs().sum(dim=1)
+    span = curves.amax(dim=1) - curves.amin(dim=1)
+    return torch.where(span > 0, variation / span.clamp(min=torch.finfo(span.dtype).tiny), torch.zeros_like(span))
+
+
+def zero_crossings(curves: Tensor) -> Tensor:
+    """How often each of the curves (m, k) changes its sign, shape (m,); 0 counts as positive."""
+    return (curves >= 0).diff(dim=1).sum(dim=1)
+
+
+@torch.no_grad()
+def salt_and_pepper(training: Training) -> Probed:
+    """How little 15 % salt and pepper moves φ on held-out images (Dukler et al., Fig. 5).
+
+    Every value (pixel and channel) is replaced by 0 or 1 with probability NOISE. ``noise_overlap`` = Σ min(h, h')
+    of the two normalised histograms of φ over BINS common bins: 1 where the critic takes no notice, 0 where it tells
+    all noisy images from clean ones.
+    """
+    clean = to_input(training.data.held_out[:IMAGES])
+    source = torch.Generator().manual_seed(SEED)
+    hit = torch.rand(clean.shape, generator=source) < NOISE
+    noise = torch.randint(2, clean.shape, generator=source) * 2.0 - 1
+    values = _scores(training, clean), _scores(training, torch.where(hit, noise, clean))
+    low, high = (float(torch.cat(values).aminmax()[index]) for index in (0, 1))
+    histograms = [torch.histc(each, BINS, low, high) / len(each) for each in values]
+    overlap = torch.minimum(*histograms).sum().item()
+    curves = {name: each.tolist() for name, each in zip(("clean", "noisy"), histograms, strict=True)}
+    return Probed({"noise_overlap": overlap}, curves)
+
+
+@torch.no_grad()
+def nearest(training: Training) -> Probed:
+    """Euclidean distance to the nearest training example, in [−1, 1] for images (Mallasto et al., § 4.2).
+
+    ``nearest_distance`` is the mean over generated examples, ``nearest_distance_held_out`` that of as many held-out
+    ones: a generator far below it repeats the training set. The curve is the sorted distances.
+    """
+    count = min(SAMPLES, len(training.data.held_out))
+    training_set = to_input(training.data.train).flatten(1)
+
+    def distances(examples: Tensor) -> Tensor:
+        parts = to_input(examples).flatten(1).split(CHUNK)
+        return torch.cat([torch.cdist(part, training_set).amin(dim=1) for part in parts])
+
+    generated, held_out = distances(training.sample(count)), distances(training.data.held_out[:count])
+    return Probed(
+        {"nearest_distance": generated.mean().item(), "nearest_distance_held_out": held_out.mean().item()},
+        {"generated": generated.sort().values.tolist(), "held_out": held_out.sort().values.tolist()},
+    )
+
+
+def generator_gradient(training: Training) -> Probed:
+    """‖∇_θ of the generator's loss‖₂ over all its weights, for the first training examples and fixed noise."""
+    config = training.config
+    source = torch.Generator().manual_seed(SEED)
+    latent = torch.randn(config.batch_size, config.network.latent_size, generator=source).to(training.device)
+    real = to_input(training.data.train[: config.batch_size]).to(training.device)
+    loss = config.objective.generator_loss(Pair(config.objective, training.critic, real, training.generator(latent)))
+    gradients = torch.autograd.grad(loss, list(training.generator.parameters()))
+    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+    return Probed({"generator_gradient_norm": norm.item()})
+
+
+def _scores(training: Training, inputs: Tensor) -> Tensor:
+    """φ at inputs (m, …), shape (m,), on the CPU."""
+    return torch.cat([training.critic(part.to(training.device)).cpu() for part in inputs.split(CHUNK)])
+
+
+def _midpoint(training: Training, real: Tensor) -> Tensor:
+    """Half-way between the mean scores of real and of generated images: what divides them."""
+    fake = _scores(training, to_input(training.sample(len(real))))
+    return (real.mean() + fake.mean()) / 2
+
+
+MEASURES: Mapping[ProbeName, Callable[[Training], Probed]] = {
+    "distance": distance,
+    "vertical_shift": vertical_shift,
+    "salt_and_pepper": salt_and_pepper,
+    "nearest": nearest,
+    "generator_gradient": generator_gradient,
+}

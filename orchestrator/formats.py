@@ -33,11 +33,11 @@ def format_value(value: Value | None, plus_minus: str = " ± ", significant: int
 
 
 def to_csv(table: Table) -> str:
-    """Every number in full: NAME, NAME_std and NAME_n for each metric."""
+    """Every number in full: NAME, NAME_std and NAME_n for each metric, paper_NAME for what a paper reports."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     columns = [f"{metric}{suffix}" for metric in table.metrics for suffix in ("", "_std", "_n")]
-    writer.writerow(["variant", *table.axes, *columns, "remarks"])
+    writer.writerow(["variant", *table.axes, *columns, *(f"paper_{metric}" for metric in table.paper), "remarks"])
     for row in table.rows:
         cells: list[Any] = []
         for metric in table.metrics:
@@ -47,6 +47,7 @@ def to_csv(table: Table) -> str:
                 if value is None
                 else [value.mean, "" if value.deviation is None else value.deviation, value.count]
             )
+        cells += [row.paper.get(metric, "") for metric in table.paper]
         writer.writerow(
             [row.variant, *(_written(row.axes.get(axis, "")) for axis in table.axes), *cells, "; ".join(row.remarks)]
         )
@@ -69,6 +70,7 @@ def to_json(table: Table) -> str:
                 for name, value in row.values.items()
             },
             "best": sorted(row.best),
+            "paper": row.paper,
             "remarks": row.remarks,
             "reference": row.reference,
         }
@@ -111,9 +113,11 @@ def to_latex(table: Table) -> str:
     arrows = {"↑": r"$\uparrow$", "↓": r"$\downarrow$"}
     header = []
     for name in table.header():
-        text, _, arrow = name.partition(" ")
-        header.append(_latex(text) + (f" {arrows[arrow]}" if arrow in arrows else ""))
-    kinds = "ll" + "r" * len(table.metrics)
+        text = _latex(name)
+        for arrow, command in arrows.items():
+            text = text.replace(arrow, command)
+        header.append(text)
+    kinds = "ll" + "r" * (len(table.metrics) + len(table.paper))
     lines = [r"\begin{tabular}{" + kinds + "}", r"\toprule", " & ".join(header) + r" \\", r"\midrule"]
     footnotes: list[str] = []
     ruled = False
@@ -151,6 +155,7 @@ def _cells(
     for metric in table.metrics:
         shown = format_value(row.values.get(metric), pm, significant)
         cells.append(bold(shown) if metric in row.best else shown)
+    cells += [f"{row.paper[metric]:g}" if metric in row.paper else "—" for metric in table.paper]
     return [*cells, text("; ".join(row.remarks))]
 
 

@@ -83,6 +83,7 @@ def make_plan(sweep_file: SweepFile, arguments: Sequence[str] = (), name: str | 
                 problem = f"the cell '{trial.label}' is the same trial as '{twin.label}': a duplicate cell"
                 raise sweep_file.document.error((*cell.place, "grid"), problem)
             trials[trial.trial_id] = trial
+    _check_paper(sweep_file, [trial.label for trial in trials.values()])
     reference = _one_reference(sweep_file, list(trials.values()))
     compare = _compare(sweep_file, reference)
     early_stopping = _early_stopping(sweep_file, compare, list(trials.values()))
@@ -105,6 +106,13 @@ def _one_reference(sweep_file: SweepFile, trials: Sequence[PlannedTrial]) -> Tri
                 axis = next((axis for axis in trial.axes if axis.partition(".")[0] == part), "")
                 raise sweep_file.document.error(("grid", axis), problem)
     return first.config
+
+
+def _check_paper(sweep_file: SweepFile, labels: Sequence[str]) -> None:
+    for cell in sweep_file.paper.rows if sweep_file.paper else ():
+        if cell not in labels:
+            problem = f"this sweep has no cell called '{cell}'{nearest(cell, labels)}"
+            raise sweep_file.document.error(("paper", "rows", cell), problem)
 
 
 def _compare(sweep_file: SweepFile, config: TrialConfig) -> Compare:

@@ -235,6 +235,7 @@ class SweepStore:
             "file": str(file.document.path),
             "overrides": list(plan.overrides),
             "compare": asdict(plan.compare),
+            "paper": None if file.paper is None else asdict(file.paper),
             "resources": asdict(file.resources),
             "retries": file.retries,
             "max_failures": file.max_failures,

@@ -18,8 +18,12 @@ RESERVED = ("cache", "mlflow-artifacts", "mlflow.db", "train")
 AXES_KEYS = ("base", "grid", "zip", "exclude")
 SWEEP_KEYS = (
     *("name", "description", *AXES_KEYS, "variants", "seeds", "resources", "retries", "max_failures"),
-    *("early_stopping", "continue_from", "compare", "scale"),
+    *("early_stopping", "continue_from", "compare", "paper", "scale"),
 )
+PAPER_KEYS = {
+    "source": "where the numbers stand, such as Mallasto et al., Table 1",
+    "rows": "numbers by cell and metric, such as qp-wgan q=1 p=2: {fid: 78.7}",
+}
 EARLY_STOPPING_KEYS = {"asha": ("reduction_factor",), "median": ("minimum_trials",)}
 
 
@@ -48,6 +52,14 @@ class Compare:
 
     metric: str
     mode: str
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a paper reports: numbers by cell (``qp-wgan q=1 p=2``, as tables write it) and metric, and where."""
+
+    source: str
+    rows: Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,7 @@ class SweepFile:
     early_stopping: EarlyStopping | None
     continue_from: str | None
     compare: Compare | None
+    paper: Paper | None
     scale: Mapping[str, tuple[str, ...]]
 
 
@@ -116,6 +129,7 @@ def read_sweep_file(path: Path) -> SweepFile:
         early_stopping=reader.early_stopping(),
         continue_from=reader.continue_from(),
         compare=reader.compare(),
+        paper=reader.paper(),
         scale=reader.scale(),
     )
 
@@ -277,6 +291,20 @@ class _Reader:
         if "metric" not in data:
             raise self.fail(("compare",), "expected a metric, such as metric: classifier_fid")
         return Compare(self.text(("compare", "metric"), ""), mode)
+
+    def paper(self) -> Paper | None:
+        if "paper" not in self.mapping(()):
+            return None
+        data = self.mapping(("paper",), ("source", "rows"))
+        for key in ("source", "rows"):
+            if key not in data:
+                raise self.fail(("paper",), f"expected {key}: {PAPER_KEYS[key]}")
+        rows = self.mapping(("paper", "rows"))
+        for cell in rows:
+            for metric, value in self.mapping(("paper", "rows", cell)).items():
+                if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                    raise self.fail(("paper", "rows", cell, metric), f"expected a number, got {value!r}")
+        return Paper(self.text(("paper", "source"), ""), rows)
 
     def early_stopping(self) -> EarlyStopping | None:
         """A metric that is not given (empty) is the one that tables compare by."""

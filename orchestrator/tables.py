@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.results import trials_frame
@@ -35,7 +35,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Row:
-    """A cell: its variant, its axis values in words and as they are, values by metric, and remarks."""
+    """A cell: its variant, its axis values in words and as they are, values by metric, remarks, a paper's numbers."""
 
     variant: str
     setting: str
@@ -44,6 +44,7 @@ class Row:
     best: frozenset[str]
     remarks: tuple[str, ...]
     reference: bool = False
+    paper: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,14 @@ class Table:
     higher_is_better: frozenset[str]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    paper: tuple[str, ...] = ()
+    """The metrics of which a paper reports numbers."""
 
     def header(self) -> list[str]:
         """Column names for people: arrows say which way is better."""
         arrows = {metric: "↑" if metric in self.higher_is_better else "↓" for metric in self.metrics}
         plain = [metric if metric == "training_seconds" else f"{metric} {arrows[metric]}" for metric in self.metrics]
-        return ["method", "setting", *plain]
+        return ["method", "setting", *plain, *(f"paper's {metric}" for metric in self.paper)]
 
 
 def comparison_table(store: SweepStore) -> Table:
@@ -81,6 +84,8 @@ def comparison_table(store: SweepStore) -> Table:
     higher = set(told.get("higher_is_better", [])) - {compare} | ({compare} if mode == "max" else set())
     axes = tuple(dict.fromkeys(axis for entry in entries for axis in entry.axes))
 
+    paper = plan.get("paper") or {"source": "", "rows": {}}
+    reported = paper["rows"]
     cells: dict[str, list[int]] = {}
     for index, entry in enumerate(entries):
         cells.setdefault(json.dumps([entry.variant, entry.axes]), []).append(index)
@@ -89,16 +94,19 @@ def comparison_table(store: SweepStore) -> Table:
     for indices in cells.values():
         row = _row(frame.iloc[indices], entries[indices[0]], metrics)
         remarks = row.remarks if all(alike[i] for i in indices) else (*row.remarks, OTHER_REFERENCE)
-        rows.append(replace(row, remarks=remarks))
+        rows.append(replace(row, remarks=remarks, paper=reported.get(entries[indices[0]].label, {})))
     rows = _with_best(rows, [name for name in metrics if name != "training_seconds"], higher)
     rows += _reference_rows(frame[alike], measured)
     notes = [f"mean ± standard deviation over seeds; {_scope(frame)}"]
     notes += [f"{name}: {value}" for name, value in told.get("info", {}).items()]
+    if reported:
+        notes.append(f"paper's: {paper['source']}; its data, extractor and budget may not be ours")
     if any(remark.startswith(MIXED_CODE) for row in rows for remark in row.remarks):
         notes.append(f"{MIXED_CODE}: the seeds of this cell ran different commits")
     if not all(alike):
         notes.append(f"{OTHER_REFERENCE}: measured with another extractor or sample count, not comparable")
-    return Table(store.name, axes, metrics, frozenset(higher), tuple(rows), tuple(notes))
+    by_paper = tuple(dict.fromkeys(metric for numbers in reported.values() for metric in numbers))
+    return Table(store.name, axes, metrics, frozenset(higher), tuple(rows), tuple(notes), by_paper)
 
 
 def _row(group: Any, entry: Entry, metrics: Sequence[str]) -> Row:

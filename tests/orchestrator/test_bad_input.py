@@ -23,6 +23,17 @@ FILES = [
     pytest.param("a: [1\n", 2, ["not valid YAML"], id="not YAML"),
     pytest.param("[1, 2]\n", 1, ["expected a mapping"], id="a list for a file"),
     pytest.param("", 1, ["expected a mapping"], id="empty file"),
+    pytest.param("paper: {rows: {}}\n", 1, ["expected source", "Table 1"], id="paper: no source"),
+    pytest.param("paper:\n  source: T\n  row: {}\n", 3, ["did you mean 'rows'"], id="paper: misspelt key"),
+    pytest.param(
+        "paper:\n  source: T\n  rows:\n    s: {fid: low}\n", 4, ["expected a number", "'low'"], id="paper: no number"
+    ),
+    pytest.param(
+        B + "name: s\ngrid: {penalty.weight: [1, 2]}\npaper:\n  source: T\n  rows:\n    s weight=3: {fid: 80.7}\n",
+        7,
+        ["no cell called 's weight=3'", "did you mean 's weight=1'"],
+        id="paper: unknown cell",
+    ),
     pytest.param("name: s\nseeds: 1\nname: t\n", 3, ["'name'", "twice", "line 1"], id="duplicate key"),
     pytest.param("name: a/b\n", 1, ["'a/b' is not a name"], id="name with a slash"),
     pytest.param("name: ..\n", 1, ["'..' is not a name"], id="name that leaves the folder"),

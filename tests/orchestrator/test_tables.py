@@ -186,3 +186,25 @@ def test_before_anything_has_run_a_table_has_rows_without_numbers(store: SweepSt
     assert [(row.variant, row.remarks) for row in table.rows] == [("hand", ("2 of 2 PENDING",))] * 2
     for render in (render for _, render in FORMATS.values()):
         assert "2 of 2 PENDING" in render(table)
+
+
+def test_a_paper_s_numbers_stand_beside_ours_in_columns_of_their_own(tmp_path: Path) -> None:
+    paper = "paper: {source: 'Somebody, Table 1', rows: {hand weight=2: {fid: 80.7, exact_w1: 0.125}}}\n"
+    store = make_sweep(tmp_path, TWO_CELLS + paper)
+    fill(store, [[0.5, 0.75], [1.25, 3.5]])
+    table = comparison_table(store)
+    assert [row.paper for row in cell_rows(table)] == [{}, {"fid": 80.7, "exact_w1": 0.125}]
+    assert table.paper == ("fid", "exact_w1")
+    assert "fid" not in table.metrics
+    assert any(note.startswith("paper's: Somebody, Table 1") for note in table.notes)
+    without = comparison_table(make_sweep(tmp_path / "without"))
+    assert (without.paper, [row.paper for row in cell_rows(without)]) == ((), [{}, {}])
+
+    parsed = pd.read_csv(io.StringIO(FORMATS["csv"][1](table)))
+    assert list(parsed["paper_fid"].dropna()) == [80.7]
+    assert json.loads(FORMATS["json"][1](table))["rows"][1]["paper"] == {"fid": 80.7, "exact_w1": 0.125}
+    first, second = (line for line in FORMATS["markdown"][1](table).splitlines() if line.startswith("| hand"))
+    assert first.split(" | ")[-3:-1] == ["—", "—"]
+    assert second.split(" | ")[-3:-1] == ["80.7", "0.125"]
+    assert r"paper's exact\_w1" in FORMATS["latex"][1](table)
+    assert "<th>paper&#x27;s fid</th>" in FORMATS["html"][1](table)

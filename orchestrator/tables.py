@@ -153,7 +153,8 @@ def _reference_rows(frame: Any, metrics: Sequence[str]) -> list[Row]:
         once = frame.drop_duplicates(["seed", f"untrained.{metric}"])
         if value := _value(once[f"untrained.{metric}"]):
             untrained[metric] = value
-        if value := _value(frame[f"floor.{metric}"].drop_duplicates()):
+        column = f"floor.{metric}"  # which metrics of probes have not
+        if column in frame and (value := _value(frame[column].drop_duplicates())):
             floor[metric] = value
     return [
         Row(name, "", {}, values, frozenset(), (), reference=True)

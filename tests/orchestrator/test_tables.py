@@ -208,3 +208,15 @@ def test_a_paper_s_numbers_stand_beside_ours_in_columns_of_their_own(tmp_path: P
     assert second.split(" | ")[-3:-1] == ["80.7", "0.125"]
     assert r"paper's exact\_w1" in FORMATS["latex"][1](table)
     assert "<th>paper&#x27;s fid</th>" in FORMATS["html"][1](table)
+
+
+def test_a_metric_of_a_probe_has_no_floor(store: SweepStore) -> None:
+    for entry in store.entries():
+        finish(store, entry, {"exact_w1": 1.0, "noise_overlap": 0.5}, untrained={"exact_w1": 9.0, "noise_overlap": 0.9})
+        trial = store.trial(entry.trial_id)
+        references = trial.references()
+        references["floor"].pop("noise_overlap", None)
+        trial.write_references({**references, "metrics": ["exact_w1", "noise_overlap"]})
+    rows = {row.variant: row.values for row in comparison_table(store).rows if row.reference}
+    assert rows[UNTRAINED]["noise_overlap"].mean == 0.9
+    assert set(rows[FLOOR]) == {"exact_w1"}

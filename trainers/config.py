@@ -12,14 +12,16 @@ from trainers.datasets import Dataset
 from trainers.evaluation import Evaluation
 from trainers.networks import Network
 from trainers.objectives import Objective
-from trainers.parts import ConfigError, Part, build, number, plain
+from trainers.parts import MODULES, ConfigError, Part, build, number, plain, runtime_options
 from trainers.penalties import Penalty
 
 CONFIG_VERSION = 1
 """Raised whenever the same options come to mean another computation."""
 
-RUNTIME_OPTIONS = frozenset({"device", "checkpoint_seconds", "checkpoint_epochs"})
-"""Where and how a trial runs; no part of what it is."""
+RUNTIME_OPTIONS = frozenset(
+    {"device", "checkpoint_seconds", "checkpoint_epochs"}.union(*(runtime_options(kind) for kind in MODULES))
+)
+"""Where and how a trial runs, by path (``evaluation.feature_weights``); no part of what it is."""
 
 EPOCH_METRICS = (
     "critic_loss",
@@ -121,6 +123,15 @@ class TrialConfig:
 
 def identity_of(values: Mapping[str, Any]) -> str:
     """12 hex digits of SHA-256 over the canonical JSON of a trial's plain values, all but the runtime options."""
-    science = {key: value for key, value in values.items() if key not in RUNTIME_OPTIONS}
-    text = json.dumps({"config_version": CONFIG_VERSION, **science}, sort_keys=True, separators=(",", ":"))
+    content = {"config_version": CONFIG_VERSION, **without_runtime_options(values)}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def without_runtime_options(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A trial's plain values without the runtime options, its own and its parts'."""
+    return {
+        key: without_runtime_options(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if f"{prefix}{key}" not in RUNTIME_OPTIONS
+    }

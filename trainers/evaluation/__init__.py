@@ -83,6 +83,9 @@ class FeatureEvaluation(Evaluation):
                 f"must be at most {available}, so that held-out and training images suffice; got {self.samples}",
             )
 
+    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device) -> Evaluator:
+        raise NotImplementedError(f"{type(self).__name__} must say in which features")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierEvaluation(FeatureEvaluation):

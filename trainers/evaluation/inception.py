@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from http.client import HTTPException
 from pathlib import Path
 from typing import cast
@@ -82,7 +83,9 @@ def _published() -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not path.exists():
-                torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), PUBLISHED_HASH, progress=False)
+                torch.hub.download_url_to_file(
+                    URL_INCEPTION_V3, str(path), PUBLISHED_HASH, progress=sys.stderr.isatty()
+                )
     except (OSError, HTTPException, RuntimeError) as error:
         raise _error(f"the download into '{path.parent}' failed ({error})") from None
     return path

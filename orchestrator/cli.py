@@ -57,9 +57,9 @@ def sweep(
     from orchestrator.plan import make_plan
     from orchestrator.store import SweepStore
     from orchestrator.sweep_file import read_sweep_file
-    from orchestrator.weights import weights_override
+    from orchestrator.weights import plan_with_weights
 
-    plan = make_plan(read_sweep_file(file), [*(overrides or []), *weights_override(feature_weights)], name)
+    plan = plan_with_weights(make_plan(read_sweep_file(file), overrides or [], name), feature_weights)
     store = SweepStore(runs_dir, plan.name)
     if dry_run:
         from orchestrator.preview import show_plan
@@ -208,9 +208,8 @@ def train(
 ) -> None:
     """Train one trial here, without Ray: for developing a method."""
     from orchestrator.single import train_here
-    from orchestrator.weights import weights_override
 
-    raise typer.Exit(train_here([*(overrides or []), *weights_override(feature_weights)], runs_dir))
+    raise typer.Exit(train_here(overrides or [], runs_dir, feature_weights))
 
 
 @app.command()

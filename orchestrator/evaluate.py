@@ -21,7 +21,7 @@ from orchestrator.selection import one_entry
 from orchestrator.single import check_device
 from orchestrator.store import SweepStore, TrialStore, sweep_names
 from orchestrator.tables import FLOOR
-from orchestrator.weights import weights_override, with_weights
+from orchestrator.weights import with_weights
 from trainers.config import RUNTIME_OPTIONS, TrialConfig, identity_of
 from trainers.evaluation import FeatureEvaluation
 from trainers.parts import nearest
@@ -222,7 +222,7 @@ def _of_folder(folder: Path, request: Request) -> Scores:
 
     if not any(text.startswith("dataset=") for text in request.overrides):
         raise UserError(f"'{folder}' is a folder of images: against which dataset? dataset=digits, say")
-    config = TrialConfig.from_dict(compose([*request.overrides, *weights_override(request.feature_weights)]))
+    config = TrialConfig.from_dict(with_weights(compose([*request.overrides]), request.feature_weights))
     if len(config.dataset.shape) != 3:
         raise UserError(f"'{folder}' is a folder of images, and {config.dataset.name} has points")
     scores = _scores(config, request)

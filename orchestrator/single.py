@@ -11,14 +11,15 @@ from orchestrator.composition import compose, parse_override
 from orchestrator.errors import UserError
 from orchestrator.files import reason
 from orchestrator.store import State, TrialStore
+from orchestrator.weights import with_weights
 from trainers.config import TrialConfig
 
 
-def train_here(overrides: list[str], runs_dir: Path) -> int:
+def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | None = None) -> int:
     """Trains from the start, into a directory of its own below ``train/``. Returns the exit code: 0, 1 or 130."""
     for text in overrides:
         parse_override(text)
-    config = TrialConfig.from_dict(compose(overrides))
+    config = TrialConfig.from_dict(with_weights(compose(overrides), feature_weights))
     check_device(config)
     config.evaluation.prepare()
     folder = runs_dir / "train"

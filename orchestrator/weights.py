@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.plan import Plan
 from orchestrator.store import SweepStore
+from trainers.config import TrialConfig
 from trainers.evaluation import Evaluation
 from trainers.parts import build_part
-
-
-def weights_override(file: Path | None) -> list[str]:
-    """The override that does the same as ``--feature-weights``, if it is given."""
-    if file is None:
-        return []
-    quoted = str(file.resolve()).replace("'", r"\'")
-    return [f"evaluation.feature_weights='{quoted}'"]
 
 
 def with_weights(config: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
@@ -29,6 +24,15 @@ def with_weights(config: Mapping[str, Any], file: Path | None) -> dict[str, Any]
     if "feature_weights" not in evaluation:
         raise UserError(f"--feature-weights: the evaluation '{evaluation['name']}' asks for none; 'inception' does")
     return {**config, "evaluation": {**evaluation, "feature_weights": str(file.resolve())}}
+
+
+def plan_with_weights(plan: Plan, file: Path | None) -> Plan:
+    """The same trials, their ids too, with these weights."""
+    if file is None:
+        return plan
+    configs = [TrialConfig.from_dict(with_weights(trial.config.to_dict(), file)) for trial in plan.trials]
+    trials = tuple(replace(trial, config=config) for trial, config in zip(plan.trials, configs, strict=True))
+    return replace(plan, trials=trials)
 
 
 def give_weights(store: SweepStore, trial_ids: Iterable[str], file: Path) -> None:

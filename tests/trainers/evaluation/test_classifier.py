@@ -12,8 +12,16 @@ from safetensors.torch import load
 from torch_fidelity.utils import create_feature_extractor
 
 from trainers.datasets import Data, Digits
-from trainers.evaluation.classifier import FEATURES, NAME, RECIPE, ClassifierExtractor, train_classifier
-from trainers.evaluation.fidelity import ClassifierEvaluator, register_classifier
+from trainers.evaluation.classifier import (
+    FEATURES,
+    NAME,
+    RECIPE,
+    ClassifierExtractor,
+    classifier_extractor,
+    register_classifier,
+    train_classifier,
+)
+from trainers.evaluation.fidelity import FeatureEvaluator
 
 STEPS = 40
 """Of training the classifier: enough for tiny images."""
@@ -96,15 +104,15 @@ def test_evaluators_share_files_and_replace_corrupted_ones(tmp_path: Path) -> No
     def contents() -> list[dict[str, torch.Tensor]]:
         return [load(file.read_bytes()) for file in files()]
 
-    first = ClassifierEvaluator(data, 100, tmp_path)
+    first = FeatureEvaluator(classifier_extractor(data, tmp_path), data, 100, tmp_path)
     floor, times, tensors = first.floor(), written(), contents()
     assert [file.parent.name for file in files()] == ["extractors", "features", "features"]  # of either split
-    second = ClassifierEvaluator(data, 100, tmp_path)
+    second = FeatureEvaluator(classifier_extractor(data, tmp_path), data, 100, tmp_path)
     assert (second.floor(), second.info, written()) == (floor, first.info, times)  # read, not made again
 
     for file, damage in zip(files(), [b"", b"no tensors at all", files()[2].read_bytes()[:-100]], strict=True):
         file.write_bytes(damage)
-    third = ClassifierEvaluator(data, 100, tmp_path)
+    third = FeatureEvaluator(classifier_extractor(data, tmp_path), data, 100, tmp_path)
     assert (third.floor(), third.info) == (floor, first.info)
     assert second.floor() == floor  # what it had read before the damage is its own
     for old, new in zip(tensors, contents(), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from orchestrator.store import State, SweepStore, TrialStore
 from orchestrator.worker import run_trial
 from trainers.config import identity_of
 from trainers.datasets import Digits
+from trainers.evaluation.fidelity import FeatureEvaluator
 from trainers.evaluation.pictures import load_images
 
 MEASURED = {"evaluation": {"name": "classifier", "samples": 100, "times": 2}}
@@ -200,6 +202,13 @@ def test_what_is_asked_for_wrongly(
     assert f"belongs to trial {identity_of(trained.config())}" in told(lonely)
     lonely.write_bytes(trained.checkpoint_file.read_bytes()[:-1])
     assert "checkpoint.pt cannot be used: it " in told(lonely)
+
+
+def test_warnings_are_notes(trained: TrialStore, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(FeatureEvaluator, "floor", lambda _: warnings.warn("prefer KID", stacklevel=1) or {"fid": 0.0})
+    evaluate(Request(str(trained.path), runs_dir=cache), heard.append)
+    assert heard == ["note: prefer KID"]
 
 
 def test_a_trial_is_never_measured_by_two_extractors(tmp_path: Path, cache: Path) -> None:

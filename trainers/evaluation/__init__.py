@@ -122,9 +122,9 @@ class InceptionEvaluation(FeatureEvaluation):
     Inception: Heusel et al. 2017, Salimans et al. 2016, Bińkowski et al. 2018, Kynkäänniemi et al. 2019.
 
     Images of any size, grey ones with their channel three times; ``inception_score_std`` is the score's deviation
-    over its ten splits. ``feature_weights`` is the file of weights, and no part of the trial: their hash is, in
-    ``extractor``. None is the published file, downloaded once. On a GPU trial Inception runs on that GPU; a CPU
-    takes about 0.2 s an image.
+    over its ten splits. ``feature_weights`` is the file of weights, and no part of the trial; their hash is
+    recorded in ``extractor``. None is the published file, downloaded once. On a GPU trial Inception runs on that
+    GPU; a CPU takes about 0.3 s an image and core.
     """
 
     name: ClassVar[str] = "inception"

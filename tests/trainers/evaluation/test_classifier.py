@@ -27,11 +27,12 @@ STEPS = 40
 """Of training the classifier: enough for tiny images."""
 
 
-def tiny_data() -> Data:
-    """Two kinds of 2×2 images, dark and light."""
+def tiny_data(*shape: int) -> Data:
+    """Two kinds of images, dark and light; 2×2 by default."""
+    shape = shape or (1, 2, 2)
     source = torch.Generator().manual_seed(0)
     labels = torch.arange(300) % 2
-    images = torch.randint(0, 100, (300, 1, 2, 2), generator=source) + 150 * labels[:, None, None, None]
+    images = torch.randint(0, 100, (300, *shape), generator=source) + 150 * labels[:, None, None, None]
     images = images.to(torch.uint8)
     return Data(images[:200], images[200:], labels[:200], labels[200:])
 
@@ -89,6 +90,20 @@ def test_another_recipe_or_other_labels_are_another_classifier(tmp_path: Path, m
     made.append(train_classifier(data, tmp_path))
     assert len({path for path, _ in made}) == 3
     assert len({metadata["hash"] for _, metadata in made}) == 3
+
+
+@pytest.mark.usefixtures("short_recipe")
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)], ids=["as MNIST", "as CIFAR-10"])
+def test_it_learns_and_measures_images_of_other_shapes(
+    shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainers.evaluation.classifier.WHOLE", 90)
+    data = tiny_data(*shape)
+    evaluator = FeatureEvaluator(classifier_extractor(data, tmp_path), data, 100, tmp_path)
+    assert evaluator.info["extractor_test_accuracy"] == 1
+    assert abs(evaluator.measure(data.held_out)["classifier_fid"]) < 1e-6
+    one_kind = data.held_out[:1].expand(100, *shape)
+    assert evaluator.measure(one_kind)["classifier_fid"] > 2 * evaluator.floor()["classifier_fid"]
 
 
 @pytest.mark.usefixtures("short_recipe")

@@ -92,11 +92,11 @@ def test_another_recipe_or_other_labels_are_another_classifier(tmp_path: Path, m
     assert len({metadata["hash"] for _, metadata in made}) == 3
 
 
-@pytest.mark.usefixtures("short_recipe")
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)], ids=["as MNIST", "as CIFAR-10"])
 def test_it_learns_and_measures_images_of_other_shapes(
     shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(RECIPE, "steps", 10)
     monkeypatch.setattr("trainers.evaluation.classifier.WHOLE", 90)
     data = tiny_data(*shape)
     evaluator = FeatureEvaluator(classifier_extractor(data, tmp_path), data, 100, tmp_path)

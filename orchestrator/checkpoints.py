@@ -56,6 +56,12 @@ def read(path: Path) -> dict[str, Any]:
         raise Unreadable(f"torch does not read it ({type(error).__name__})") from None
 
 
+def belongs(trial: TrialStore, state: dict[str, Any], identity: str) -> bool:
+    """Whether a checkpoint is that of the configuration, or of the trial that this one was forked from."""
+    origin = (trial.status().continued_from or {}).get("trial_id")
+    return state["identity"] in (identity, origin)
+
+
 def save_latest(trial: TrialStore, training: Any, identity: str) -> None:
     """The newest checkpoint; the one before is kept."""
     if trial.checkpoint_file.exists():
@@ -80,8 +86,7 @@ def resume(trial: TrialStore, log: EpochLog, training: Any, identity: str) -> li
         except Unreadable as problem:
             problems.append(f"{file.name} cannot be used: {problem}")
             continue
-        origin = (trial.status().continued_from or {}).get("trial_id")
-        if state["identity"] not in (identity, origin):
+        if not belongs(trial, state, identity):
             raise OtherConfiguration(
                 f"{file.name} belongs to trial {state['identity']} and the configuration is {identity}'s: "
                 "put config.yaml back as it was, or begin again with --restart"

@@ -28,6 +28,10 @@ TrackingUri = Annotated[str | None, typer.Option(help="MLflow's tracking URI; de
 Address = Annotated[str | None, typer.Option(help="host:port of a Ray cluster; default: a local Ray of its own.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Leave MLflow for a later sync.")]
 MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="At most so many trials at once.")]
+FeatureWeights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Inception's weights; default: the published ones, downloaded once."),
+]
 SweepName = Annotated[str, typer.Argument(metavar="NAME", help="The sweep's name.")]
 
 
@@ -47,13 +51,15 @@ def sweep(
     offline: Offline = False,
     address: Address = None,
     max_concurrent: MaxConcurrent = None,
+    feature_weights: FeatureWeights = None,
 ) -> None:
     """Plan a sweep, run what is not done, print the comparison table."""
     from orchestrator.plan import make_plan
     from orchestrator.store import SweepStore
     from orchestrator.sweep_file import read_sweep_file
+    from orchestrator.weights import plan_with_weights
 
-    plan = make_plan(read_sweep_file(file), overrides or [], name)
+    plan = plan_with_weights(make_plan(read_sweep_file(file), overrides or [], name), feature_weights)
     store = SweepStore(runs_dir, plan.name)
     if dry_run:
         from orchestrator.preview import show_plan
@@ -80,13 +86,14 @@ def resume(
     offline: Offline = False,
     address: Address = None,
     max_concurrent: MaxConcurrent = None,
+    feature_weights: FeatureWeights = None,
 ) -> None:
     """Run what failed, was lost or did not finish, from checkpoints."""
     from orchestrator.selection import select
     from orchestrator.store import SweepStore
 
     store = SweepStore.open(runs_dir, name)
-    options = _options(runs_dir, tracking_uri, offline, address, max_concurrent)
+    options = _options(runs_dir, tracking_uri, offline, address, max_concurrent, feature_weights)
     selection = select(store, only or [], trial or [], restart=restart, retry_diverged=retry_diverged)
     raise typer.Exit(_drive(store, options, selection=selection))
 
@@ -197,11 +204,46 @@ def export(
 def train(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[OVERRIDE]…", help="key=value.")] = None,
     runs_dir: RunsDir = Path("runs"),
+    feature_weights: FeatureWeights = None,
 ) -> None:
     """Train one trial here, without Ray: for developing a method."""
     from orchestrator.single import train_here
 
-    raise typer.Exit(train_here(overrides or [], runs_dir))
+    raise typer.Exit(train_here(overrides or [], runs_dir, feature_weights))
+
+
+@app.command()
+def evaluate(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="A sweep's name, a checkpoint (FILE.pt), a trial's directory, or a folder of images."
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OVERRIDE]…", help="evaluation=NAME, evaluation.KEY=value; for a folder dataset=NAME."),
+    ] = None,
+    trial: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only this trial of the sweep; the first digits will do.")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="last or best.")] = "last",
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    runs_dir: RunsDir = Path("runs"),
+    feature_weights: FeatureWeights = None,
+) -> None:
+    """Measure again: the checkpoints of a sweep, one checkpoint, or a folder of images. The store stays as it is."""
+    from json import dumps
+
+    from orchestrator.evaluate import Request, evaluate, show_scores
+
+    request = Request(target, tuple(overrides or []), tuple(trial or []), checkpoint, runs_dir, feature_weights)
+    scores = evaluate(request, tell=lambda text: typer.echo(text, err=True))
+    if json:
+        typer.echo(dumps(scores.to_dict(), indent=1))
+    else:
+        show_scores(scores)
+    raise typer.Exit(1 if scores.missing else 0)
 
 
 @app.command()
@@ -217,14 +259,20 @@ def ui(
 
 
 def _options(
-    runs_dir: Path, tracking_uri: str | None, offline: bool, address: str | None, max_concurrent: int | None
+    runs_dir: Path,
+    tracking_uri: str | None,
+    offline: bool,
+    address: str | None,
+    max_concurrent: int | None,
+    feature_weights: Path | None = None,
 ) -> Options:
     from orchestrator.driver import Options
     from orchestrator.tracking import default_uri
 
     if offline and tracking_uri is not None:
         raise UserError("--offline leaves MLflow out: it does not go with --tracking-uri")
-    return Options(None if offline else tracking_uri or default_uri(runs_dir), address, max_concurrent)
+    uri = None if offline else tracking_uri or default_uri(runs_dir)
+    return Options(uri, address, max_concurrent, feature_weights)
 
 
 def _drive(store: SweepStore, options: Options, plan: Plan | None = None, selection: Selection | None = None) -> int:

@@ -25,6 +25,7 @@ from orchestrator.selection import EVERYTHING, Selection
 from orchestrator.store import State, SweepStore, TrialStore
 from orchestrator.sweep_file import Resources
 from orchestrator.tracking import check_uri, default_uri
+from orchestrator.weights import check_evaluations, give_weights
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
@@ -40,6 +41,8 @@ class Options:
     tracking_uri: str | None
     address: str | None = None
     max_concurrent: int | None = None
+    feature_weights: Path | None = None
+    """For trials that have been planned already; a new plan brings its own."""
 
 
 def run_sweep(
@@ -52,7 +55,8 @@ def run_sweep(
     """Runs the selected trials that have no result yet and returns the exit code: 0, 1 (some did not finish) or 130.
 
     A new ``plan`` is written into the store first. Raises :class:`UserError` before anything starts: another driver,
-    a tracking URI nobody answers, resources that do not exist, a directory that cannot be written.
+    a tracking URI nobody answers, resources that do not exist, a directory that cannot be written; and ConfigError
+    for an evaluation that lacks its weights.
     """
 
     def tell(text: str) -> None:
@@ -78,8 +82,11 @@ def run_sweep(
             tell_ancestors(store, tell)
         try:
             todo = prepare(store, tell, selection)
+            if options.feature_weights is not None:
+                give_weights(store, todo, options.feature_weights)
         except OSError as error:
             raise UserError(f"the sweep's directory '{store.path}' cannot be written: {reason(error)}") from None
+        check_evaluations(store, todo)
         mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
         interrupted, stopped_because = False, None
         if todo:

@@ -49,7 +49,7 @@ def select(
         if word.lower() not in states:
             raise UserError(f"--only: '{word}' is no state that can be resumed{nearest(word.lower(), states)}")
     entries = store.entries()
-    chosen = [_one(entries, text) for text in trials]
+    chosen = [one_entry(entries, text) for text in trials]
     for entry in chosen:
         state = store.trial(entry.trial_id).status().state
         if state is State.DIVERGED and not retry_diverged:
@@ -64,7 +64,8 @@ def select(
     )
 
 
-def _one(entries: Sequence[Entry], text: str) -> Entry:
+def one_entry(entries: Sequence[Entry], text: str) -> Entry:
+    """The trial that ``--trial`` means. Raises :class:`UserError`."""
     fitting = [entry for entry in entries if text and entry.trial_id.startswith(text)]
     if len(fitting) == 1:
         return fitting[0]

@@ -11,19 +11,17 @@ from orchestrator.composition import compose, parse_override
 from orchestrator.errors import UserError
 from orchestrator.files import reason
 from orchestrator.store import State, TrialStore
+from orchestrator.weights import with_weights
 from trainers.config import TrialConfig
 
 
-def train_here(overrides: list[str], runs_dir: Path) -> int:
+def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | None = None) -> int:
     """Trains from the start, into a directory of its own below ``train/``. Returns the exit code: 0, 1 or 130."""
     for text in overrides:
         parse_override(text)
-    config = TrialConfig.from_dict(compose(overrides))
-    if config.device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("device=cuda: this machine has no GPU that torch can use")
+    config = TrialConfig.from_dict(with_weights(compose(overrides), feature_weights))
+    check_device(config)
+    config.evaluation.prepare()
     folder = runs_dir / "train"
     number = 1
     while (folder / f"{config.identity}-{number}").exists():
@@ -50,6 +48,15 @@ def train_here(overrides: list[str], runs_dir: Path) -> int:
     why = "" if state is State.DONE else f": {trial.status().error}"
     print(f"{state}{why}; samples, metrics and log in {trial.path}")
     return 0 if state.is_result else 1
+
+
+def check_device(config: TrialConfig) -> None:
+    """Raises :class:`UserError` for a trial that wants a GPU on a machine without one."""
+    if config.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("device=cuda: this machine has no GPU that torch can use")
 
 
 def _tell(record: dict[str, Any]) -> None:

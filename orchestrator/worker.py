@@ -26,6 +26,10 @@ class Superseded(Exception):
     """Another attempt at this trial has begun: this worker had been given up for lost, and must not write any more."""
 
 
+class OtherExtractor(RuntimeError):
+    """A trial is not measured by two feature extractors: its epochs could not be compared."""
+
+
 def run_trial(
     trial: TrialStore,
     cache_dir: Path,
@@ -152,7 +156,15 @@ def _resume(trial: TrialStore, log: EpochLog, status: Status, training: Any, ide
 
 def _write_references(trial: TrialStore, training: Any) -> None:
     config, evaluator = training.config, training.evaluator
-    if not config.metrics or trial.references():
+    if not config.metrics:
+        return
+    if references := trial.references():
+        before, now = references["info"].get("extractor"), evaluator.info.get("extractor") if evaluator else None
+        if before != now:
+            raise OtherExtractor(
+                f"the epochs so far were measured with {before} and this attempt has {now}: give the same weights "
+                "(--feature-weights FILE), or begin again with --restart"
+            )
         return
     trial.write_references(
         {

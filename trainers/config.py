@@ -12,15 +12,17 @@ from trainers.datasets import Dataset
 from trainers.evaluation import Evaluation
 from trainers.networks import Network
 from trainers.objectives import Objective
-from trainers.parts import ConfigError, Part, build, number, plain
+from trainers.parts import MODULES, ConfigError, Part, build, number, plain, runtime_options
 from trainers.penalties import Penalty
 from trainers.probes import HIGHER_IS_BETTER, ProbeName, check_probes, metrics_of
 
 CONFIG_VERSION = 1
 """Raised whenever the same options come to mean another computation."""
 
-RUNTIME_OPTIONS = frozenset({"device", "checkpoint_seconds", "checkpoint_epochs"})
-"""Where and how a trial runs; no part of what it is."""
+RUNTIME_OPTIONS = frozenset(
+    {"device", "checkpoint_seconds", "checkpoint_epochs"}.union(*(runtime_options(kind) for kind in MODULES))
+)
+"""Where and how a trial runs, by path (``evaluation.feature_weights``); no part of what it is."""
 
 LATER_OPTIONS = {"opponent": "generator", "probes": []}
 """Options that came after the first trials, with the values that leave a trial's identity as it was."""
@@ -140,10 +142,19 @@ class TrialConfig:
 
 def identity_of(values: Mapping[str, Any]) -> str:
     """12 hex digits of SHA-256 over the canonical JSON of a trial's plain values, all but the runtime options."""
-    science = {
+    content = {
         key: value
-        for key, value in values.items()
-        if key not in RUNTIME_OPTIONS and not (key in LATER_OPTIONS and value == LATER_OPTIONS[key])
+        for key, value in without_runtime_options(values).items()
+        if not (key in LATER_OPTIONS and value == LATER_OPTIONS[key])
     }
-    text = json.dumps({"config_version": CONFIG_VERSION, **science}, sort_keys=True, separators=(",", ":"))
+    text = json.dumps({"config_version": CONFIG_VERSION, **content}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def without_runtime_options(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A trial's plain values without the runtime options, its own and its parts'."""
+    return {
+        key: without_runtime_options(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if f"{prefix}{key}" not in RUNTIME_OPTIONS
+    }

@@ -68,6 +68,11 @@ def number(
     return field(default=default, metadata={"at_least": at_least, "above": above, "below": below})
 
 
+def runtime(default: Any) -> Any:
+    """A dataclass field for where or how something is found: no part of a trial's identity."""
+    return field(default=default, metadata={"runtime": True})
+
+
 def nearest(word: str, valid: Iterable[str]) -> str:
     """``; did you mean 'x'?`` or, with nothing near, the list of valid names."""
     names = sorted(set(valid))
@@ -105,6 +110,11 @@ def part_class(kind: str, name: str) -> type[Part]:
     except (ImportError, AttributeError) as error:
         problem = f"the entry point '{points[name].value}' of '{name}' cannot be loaded: {error}"
         raise ConfigError(f"{kind}.name", problem) from None
+
+
+def runtime_options(kind: str) -> set[str]:
+    """The paths, such as ``evaluation.feature_weights``, of the :func:`runtime` options of this package's parts."""
+    return {f"{kind}.{f.name}" for cls in built_in(kind).values() for f in fields(cls) if f.metadata.get("runtime")}
 
 
 def build_part(kind: str, values: Any) -> Part:

@@ -95,7 +95,7 @@ class Training:
         if config.generator.ema is not None:
             average = get_ema_multi_avg_fn(config.generator.ema)
             self._average = AveragedModel(self.generator, multi_avg_fn=average, use_buffers=True)
-        self.evaluator = config.evaluation.evaluator(self.data, config.objective.cost, Path(cache_dir))
+        self.evaluator = config.evaluation.evaluator(self.data, config.objective.cost, Path(cache_dir), self.device)
 
     @property
     def finished(self) -> bool:

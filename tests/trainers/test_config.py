@@ -12,7 +12,7 @@ from trainers.config import RUNTIME_OPTIONS, TrialConfig
 from trainers.parts import MODULES, ConfigError, build_part, built_in
 
 MakeTrial = Callable[..., TrialConfig]
-# Three trials that between them have every kind of part and option.
+# Four trials that between them have every kind of part and option.
 TRIALS: dict[str, dict[str, Any]] = {
     "wwgan": {
         "network": {"name": "dcgan", "generator_widths": [8, 8], "critic_widths": [8]},
@@ -28,6 +28,7 @@ TRIALS: dict[str, dict[str, Any]] = {
         "penalty": {"name": "admissibility"},
         "critic": {"optimizer": "rmsprop"},
     },
+    "inception": {"evaluation": {"name": "inception", "samples": 500}},
     "mixture": {"dataset": "mixture", "penalty": "clipping", "evaluation": "transport", "seed": 12},
 }
 EVERY_TRIAL = pytest.mark.parametrize("changes", TRIALS.values(), ids=TRIALS)
@@ -73,6 +74,11 @@ def test_identity_is_stable(trial: MakeTrial) -> None:
     assert TrialConfig.from_dict(values).identity == "356d948f6277"
 
 
+def test_the_identity_of_trials_measured_by_the_classifier_is_stable(trial: MakeTrial) -> None:
+    assert trial(evaluation="classifier").identity == "eb796320a5db"
+    assert trial(evaluation={"name": "classifier", "samples": 100, "times": 2}).identity == "a86ea5e499e2"
+
+
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Every option of plain values with its path."""
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
@@ -99,6 +105,7 @@ ANOTHER_WORD = {
     0: "relu",  # of generator_tail
     1: "none",
 }
+ANOTHER_PATH = {"feature_weights": "elsewhere/weights.pth"}
 ANOTHER_NUMBER = {
     "generator_kernel": 4,
     "critic_kernel": 4,
@@ -116,6 +123,8 @@ def another(key: Any, value: Any) -> Any:
     if isinstance(value, str):
         other = ANOTHER_WORD[key]
         return other[value] if isinstance(other, dict) else other
+    if key in ANOTHER_PATH:
+        return ANOTHER_PATH[key]
     if value is None:
         return ANOTHER_NUMBER.get(key, 0.5)
     if isinstance(value, int):
@@ -127,7 +136,8 @@ def another(key: Any, value: Any) -> Any:
 def test_every_option_but_the_runtime_ones_is_part_of_the_identity(changes: dict[str, Any], trial: MakeTrial) -> None:
     config = trial(**changes)
     options = [(path, value) for path, value in leaves(config.to_dict()) if path[-1] != "name"]
-    assert {path[0] for path, _ in options} >= {*RUNTIME_OPTIONS, "network", "critic", "generator", "seed", "threads"}
+    own = {option for option in RUNTIME_OPTIONS if "." not in option}
+    assert {path[0] for path, _ in options} >= {*own, "network", "critic", "generator", "seed", "threads"}
     identities = {config.identity}
     for path, value in options:
         values = config.to_dict()
@@ -139,7 +149,7 @@ def test_every_option_but_the_runtime_ones_is_part_of_the_identity(changes: dict
         target[path[-1]] = ["nearest"] if path[-1] == "probes" else another(path[-1], value)
         changed = TrialConfig.from_dict(values)
         assert changed != config, path
-        if path[0] in RUNTIME_OPTIONS:
+        if ".".join(map(str, path)) in RUNTIME_OPTIONS:
             assert changed.identity == config.identity, path
         else:
             assert changed.identity not in identities, path
@@ -191,6 +201,8 @@ ERRORS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no training data": ({"dataset": {"name": "digits", "held_out": 1797}}, "dataset.held_out", "less than 1797"),
     "too many samples": ({"evaluation": {"name": "classifier", "samples": 501}}, "evaluation.samples", "at most 500"),
     "too few samples": ({"evaluation": {"name": "classifier", "samples": 99}}, "evaluation.samples", "at least 100"),
+    "inception of points": ({"dataset": "mixture", "evaluation": "inception"}, "evaluation.name", "has points"),
+    "too many for inception": ({"evaluation": "inception"}, "evaluation.samples", "at most 500"),
     "classifier of points": ({"dataset": "mixture", "evaluation": "classifier"}, "evaluation.name", "has points"),
     "transport of images": ({"evaluation": "transport"}, "evaluation.name", "has images"),
     "bool for int": ({"budget": True}, "budget", "a whole number"),

@@ -1,4 +1,4 @@
-"""What is measured of a generator: classifier FID, IS and KID on images, exact transport on points.
+"""What is measured of a generator: FID, IS, KID, precision and recall on images, exact transport on points.
 
 Every trial of a sweep is measured with the same noise, the same number of samples and one reference, the
 held-out examples. The floor is what real training examples score against it.
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from trainers.parts import ConfigError, Part, number
+from trainers.parts import ConfigError, Part, number, runtime
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from trainers.datasets import Data
@@ -46,7 +47,15 @@ class Evaluation(Part):
 
     times: int = number(5, at_least=1)
 
-    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path) -> Evaluator | None:
+    def prepare(self) -> None:
+        """Makes sure, before anything starts, of what no trial can do without and nobody here can make.
+
+        Raises :class:`ConfigError`.
+        """
+
+    def evaluator(
+        self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device
+    ) -> Evaluator | None:
         """The evaluator, whatever it needs computed or read from ``cache_dir``. ``cost`` is the trial's (q, p)."""
         return None
 
@@ -59,24 +68,14 @@ class NoEvaluation(Evaluation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierEvaluation(Evaluation):
-    """``classifier_fid``, ``classifier_is`` and ``classifier_kid`` by torch-fidelity, on the features of a small
-    classifier trained once on the dataset's own labels.
-
-    ``samples`` generated images against as many held-out ones; ``classifier_is_std`` is the inception score's
-    deviation over its ten splits. Classifier features make a distance of their
-    own: its values are comparable within one extractor (``extractor`` in the trial's tags) and sample count only.
-    """
-
-    name: ClassVar[str] = "classifier"
-    metrics: ClassVar[tuple[str, ...]] = ("classifier_fid", "classifier_is", "classifier_kid")
-    higher_is_better: ClassVar[frozenset[str]] = frozenset({"classifier_is"})
+class FeatureEvaluation(Evaluation):
+    """``samples`` generated images against as many held-out ones, by torch-fidelity, in some network's features."""
 
     samples: int = number(500, at_least=100)
 
     def check(self, trial: Any) -> None:
         if len(trial.dataset.shape) != 3:
-            raise ConfigError("evaluation.name", f"classifier needs images; {trial.dataset.name} has points")
+            raise ConfigError("evaluation.name", f"{self.name} needs images; {trial.dataset.name} has points")
         available = min(trial.dataset.held_out_size, trial.dataset.train_size)
         if self.samples > available:
             raise ConfigError(
@@ -84,10 +83,68 @@ class ClassifierEvaluation(Evaluation):
                 f"must be at most {available}, so that held-out and training images suffice; got {self.samples}",
             )
 
-    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path) -> Evaluator:
-        from trainers.evaluation.fidelity import ClassifierEvaluator
+    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device) -> Evaluator:
+        raise NotImplementedError(f"{type(self).__name__} must say in which features")
 
-        return ClassifierEvaluator(data, self.samples, cache_dir)
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierEvaluation(FeatureEvaluation):
+    """FID, inception score, KID, precision and recall in the features of a small classifier trained once on the
+    dataset's own labels: for images of which Inception knows nothing.
+
+    ``classifier_is_std`` is the inception score's deviation over its ten splits. Classifier features make a distance
+    of their own: its values are comparable within one extractor (``extractor`` in the trial's tags) and sample
+    count only.
+    """
+
+    name: ClassVar[str] = "classifier"
+    metrics: ClassVar[tuple[str, ...]] = (
+        "classifier_fid",
+        "classifier_is",
+        "classifier_kid",
+        "classifier_precision",
+        "classifier_recall",
+    )
+    higher_is_better: ClassVar[frozenset[str]] = frozenset(
+        {"classifier_is", "classifier_precision", "classifier_recall"}
+    )
+
+    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device) -> Evaluator:
+        from trainers.evaluation.classifier import classifier_extractor
+        from trainers.evaluation.fidelity import FeatureEvaluator
+
+        return FeatureEvaluator(classifier_extractor(data, cache_dir), data, self.samples, cache_dir)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InceptionEvaluation(FeatureEvaluation):
+    """``fid``, ``inception_score``, ``kid``, ``precision`` and ``recall`` in the features of torch-fidelity's
+    Inception: Heusel et al. 2017, Salimans et al. 2016, Bińkowski et al. 2018, Kynkäänniemi et al. 2019.
+
+    Images of any size, grey ones with their channel three times; ``inception_score_std`` is the score's deviation
+    over its ten splits. ``feature_weights`` is the file of weights, and no part of the trial; their hash is
+    recorded in ``extractor``. None is the published file, downloaded once. On a GPU trial Inception runs on that
+    GPU; a CPU takes about 0.3 s an image and core.
+    """
+
+    name: ClassVar[str] = "inception"
+    metrics: ClassVar[tuple[str, ...]] = ("fid", "inception_score", "kid", "precision", "recall")
+    higher_is_better: ClassVar[frozenset[str]] = frozenset({"inception_score", "precision", "recall"})
+
+    samples: int = number(10_000, at_least=100)
+    feature_weights: str | None = runtime(None)
+
+    def prepare(self) -> None:
+        """Raises :class:`ConfigError` for weights that are not there, are others', or cannot be downloaded."""
+        from trainers.evaluation.inception import load_inception
+
+        load_inception(self.feature_weights)
+
+    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device) -> Evaluator:
+        from trainers.evaluation.fidelity import FeatureEvaluator
+        from trainers.evaluation.inception import inception_extractor
+
+        return FeatureEvaluator(inception_extractor(self.feature_weights, device), data, self.samples, cache_dir)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +162,7 @@ class TransportEvaluation(Evaluation):
         if len(trial.dataset.shape) != 1:
             raise ConfigError("evaluation.name", f"transport needs points; {trial.dataset.name} has images")
 
-    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path) -> Evaluator:
+    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device) -> Evaluator:
         from trainers.evaluation.transport import TransportEvaluator
 
         return TransportEvaluator(data, cost)

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import cast
 
 import torch
+import torch_fidelity
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+from torch_fidelity.utils import create_feature_extractor
 
 from trainers.datasets import Data, to_input
 from trainers.evaluation.caching import cache_key, cached
+from trainers.evaluation.fidelity import Extractor
 
 NAME = "trainers-classifier"
 FEATURES = 64
 RECIPE = {"version": 1, "features": FEATURES, "steps": 600, "batch_size": 128, "lr": 2e-3, "seed": 0}
 """Everything that the weights depend on besides the data; a change makes a new file."""
+BATCH_SIZE = 250
+WHOLE = 2000
+"""How many images of a whole dataset go through the classifier at once."""
 
 
 class Classifier(nn.Module):
@@ -81,6 +89,41 @@ def _missing() -> tuple[dict[str, Tensor], dict[str, str]]:
     raise FileNotFoundError("the classifier's weights are missing; train_classifier makes them")
 
 
+def register_classifier() -> None:
+    """Makes ``trainers-classifier`` known to torch-fidelity, once a process."""
+    if NAME not in FEATURE_EXTRACTORS_REGISTRY:
+        torch_fidelity.register_feature_extractor(NAME, ClassifierExtractor)
+
+
+def classifier_extractor(data: Data, cache_dir: Path) -> Extractor:
+    """The dataset's classifier, trained if it is not in the cache. On the CPU always: it is small."""
+    register_classifier()
+    path, metadata = train_classifier(data, cache_dir)
+    layers = list(ClassifierExtractor.get_provided_features_list())
+    network = create_feature_extractor(
+        NAME, layers, cuda=False, verbose=False, feature_extractor_weights_path=str(path)
+    )
+    return Extractor(
+        network=cast(ClassifierExtractor, network),
+        dimension=FEATURES,
+        metric_names={
+            "frechet_inception_distance": "classifier_fid",
+            "inception_score_mean": "classifier_is",
+            "inception_score_std": "classifier_is_std",
+            "kernel_inception_distance_mean": "classifier_kid",
+            "precision": "classifier_precision",
+            "recall": "classifier_recall",
+        },
+        info={
+            "extractor": f"{NAME}-{metadata['hash']}",
+            "extractor_test_accuracy": float(metadata["test_accuracy"]),
+        },
+        preprocessing="uint8 to [-1, 1]",
+        batch_size=BATCH_SIZE,
+        device=torch.device("cpu"),
+    )
+
+
 def train_classifier(data: Data, cache_dir: Path) -> tuple[Path, dict[str, str]]:
     """The classifier's file for a dataset, and its metadata: ``hash`` of the weights, ``test_accuracy`` on the
     held-out images. Trained if no file for these examples, labels and RECIPE is there yet."""
@@ -107,8 +150,8 @@ def _train(data: Data) -> tuple[dict[str, Tensor], dict[str, str]]:
             functional.cross_entropy(logits, data.train_labels[chosen]).backward()
             optimizer.step()
     with torch.inference_mode():
-        features, _ = model(to_input(data.train))
-        _, logits = model(to_input(data.held_out))
+        features = torch.cat([model(to_input(part))[0] for part in data.train.split(WHOLE)])
+        logits = torch.cat([model(to_input(part))[1] for part in data.held_out.split(WHOLE)])
         accuracy = (logits.argmax(dim=1) == data.held_out_labels).double().mean().item()
         scale = features.square().mean().rsqrt().item()
     torch.set_num_threads(threads)

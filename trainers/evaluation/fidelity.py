@@ -1,103 +1,126 @@
-"""FID, inception score and KID by torch-fidelity, on classifier features. Nothing here re-implements a metric."""
+"""FID, inception score, KID, precision and recall by torch-fidelity. Nothing here re-implements a metric."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 import torch_fidelity
 from torch import Tensor
-from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
-from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
-from torch_fidelity.utils import create_feature_extractor
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
 
 from trainers.datasets import Data
 from trainers.evaluation.caching import cache_key, cached
-from trainers.evaluation.classifier import FEATURES, NAME, ClassifierExtractor, train_classifier
 
-BATCH_SIZE = 250
-
-
-def register_classifier() -> None:
-    """Makes ``trainers-classifier`` known to torch-fidelity, once a process."""
-    if NAME not in FEATURE_EXTRACTORS_REGISTRY:
-        torch_fidelity.register_feature_extractor(NAME, ClassifierExtractor)
+NEIGHBOURHOOD = 3
+"""Precision and recall ask for the third nearest neighbour, as Kynkäänniemi et al. do."""
+DISTANCES_AT_ONCE = 1000
+"""Rows of the matrix of distances that precision and recall hold in memory."""
 
 
-class ClassifierEvaluator:
-    """See :class:`trainers.evaluation.ClassifierEvaluation`."""
+@dataclass(frozen=True)
+class Extractor:
+    """A feature extractor of torch-fidelity's, which returns features and logits, and what there is to know of it.
 
-    def __init__(self, data: Data, count: int, cache_dir: Path) -> None:
-        register_classifier()
+    ``metric_names`` gives torch-fidelity's keys our names; ``info`` has the name and the hash of the weights as
+    ``extractor``; ``dimension`` is that of the features.
+    """
+
+    network: FeatureExtractorBase
+    dimension: int
+    metric_names: Mapping[str, str]
+    info: Mapping[str, str | float]
+    preprocessing: str
+    batch_size: int
+    device: torch.device
+    channels: int | None = None
+    """How many channels the network insists on; grey images then have theirs so often."""
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """uint8 images (n, C, H, W) to ``features`` (n, dimension) and ``logits`` (n, classes), on the CPU."""
+        with torch.inference_mode():
+            batches = [self._batch(batch) for batch in images.split(self.batch_size)]
+        return {
+            name: torch.cat(parts).clone()
+            for name, parts in zip(("features", "logits"), zip(*batches, strict=True), strict=True)
+        }
+
+    def _batch(self, images: Tensor) -> tuple[Tensor, ...]:
+        if self.channels is not None:
+            images = images.expand(-1, self.channels, -1, -1)
+        return tuple(output.cpu() for output in self.network(images.to(self.device)))
+
+
+class FeatureEvaluator:
+    """Generated images against held-out ones, ``count`` of each, in an extractor's features.
+
+    See :class:`trainers.evaluation.FeatureEvaluation`.
+    """
+
+    def __init__(self, extractor: Extractor, data: Data, count: int, cache_dir: Path) -> None:
         self.count = count
-        self._data = data
-        self._weights, metadata = train_classifier(data, cache_dir)
         self.info: dict[str, str | float] = {
-            "extractor": f"{NAME}-{metadata['hash']}",
-            "extractor_test_accuracy": float(metadata["test_accuracy"]),
+            **extractor.info,
             "evaluation_samples": count,
             "torch_fidelity": torch_fidelity.__version__,
         }
-        if count <= FEATURES:
+        if count <= extractor.dimension:
             warnings.warn(
-                f"{count} samples leave the covariance of {FEATURES} features singular: prefer KID to FID", stacklevel=2
+                f"{count} samples leave the covariance of {extractor.dimension} features singular: prefer KID to FID",
+                stacklevel=2,
             )
-        self._extractor = create_feature_extractor(
-            NAME,
-            list(ClassifierExtractor.get_provided_features_list()),
-            cuda=False,
-            verbose=False,
-            feature_extractor_weights_path=str(self._weights),
-        )
+        self._extractor = extractor
+        self._train = data.train[:count]
+        self._digest = data.digest
         self._cache_dir = cache_dir
         self._held_out = self._reference("held_out", data.held_out[:count])
         self._held_out_statistics = fid_features_to_statistics(self._held_out["features"])
 
     def measure(self, samples: Tensor) -> dict[str, float]:
-        return self._compare(self._features(samples))
+        return self._compare(self._extractor.features(samples))
 
     def floor(self) -> dict[str, float]:
-        return self._compare(self._reference("train", self._data.train[: self.count]))
+        return self._compare(self._reference("train", self._train))
 
-    def _compare(self, features: dict[str, Tensor]) -> dict[str, float]:
+    def _compare(self, generated: dict[str, Tensor]) -> dict[str, float]:
+        features, real = generated["features"], self._held_out["features"]
         with torch.random.fork_rng(devices=[]):  # torch-fidelity consumes the global random state
-            fid = fid_statistics_to_metric(
-                fid_features_to_statistics(features["features"]), self._held_out_statistics, verbose=False
-            )
-            inception_score = isc_features_to_metric(features["logits"])
-            kid = kid_features_to_metric(
-                features["features"],
-                self._held_out["features"],
-                kid_subset_size=min(1000, self.count // 4),
-                verbose=False,
-            )
-        return {
-            "classifier_fid": fid[KEY_METRIC_FID],
-            "classifier_is": inception_score[KEY_METRIC_ISC_MEAN],
-            "classifier_is_std": inception_score[KEY_METRIC_ISC_STD],
-            "classifier_kid": kid[KEY_METRIC_KID_MEAN],
-        }
+            values = {
+                **fid_statistics_to_metric(
+                    fid_features_to_statistics(features), self._held_out_statistics, verbose=False
+                ),
+                **isc_features_to_metric(generated["logits"]),
+                **kid_features_to_metric(features, real, kid_subset_size=min(1000, self.count // 4), verbose=False),
+                **prc_features_to_metric(
+                    features,
+                    real,
+                    prc_neighborhood=NEIGHBOURHOOD,
+                    prc_batch_size=DISTANCES_AT_ONCE,
+                    save_cpu_ram=True,
+                    verbose=False,
+                ),
+            }
+        return {ours: values[theirs] for theirs, ours in self._extractor.metric_names.items()}
 
     def _reference(self, split: str, images: Tensor) -> dict[str, Tensor]:
         """Features of real images, computed once for everybody who shares the cache."""
         key = cache_key(
-            data=self._data.digest,
+            data=self._digest,
             split=split,
             count=self.count,
-            preprocessing="uint8 to [-1, 1]",
+            preprocessing=self._extractor.preprocessing,
             extractor=self.info["extractor"],
             torch_fidelity=torch_fidelity.__version__,
+            device=self._extractor.device.type,  # a GPU's last bits are others
         )
         return cached(
-            self._cache_dir / "features" / f"{split}-{key}.safetensors", lambda: (self._features(images), {})
+            self._cache_dir / "features" / f"{split}-{key}.safetensors",
+            lambda: (self._extractor.features(images), {}),
         )[0]
-
-    def _features(self, images: Tensor) -> dict[str, Tensor]:
-        with torch.inference_mode():
-            batches = [cast(tuple[Tensor, ...], self._extractor(batch)) for batch in images.cpu().split(BATCH_SIZE)]
-        names = ClassifierExtractor.get_provided_features_list()
-        return {name: torch.cat(parts).clone() for name, parts in zip(names, zip(*batches, strict=True), strict=True)}

@@ -1,4 +1,4 @@
-"""Samples as a picture: a magnified grid of images with gaps, or a scatter plot of points."""
+"""Samples as a picture, a magnified grid of images with gaps or a scatter plot of points; and pictures as samples."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trainers.parts import ConfigError
+
 SIDE = 48
 """Small images are magnified to about this many pixels."""
 COLUMNS = 8
+SUFFIXES = (".png", ".jpg", ".jpeg")
+"""What torch-fidelity takes for an image, too."""
 
 
 def save_samples(samples: Tensor, path: Path) -> None:
@@ -28,6 +32,43 @@ def save_samples(samples: Tensor, path: Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def load_images(folder: Path, count: int, shape: tuple[int, ...]) -> Tensor:
+    """The first ``count`` images of a folder, by name, as uint8 (count, C, H, W) of ``shape`` = (C, H, W).
+
+    Converted to grey or RGB as the shape wants it, never resized. Raises :class:`~trainers.parts.ConfigError` for too
+    few images and for files that cannot be read or have another size.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if len(paths) < count:
+        problem = f"'{folder}' has {len(paths)} images ({', '.join(SUFFIXES)}) and {count} are to be measured"
+        raise ConfigError("evaluation.samples", problem)
+    images = torch.empty(count, *shape, dtype=torch.uint8)
+    unfit = []
+    for index, path in enumerate(paths[:count]):
+        try:
+            image = _load_image(path, shape[0])
+        except OSError as error:
+            unfit.append(f"{path.name} (unreadable: {error})")
+            continue
+        if image.shape == shape:
+            images[index] = image
+        else:
+            unfit.append(f"{path.name} ({image.shape[2]}×{image.shape[1]})")
+    if unfit:
+        some = ", ".join(unfit[:5]) + (f" and {len(unfit) - 5} more" if len(unfit) > 5 else "")
+        raise ConfigError("", f"'{folder}': not every image is {shape[2]}×{shape[1]} like the dataset's: {some}")
+    return images
+
+
+def _load_image(path: Path, channels: int) -> Tensor:
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(path) as image:
+        array = np.array(image.convert("L" if channels == 1 else "RGB"))
+    return torch.from_numpy(array).reshape(*array.shape[:2], -1).permute(2, 0, 1)
 
 
 def _save_grid(images: Tensor, path: Path) -> None:

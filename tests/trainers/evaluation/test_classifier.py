@@ -12,18 +12,27 @@ from safetensors.torch import load
 from torch_fidelity.utils import create_feature_extractor
 
 from trainers.datasets import Data, Digits
-from trainers.evaluation.classifier import FEATURES, NAME, RECIPE, ClassifierExtractor, train_classifier
-from trainers.evaluation.fidelity import ClassifierEvaluator, register_classifier
+from trainers.evaluation.classifier import (
+    FEATURES,
+    NAME,
+    RECIPE,
+    ClassifierExtractor,
+    classifier_extractor,
+    register_classifier,
+    train_classifier,
+)
+from trainers.evaluation.fidelity import FeatureEvaluator
 
 STEPS = 40
 """Of training the classifier: enough for tiny images."""
 
 
-def tiny_data() -> Data:
-    """Two kinds of 2×2 images, dark and light."""
+def tiny_data(*shape: int) -> Data:
+    """Two kinds of images, dark and light; 2×2 by default."""
+    shape = shape or (1, 2, 2)
     source = torch.Generator().manual_seed(0)
     labels = torch.arange(300) % 2
-    images = torch.randint(0, 100, (300, 1, 2, 2), generator=source) + 150 * labels[:, None, None, None]
+    images = torch.randint(0, 100, (300, *shape), generator=source) + 150 * labels[:, None, None, None]
     images = images.to(torch.uint8)
     return Data(images[:200], images[200:], labels[:200], labels[200:])
 
@@ -83,6 +92,20 @@ def test_another_recipe_or_other_labels_are_another_classifier(tmp_path: Path, m
     assert len({metadata["hash"] for _, metadata in made}) == 3
 
 
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)], ids=["as MNIST", "as CIFAR-10"])
+def test_it_learns_and_measures_images_of_other_shapes(
+    shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPE, "steps", 10)
+    monkeypatch.setattr("trainers.evaluation.classifier.WHOLE", 90)
+    data = tiny_data(*shape)
+    evaluator = FeatureEvaluator(classifier_extractor(data, tmp_path), data, 100, tmp_path)
+    assert evaluator.info["extractor_test_accuracy"] == 1
+    assert abs(evaluator.measure(data.held_out)["classifier_fid"]) < 1e-6
+    one_kind = data.held_out[:1].expand(100, *shape)
+    assert evaluator.measure(one_kind)["classifier_fid"] > 2 * evaluator.floor()["classifier_fid"]
+
+
 @pytest.mark.usefixtures("short_recipe")
 def test_evaluators_share_files_and_replace_corrupted_ones(tmp_path: Path) -> None:
     data = tiny_data()
@@ -96,15 +119,15 @@ def test_evaluators_share_files_and_replace_corrupted_ones(tmp_path: Path) -> No
     def contents() -> list[dict[str, torch.Tensor]]:
         return [load(file.read_bytes()) for file in files()]
 
-    first = ClassifierEvaluator(data, 100, tmp_path)
+    first = FeatureEvaluator(classifier_extractor(data, tmp_path), data, 100, tmp_path)
     floor, times, tensors = first.floor(), written(), contents()
     assert [file.parent.name for file in files()] == ["extractors", "features", "features"]  # of either split
-    second = ClassifierEvaluator(data, 100, tmp_path)
+    second = FeatureEvaluator(classifier_extractor(data, tmp_path), data, 100, tmp_path)
     assert (second.floor(), second.info, written()) == (floor, first.info, times)  # read, not made again
 
     for file, damage in zip(files(), [b"", b"no tensors at all", files()[2].read_bytes()[:-100]], strict=True):
         file.write_bytes(damage)
-    third = ClassifierEvaluator(data, 100, tmp_path)
+    third = FeatureEvaluator(classifier_extractor(data, tmp_path), data, 100, tmp_path)
     assert (third.floor(), third.info) == (floor, first.info)
     assert second.floor() == floor  # what it had read before the damage is its own
     for old, new in zip(tensors, contents(), strict=True):

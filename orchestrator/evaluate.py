@@ -1,0 +1,278 @@
+"""Measuring again: checkpoints of trials, or a folder of images. Nothing is written but the cache of features."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator import checkpoints
+from orchestrator.composition import compose, option_paths, parse_override
+from orchestrator.errors import UserError
+from orchestrator.selection import one_entry
+from orchestrator.single import check_device
+from orchestrator.store import SweepStore, TrialStore, sweep_names
+from orchestrator.tables import FLOOR
+from orchestrator.weights import with_weights
+from trainers.config import RUNTIME_OPTIONS, TrialConfig, identity_of
+from trainers.evaluation import FeatureEvaluation
+from trainers.parts import nearest
+
+CHECKPOINTS = ("last", "best")
+PIPE_WIDTH = 160
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for. ``checkpoint`` is ``last`` or ``best``."""
+
+    target: str
+    overrides: tuple[str, ...] = ()
+    trials: tuple[str, ...] = ()
+    checkpoint: str = "last"
+    runs_dir: Path = Path("runs")
+    feature_weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """The metrics of one checkpoint, or of a folder, which has no epoch."""
+
+    label: str
+    metrics: Mapping[str, float]
+    trial_id: str | None = None
+    checkpoint: str | None = None
+    epoch: int | None = None
+    iteration: int | None = None
+
+
+@dataclass
+class Scores:
+    """All that was measured alike: what real training images score, what the values depend on, and who is missing."""
+
+    dataset: str
+    evaluation: str
+    higher_is_better: frozenset[str]
+    scores: list[Score] = field(default_factory=list)
+    floor: Mapping[str, float] = field(default_factory=dict)
+    info: Mapping[str, str | float] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self) | {"higher_is_better": sorted(self.higher_is_better)}
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A trial and the checkpoint of it that is meant."""
+
+    label: str
+    trial: TrialStore
+    file: Path
+
+
+def evaluate(request: Request, tell: Callable[[str], None] = lambda text: None) -> Scores:
+    """Measures what is asked for. ``tell`` hears warnings.
+
+    A sweep's name goes before a folder of that name. Trials of a sweep that cannot be measured are ``missing``. Raises
+    :class:`UserError` and :class:`~trainers.parts.ConfigError` where nothing can be.
+    """
+    if request.checkpoint not in CHECKPOINTS:
+        raise UserError(f"--checkpoint: '{request.checkpoint}' is not one of {', '.join(CHECKPOINTS)}")
+    for text in request.overrides:
+        parse_override(text)
+    path = Path(request.target)
+    is_sweep = path.name == request.target and (request.runs_dir / path / "plan.json").exists()
+    if request.trials and not is_sweep:
+        raise UserError(f"--trial is for a sweep: there is none called '{request.target}' in '{request.runs_dir}'")
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: tell(f"note: {message}")
+        if is_sweep:
+            return _of_subjects(_of_sweep(request), request)
+        if path.is_file():
+            return _of_subjects([_of_file(path)], request)
+        if (path / "config.yaml").is_file():
+            trial = TrialStore(path)
+            return _of_subjects([_Subject(trial.trial_id, trial, _file(trial, request.checkpoint))], request)
+        if path.is_dir():
+            return _of_folder(path, request)
+    known = sweep_names(request.runs_dir)
+    raise UserError(
+        f"'{request.target}' is no sweep in '{request.runs_dir}', no checkpoint and no folder"
+        + (nearest(request.target, known) if known else "")
+    )
+
+
+def _of_sweep(request: Request) -> list[_Subject]:
+    store = SweepStore.open(request.runs_dir, request.target)
+    entries = store.entries()
+    if request.trials:
+        entries = [one_entry(entries, text) for text in request.trials]
+    trials = [(entry, store.trial(entry.trial_id)) for entry in entries]
+    return [
+        _Subject(f"{entry.label} seed={entry.seed}", trial, _file(trial, request.checkpoint)) for entry, trial in trials
+    ]
+
+
+def _of_file(path: Path) -> _Subject:
+    trial = TrialStore(path.absolute().parent)
+    if not (trial.path / "config.yaml").is_file():
+        raise UserError(f"'{path}': no config.yaml stands beside it, which says what trial the checkpoint is of")
+    return _Subject(trial.trial_id, trial, path)
+
+
+def _file(trial: TrialStore, which: str) -> Path:
+    """The last checkpoint may be the one before, in the moment in which a running trial replaces it."""
+    if which == "best":
+        return trial.best_file
+    return trial.checkpoint_file if trial.checkpoint_file.exists() else trial.previous_checkpoint_file
+
+
+def _of_subjects(subjects: list[_Subject], request: Request) -> Scores:
+    scores, problems = None, []
+    for subject in subjects:
+        try:
+            state = _state(subject, request.checkpoint)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        config = _config(subject.trial, request)
+        scores = scores or _scores(config, request)
+        scores.scores.append(_measured(subject, state, config, scores, request.runs_dir / "cache"))
+    if scores is None:
+        raise UserError("; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else ""))
+    scores.missing += problems
+    return scores
+
+
+def _state(subject: _Subject, which: str) -> dict[str, Any]:
+    name = f"{subject.trial.trial_id}/{subject.file.name}"
+    try:
+        state = checkpoints.read(subject.file)
+    except FileNotFoundError:
+        raise UserError(f"trial {subject.trial.trial_id} ({subject.label}) has no {which} checkpoint") from None
+    except checkpoints.Unreadable as problem:
+        raise UserError(f"{name} cannot be used: {problem}") from None
+    if not checkpoints.belongs(subject.trial, state, identity := identity_of(subject.trial.config())):
+        raise UserError(f"{name} belongs to trial {state['identity']} and the configuration is {identity}'s")
+    return state
+
+
+def _config(trial: TrialStore, request: Request) -> TrialConfig:
+    """The stored configuration, measured otherwise where the overrides say so."""
+    values = trial.config()
+    overrides = [parse_override(text) for text in request.overrides]
+    for override in overrides:
+        key = override.key_or_group
+        if key == "evaluation":
+            values["evaluation"] = compose([f"evaluation={override.value()}"])["evaluation"]
+        elif not key.startswith("evaluation.") and key not in RUNTIME_OPTIONS:
+            raise UserError(f"'{override.input_line}': a trained trial can only be measured otherwise: evaluation=NAME")
+    for override in overrides:
+        if (key := override.key_or_group) == "evaluation":
+            continue
+        group, _, option = key.rpartition(".")
+        options = values[group] if group else values
+        if option not in options:
+            raise UserError(f"'{override.input_line}': there is no such option{nearest(key, option_paths(values))}")
+        options[option] = override.value()
+    return TrialConfig.from_dict(with_weights(values, request.feature_weights))
+
+
+def _scores(config: TrialConfig, request: Request) -> Scores:
+    """No scores yet; everything that could be missing is there."""
+    evaluation = config.evaluation
+    if not config.metrics:
+        raise UserError(f"the evaluation '{evaluation.name}' measures nothing: choose one with evaluation=NAME")
+    check_device(config)
+    evaluation.prepare()
+    cache = request.runs_dir / "cache"
+    with contextlib.suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+    if not os.access(cache, os.W_OK):
+        raise UserError(f"'{cache}', where features of real images are kept, cannot be written: give --runs-dir")
+    return Scores(config.dataset.name, evaluation.name, config.higher_is_better)
+
+
+def _measured(subject: _Subject, state: dict[str, Any], config: TrialConfig, scores: Scores, cache: Path) -> Score:
+    from trainers.training import Training
+
+    training = Training(config, cache_dir=cache)
+    training.load_state_dict(state["training"])
+    metrics = training.evaluate().metrics
+    del metrics["evaluation_seconds"]
+    _tell_reference(scores, training.evaluator)
+    return Score(subject.label, metrics, subject.trial.trial_id, subject.file.name, training.epoch, training.iteration)
+
+
+def _of_folder(folder: Path, request: Request) -> Scores:
+    import torch
+
+    from trainers.evaluation.pictures import load_images
+    from trainers.training import resolve_device
+
+    if not any(text.startswith("dataset=") for text in request.overrides):
+        raise UserError(f"'{folder}' is a folder of images: against which dataset? dataset=digits, say")
+    config = TrialConfig.from_dict(with_weights(compose([*request.overrides]), request.feature_weights))
+    if len(config.dataset.shape) != 3:
+        raise UserError(f"'{folder}' is a folder of images, and {config.dataset.name} has points")
+    scores = _scores(config, request)
+    device = resolve_device(config.device)
+    torch.set_num_threads(config.threads)
+    if not isinstance(config.evaluation, FeatureEvaluation):
+        raise UserError(f"the evaluation '{config.evaluation.name}' measures no images: choose classifier or inception")
+    images = load_images(folder, config.evaluation.samples, config.dataset.shape)
+    evaluator = config.evaluation.evaluator(
+        config.dataset.load(), config.objective.cost, request.runs_dir / "cache", device
+    )
+    scores.scores.append(Score(str(folder), evaluator.measure(images)))
+    _tell_reference(scores, evaluator)
+    return scores
+
+
+def _tell_reference(scores: Scores, evaluator: Any) -> None:
+    """The floor is the same for all: it is asked for once."""
+    if evaluator is not None and not scores.floor:
+        scores.floor, scores.info = evaluator.floor(), evaluator.info
+
+
+def show_scores(scores: Scores) -> None:
+    """The same for people: a line a checkpoint, what real training images score, what the values depend on."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, PIPE_WIDTH)  # nobody looks at line ends there
+    console.print(_table(scores))
+    for text in _notes(scores):
+        console.print(Text(text), soft_wrap=True)
+
+
+def _table(scores: Scores) -> Table:
+    metrics = list(scores.scores[0].metrics)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", overflow="fold")
+    table.add_column("epoch", justify="right")
+    for name in metrics:
+        arrow = "" if name.endswith("_std") else " ↑" if name in scores.higher_is_better else " ↓"
+        table.add_column(name + arrow, justify="right")
+    for score in scores.scores:
+        numbers = (f"{score.metrics[name]:.4g}" for name in metrics)
+        table.add_row(Text(score.label), "" if score.epoch is None else str(score.epoch), *numbers)
+    real = (f"{scores.floor[name]:.4g}" if name in scores.floor else "—" for name in metrics)
+    table.add_row(FLOOR, "", *real, style="dim")
+    return table
+
+
+def _notes(scores: Scores) -> Iterator[str]:
+    yield f"{scores.evaluation} on {scores.dataset}; " + "; ".join(
+        f"{key}: {value}" for key, value in scores.info.items()
+    )
+    yield from scores.missing

@@ -49,11 +49,12 @@ def sweep(
     max_concurrent: MaxConcurrent = None,
 ) -> None:
     """Plan a sweep, run what is not done, print the comparison table."""
+    from orchestrator.composition import disk_errors
     from orchestrator.plan import make_plan
-    from orchestrator.store import SweepStore
+    from orchestrator.store import SweepStore, cache_dir
     from orchestrator.sweep_file import read_sweep_file
 
-    plan = make_plan(read_sweep_file(file), overrides or [], name)
+    plan = make_plan(read_sweep_file(file), overrides or [], name, cache_dir(runs_dir))
     store = SweepStore(runs_dir, plan.name)
     if dry_run:
         from orchestrator.preview import show_plan
@@ -61,6 +62,8 @@ def sweep(
         show_plan(plan, store)
         return
     options = _options(runs_dir, tracking_uri, offline, address, max_concurrent)
+    with disk_errors():
+        plan.trials[0].config.dataset.prepare(store.cache_dir)  # one of all trials
     raise typer.Exit(_drive(store, options, plan))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.store import Entry, State, SweepStore, TrialStore
-from trainers.config import RUNTIME_OPTIONS, TrialConfig
+from trainers.config import TrialConfig, science
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,5 @@ def tell_ancestors(store: SweepStore, tell: Callable[[str], None]) -> None:
 def _kind(config: Mapping[str, Any]) -> str:
     """A configuration without its budget and the number of its evaluations."""
     evaluation = {key: value for key, value in config["evaluation"].items() if key != "times"}
-    others = {key: value for key, value in config.items() if key not in {"budget", *RUNTIME_OPTIONS}}
+    others = {key: value for key, value in science(config).items() if key != "budget"}
     return json.dumps({**others, "evaluation": evaluation}, sort_keys=True)

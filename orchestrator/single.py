@@ -7,23 +7,25 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from orchestrator.composition import compose, parse_override
+from orchestrator.composition import composed_trial, disk_errors, parse_override
 from orchestrator.errors import UserError
 from orchestrator.files import reason
-from orchestrator.store import State, TrialStore
-from trainers.config import TrialConfig
+from orchestrator.store import State, TrialStore, cache_dir
 
 
 def train_here(overrides: list[str], runs_dir: Path) -> int:
     """Trains from the start, into a directory of its own below ``train/``. Returns the exit code: 0, 1 or 130."""
     for text in overrides:
         parse_override(text)
-    config = TrialConfig.from_dict(compose(overrides))
+    cache = cache_dir(runs_dir)
+    config = composed_trial(overrides, cache)
     if config.device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
             raise UserError("device=cuda: this machine has no GPU that torch can use")
+    with disk_errors():
+        config.dataset.prepare(cache)
     folder = runs_dir / "train"
     number = 1
     while (folder / f"{config.identity}-{number}").exists():
@@ -40,7 +42,7 @@ def train_here(overrides: list[str], runs_dir: Path) -> int:
     stopping = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stopping.set())  # an exception could get lost in somebody's callback
     try:
-        state = run_trial(trial, runs_dir / "cache", should_stop=stopping.is_set, on_epoch=_tell)
+        state = run_trial(trial, cache, should_stop=stopping.is_set, on_epoch=_tell)
     except OSError as error:
         print(f"FAILED: {trial.path} cannot be written: {reason(error)}")
         return 1

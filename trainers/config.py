@@ -6,20 +6,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from trainers.datasets import Dataset
 from trainers.evaluation import Evaluation
 from trainers.networks import Network
 from trainers.objectives import Objective
-from trainers.parts import ConfigError, Part, build, number, plain
+from trainers.parts import ConfigError, Part, build, build_part, number, plain
 from trainers.penalties import Penalty
 
 CONFIG_VERSION = 1
 """Raised whenever the same options come to mean another computation."""
 
-RUNTIME_OPTIONS = frozenset({"device", "checkpoint_seconds", "checkpoint_epochs"})
-"""Where and how a trial runs; no part of what it is."""
+RUNTIME_OPTIONS = frozenset({"device", "checkpoint_seconds", "checkpoint_epochs", "dataset.root", "dataset.max_bad"})
+"""Where and how a trial runs and its data lie; no part of what it is."""
 
 EPOCH_METRICS = (
     "critic_loss",
@@ -95,8 +96,16 @@ class TrialConfig:
             )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:
-        """From plain values, as YAML holds them. Raises :class:`~trainers.parts.ConfigError`."""
+    def from_dict(cls, values: Mapping[str, Any], cache_dir: str | Path | None = None) -> TrialConfig:
+        """From plain values, as YAML holds them. Raises :class:`~trainers.parts.ConfigError`.
+
+        With ``cache_dir`` the dataset's path is looked at, and what only its files can say is filled in (see
+        :meth:`~trainers.datasets.Dataset.filled_in`): new configurations want it, stored ones have it.
+        """
+        if cache_dir is not None and "dataset" in values:
+            dataset = build_part("dataset", values["dataset"])
+            assert isinstance(dataset, Dataset)
+            values = {**values, "dataset": plain(dataset.filled_in(Path(cache_dir)))}
         return build(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,6 +130,14 @@ class TrialConfig:
 
 def identity_of(values: Mapping[str, Any]) -> str:
     """12 hex digits of SHA-256 over the canonical JSON of a trial's plain values, all but the runtime options."""
-    science = {key: value for key, value in values.items() if key not in RUNTIME_OPTIONS}
-    text = json.dumps({"config_version": CONFIG_VERSION, **science}, sort_keys=True, separators=(",", ":"))
+    text = json.dumps({"config_version": CONFIG_VERSION, **science(values)}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def science(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Plain values without the runtime options."""
+    return {
+        key: science(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if f"{prefix}{key}" not in RUNTIME_OPTIONS
+    }

@@ -25,11 +25,11 @@ from typing import Any, ClassVar, Literal, TypeVar, cast
 T = TypeVar("T")
 
 MODULES = {
-    "objective": "trainers.objectives",
-    "penalty": "trainers.penalties",
-    "dataset": "trainers.datasets",
-    "network": "trainers.networks",
-    "evaluation": "trainers.evaluation",
+    "objective": ("trainers.objectives",),
+    "penalty": ("trainers.penalties",),
+    "dataset": ("trainers.datasets", "trainers.image_datasets", "trainers.image_folder"),
+    "network": ("trainers.networks",),
+    "evaluation": ("trainers.evaluation",),
 }
 """Where the built-in parts of each kind are: every class there that has a name."""
 ENTRY_POINT_GROUPS = {"objective": "trainers.objectives", "penalty": "trainers.penalties"}
@@ -85,8 +85,8 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 @functools.cache
 def built_in(kind: str) -> dict[str, type[Part]]:
     """The parts of this package, by name."""
-    module = importlib.import_module(MODULES[kind])
-    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Part)]
+    values = [value for module in MODULES[kind] for value in vars(importlib.import_module(module)).values()]
+    classes = [value for value in values if isinstance(value, type) and issubclass(value, Part)]
     return {cls.name: cls for cls in classes if "name" in vars(cls)}
 
 

@@ -77,6 +77,8 @@ class ClassifierEvaluation(Evaluation):
     def check(self, trial: Any) -> None:
         if len(trial.dataset.shape) != 3:
             raise ConfigError("evaluation.name", f"classifier needs images; {trial.dataset.name} has points")
+        if not trial.dataset.labelled:
+            raise ConfigError("evaluation.name", f"classifier needs labels; {trial.dataset.name} has none here")
         available = min(trial.dataset.held_out_size, trial.dataset.train_size)
         if self.samples > available:
             raise ConfigError(

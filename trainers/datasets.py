@@ -90,7 +90,7 @@ class Dataset(Part):
         raise NotImplementedError(f"{type(self).__name__} must say its size")
 
     def filled_in(self, cache_dir: Path) -> Dataset:
-        """The dataset with whatever only its files can say, read before anything starts; from the cache where it can be.
+        """The dataset with whatever only its files can say, read before anything starts; from the cache if it is there.
 
         Raises :class:`~trainers.parts.ConfigError` for a path where they are not.
         """

@@ -41,7 +41,7 @@ def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_knows_the_digits(cache_dir: Path) -> None:
-    data = Digits().load()
+    data = Digits().load(cache_dir)
     weights, metadata = train_classifier(data, cache_dir)
     assert data.held_out_labels is not None
     features, logits = extractor(weights)(data.held_out)
@@ -53,7 +53,7 @@ def test_it_knows_the_digits(cache_dir: Path) -> None:
 
 
 def test_features_have_mean_square_one_on_the_training_images(cache_dir: Path) -> None:
-    data = Digits().load()
+    data = Digits().load(cache_dir)
     weights, _ = train_classifier(data, cache_dir)
     features, _ = extractor(weights)(data.train)
     assert features.square().mean().item() == pytest.approx(1, rel=1e-5)

@@ -36,8 +36,8 @@ class Images(Dataset):  # type: ignore[type-arg]
 
 
 @pytest.fixture(scope="module")
-def digits() -> Data:
-    return Digits().load()
+def digits(cache_dir: Path) -> Data:
+    return Digits().load(cache_dir)
 
 
 @pytest.fixture(scope="module")

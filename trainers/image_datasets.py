@@ -81,7 +81,9 @@ class PublishedImages(Dataset):
         except Exception as error:  # no network, a mirror's nonsense, a full disk, gdown not installed
             why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             problem = f"{self.name} is not on this machine and cannot be downloaded ({why})"
-            raise ConfigError("dataset.root", f"{problem}: give dataset.root=PATH, where PATH is {self.files}") from None
+            raise ConfigError(
+                "dataset.root", f"{problem}: give dataset.root=PATH, where PATH is {self.files}"
+            ) from None
         return self._find(downloads)
 
     def _missing(self, root: Path) -> ConfigError:

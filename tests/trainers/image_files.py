@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from pathlib import Path
 
@@ -11,7 +10,11 @@ import pytest
 from PIL import Image
 
 DATA = next(
-    (folder / "shared" / "data" for folder in Path(__file__).resolve().parents if (folder / "shared" / "data").is_dir()),
+    (
+        folder / "shared" / "data"
+        for folder in Path(__file__).resolve().parents
+        if (folder / "shared" / "data").is_dir()
+    ),
     Path("no real data"),
 )
 MNIST = DATA / "mnist.npz"
@@ -54,9 +57,3 @@ def unpack_cifar(root: Path, count: int) -> Path:
             if found == count:
                 return root
     raise AssertionError(f"only {found} images in {CIFAR}")
-
-
-def png_bytes(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

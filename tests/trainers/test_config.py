@@ -159,7 +159,11 @@ ERRORS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown option of a part": ({"penalty": {"name": "gradient", "wieght": 1}}, "penalty.wieght", "'weight'"),
     "unknown option of an optimizer": ({"critic": {"beta": 1}}, "critic.beta", "'betas'"),
     "unknown part": ({"penalty": {"name": "gradeint"}}, "penalty.name", "did you mean 'gradient'"),
-    "unknown part, nothing near": ({"dataset": {"name": "zzz"}}, "dataset.name", "valid: celeba, cifar10, digits, image_folder"),
+    "unknown part, nothing near": (
+        {"dataset": {"name": "zzz"}},
+        "dataset.name",
+        "valid: celeba, cifar10, digits, image_folder",
+    ),
     "no name": ({"penalty": None}, "penalty", "a mapping with a name"),
     "q below 1": ({"objective": {"name": "c_transform", "q": 0.9}}, "objective.q", "at least 1"),
     "p below 1": ({"objective": {"name": "soft_c_transform", "p": 0}}, "objective.p", "at least 1"),

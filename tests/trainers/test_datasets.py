@@ -37,6 +37,11 @@ def test_digits_are_all_of_sklearns_each_once(held_out: int, tmp_path: Path) -> 
     assert {int(data.train.min()), int(data.train.max())} <= {0, 255}
 
 
+def test_the_digits_content_is_stable(tmp_path: Path) -> None:
+    digest = "8dea49db81968caa48adf51732dcaa5177f54f9c13eff5a43cf231ec1d924c1c"  # what classifiers in caches go by
+    assert Digits().load(tmp_path).digest == digest
+
+
 def test_digits_keep_all_classes_on_both_sides(tmp_path: Path) -> None:
     data = Digits().load(tmp_path)
     for labels in (data.train_labels, data.held_out_labels):

@@ -141,18 +141,18 @@ def test_an_image_of_the_size_keeps_every_pixel(tmp_path: Path) -> None:
     assert np.array_equal(decoded(save(GREY, tmp_path / "g.png"), 8, 1)[0], np.asarray(GREY))
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "YCbCr"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_mode_becomes_grey_or_rgb(tmp_path: Path, mode: str, channels: int) -> None:
     if mode == "I;16":
         image = Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257)
     else:
         image = GREY.convert("RGB").convert(mode)
-    ending = {"CMYK": "jpg", "YCbCr": "jpg"}.get(mode, "png")
+    ending = "jpg" if mode == "CMYK" else "png"
     path = tmp_path / f"image.{ending}"
     image.save(path, **({"quality": 100} if ending == "jpg" else {}))
     with Image.open(path) as saved:
-        assert saved.mode.startswith(mode[:4])
+        assert saved.mode == mode
     pixels = decoded(path, 8, channels)
     assert (pixels.dtype, pixels.shape) == (np.uint8, (channels, 8, 8))
     expected = np.asarray(GREY.convert("1")) * 255 if mode == "1" else np.asarray(GREY)
@@ -176,8 +176,15 @@ def test_the_middle_of_the_longer_side_is_kept(tmp_path: Path, width: int, heigh
     image.paste("blue", (left, top, left + side, top + side))
     pixels = decoded(save(image, tmp_path / "a.png"), 10, 3)
     assert pixels.shape == (3, 10, 10)
-    assert pixels[0].max() == 0  # no red left
-    assert pixels[2].min() == 255
+    assert pixels[0, 2:-2, 2:-2].max() <= 1  # no red left
+    assert pixels[0].max() < 20  # but for what the filter sees beyond the border, as before a crop
+
+
+def test_it_is_resizing_the_shorter_side_and_cropping(tmp_path: Path) -> None:
+    image = picture(64, 40)
+    resized = image.resize((16, 10), Image.Resampling.LANCZOS).crop((3, 0, 13, 10))
+    pixels = decoded(save(image, tmp_path / "a.png"), 10, 3)
+    assert np.abs(pixels.astype(int) - np.asarray(resized).transpose(2, 0, 1)).max() <= 1
 
 
 def test_shrinking_averages_and_tiny_images_are_magnified(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 from image_files import make_folder, needs_cifar, picture, save, unpack_cifar
+from PIL import Image
 
 import trainers
 from trainers.config import TrialConfig
 from trainers.datasets import Data
-from trainers.evaluation.classifier import train_classifier
+from trainers.evaluation.classifier import RECIPE, train_classifier
 from trainers.image_arrays import decoded
 from trainers.image_folder import FolderContent, ImageFolder
 from trainers.parts import ConfigError
@@ -69,7 +70,7 @@ def test_class_subfolders_are_labels_in_sorted_order(tmp_path: Path) -> None:
     for label, name in enumerate(["ant", "bee", "cat"]):
         for index in range(10):
             grey = np.full((8, 8), 50 * label + index, dtype=np.uint8)
-            save(picture(1, 1).fromarray(grey) if False else _image(grey), tmp_path / "in" / name / "x" / f"{index}.png")
+            save(Image.fromarray(grey), tmp_path / "in" / name / "x" / f"{index}.png")
     dataset, data = load(tmp_path / "cache", tmp_path / "in", channels=1)
     assert dataset.labelled
     assert dataset.content is not None
@@ -79,12 +80,6 @@ def test_class_subfolders_are_labels_in_sorted_order(tmp_path: Path) -> None:
         assert torch.equal(images[:, 0, 0, 0].long() // 50, labels)
     assert data.train_labels is not None
     assert data.train_labels[:10].unique().tolist() == [0, 1, 2]  # a fair sample, not the first class
-
-
-def _image(pixels: np.ndarray) -> Any:
-    from PIL import Image
-
-    return Image.fromarray(pixels)
 
 
 def test_train_and_test_are_the_split(tmp_path: Path) -> None:
@@ -141,7 +136,7 @@ def test_bad_files_are_named_and_left_out(tmp_path: Path) -> None:
         assert "broken link.png (no regular file)" in message
         assert len(caught) == 1
     assert dataset.train_size + dataset.held_out_size == 27
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="^3 of 30 files"):
         data = dataset.load(tmp_path / "cache")
     assert len(data.train) + len(data.held_out) == 27
 
@@ -197,7 +192,9 @@ def test_a_trial_is_its_content_and_not_its_path(trial: MakeTrial, tmp_path: Pat
     moved = shutil.copytree(root, tmp_path / "other")
     assert folder_trial(trial, moved, tmp_path / "cache 2", max_bad=0.5).identity == config.identity
     assert TrialConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    others = [folder_trial(trial, root, cache, **options) for options in ({"size": 16}, {"channels": 1}, {"held_out": 0.2})]
+    others = [
+        folder_trial(trial, root, cache, **options) for options in ({"size": 16}, {"channels": 1}, {"held_out": 0.2})
+    ]
     save(picture(8, 8), moved / "another.png")
     others.append(folder_trial(trial, moved, cache))
     assert len({each.identity for each in [config, *others]}) == 5
@@ -216,7 +213,9 @@ def test_a_folder_that_has_changed_is_an_error(trial: MakeTrial, tmp_path: Path)
     root, cache = make_folder(tmp_path / "images"), tmp_path / "cache"
     config = folder_trial(trial, root, cache)
     save(picture(8, 8), root / "another.png")
-    problem = r"^dataset\.content: '.*/images' is not the folder that this trial was planned with \(.*21 instead of 20\)"
+    problem = (
+        r"^dataset\.content: '.*/images' is not the folder that this trial was planned with \(.*21 instead of 20\)"
+    )
     with pytest.raises(ConfigError, match=problem):
         Training(config, cache_dir=cache)
     with pytest.raises(ConfigError, match=problem):
@@ -259,8 +258,6 @@ def test_real_photographs_train_a_trial_and_a_classifier(trial: MakeTrial, tmp_p
     assert 60 < training.data.train.double().mean() < 180  # photographs
     labels = torch.arange(360) % 2
     labelled = Data(training.data.train, training.data.held_out, labels, labels[:40])
-    from trainers.evaluation.classifier import RECIPE
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RECIPE, "steps", 2)
         assert train_classifier(labelled, tmp_path / "cache")[1]["shape"] == "3,32,32"

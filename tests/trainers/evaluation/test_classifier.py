@@ -11,8 +11,16 @@ import torch
 from safetensors.torch import load
 from torch_fidelity.utils import create_feature_extractor
 
-from trainers.datasets import Data, Digits
-from trainers.evaluation.classifier import FEATURES, NAME, RECIPE, ClassifierExtractor, train_classifier
+from trainers.datasets import Data, Digits, to_input
+from trainers.evaluation.classifier import (
+    FEATURES,
+    NAME,
+    RECIPE,
+    Classifier,
+    ClassifierExtractor,
+    _in_batches,
+    train_classifier,
+)
 from trainers.evaluation.fidelity import ClassifierEvaluator, register_classifier
 
 STEPS = 40
@@ -57,6 +65,21 @@ def test_features_have_mean_square_one_on_the_training_images(cache_dir: Path) -
     weights, _ = train_classifier(data, cache_dir)
     features, _ = extractor(weights)(data.train)
     assert features.square().mean().item() == pytest.approx(1, rel=1e-5)
+
+
+def test_digits_are_looked_at_all_at_once_and_large_images_in_batches(cache_dir: Path) -> None:
+    seen: list[int] = []
+    model = Classifier((1, 8, 8), 10)
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    digits = Digits(held_out=1).load(cache_dir).train  # as many as there can be: how they are added up must not change
+    with torch.inference_mode():
+        assert all(map(torch.equal, _in_batches(model, digits), model(to_input(digits))))
+        assert seen == [1796, 1796]
+        seen.clear()
+        photographs = torch.zeros(300, 1, 32, 32, dtype=torch.uint8)
+        features, logits = _in_batches(model, photographs)
+    assert (features.shape, logits.shape) == ((300, FEATURES), (300, 10))
+    assert seen == [125, 125, 50]
 
 
 @pytest.mark.usefixtures("short_recipe")

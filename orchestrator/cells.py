@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.composition import check_preset, composed_trial, option_paths, parse_override, presets
-from orchestrator.errors import UserError
+from orchestrator.composition import check_preset, compose, option_paths, parse_override, presets
+from orchestrator.errors import UserError, disk_errors
 from orchestrator.sweep_file import Axes, SweepFile
 from orchestrator.yaml_document import Place
 from trainers.config import TrialConfig
@@ -140,7 +140,8 @@ def _template(
     groups = [f"{group}={preset}" for group, preset in chosen.items()]
     overrides = [*sweep_file.shared.base, *own.base, *groups, *options]
     try:
-        return composed_trial(overrides, cache_dir).to_dict()
+        with disk_errors():
+            return TrialConfig.from_dict(compose(overrides), cache_dir).to_dict()
     except ConfigError as error:
         culprit = next((text for text in reversed(overrides) if text.partition("=")[0] == error.path), None)
         problem = f"{error.path}: {error.problem}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.errors import Aborted, UserError
+from orchestrator.errors import Aborted, UserError, disk_errors
 
 if TYPE_CHECKING:
     from orchestrator.driver import Options
@@ -49,7 +49,6 @@ def sweep(
     max_concurrent: MaxConcurrent = None,
 ) -> None:
     """Plan a sweep, run what is not done, print the comparison table."""
-    from orchestrator.composition import disk_errors
     from orchestrator.plan import make_plan
     from orchestrator.store import SweepStore, cache_dir
     from orchestrator.sweep_file import read_sweep_file

@@ -5,7 +5,6 @@ Presets are ``trainers/conf``, and the ``conf`` folder of every package that bri
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import importlib.util
 import re
@@ -25,8 +24,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 import trainers
 from orchestrator.errors import UserError
-from orchestrator.files import reason
-from trainers.config import TrialConfig
 from trainers.parts import ENTRY_POINT_GROUPS, nearest
 
 CONF = Path(trainers.__file__).parent / "conf"
@@ -95,26 +92,6 @@ def compose(overrides: list[str]) -> dict[str, Any]:
         raise UserError(problem) from None
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
-
-
-def composed_trial(overrides: list[str], cache_dir: Path | None) -> TrialConfig:
-    """The trial of a composed configuration, its dataset looked at and kept in ``cache_dir``.
-
-    Raises :class:`UserError` and :class:`~trainers.parts.ConfigError`.
-    """
-    values = compose(overrides)
-    with disk_errors():
-        return TrialConfig.from_dict(values, cache_dir)
-
-
-@contextlib.contextmanager
-def disk_errors() -> Iterator[None]:
-    """A dataset that cannot be read, or kept in the cache, as a :class:`UserError`."""
-    try:
-        yield
-    except OSError as error:
-        where = f" '{error.filename}':" if error.filename else ""
-        raise UserError(f"the dataset cannot be read or kept:{where} {reason(error)}") from None
 
 
 def option_paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -7,10 +7,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from orchestrator.composition import composed_trial, disk_errors, parse_override
-from orchestrator.errors import UserError
+from orchestrator.composition import compose, parse_override
+from orchestrator.errors import UserError, disk_errors
 from orchestrator.files import reason
 from orchestrator.store import State, TrialStore, cache_dir
+from trainers.config import TrialConfig
 
 
 def train_here(overrides: list[str], runs_dir: Path) -> int:
@@ -18,7 +19,8 @@ def train_here(overrides: list[str], runs_dir: Path) -> int:
     for text in overrides:
         parse_override(text)
     cache = cache_dir(runs_dir)
-    config = composed_trial(overrides, cache)
+    with disk_errors():
+        config = TrialConfig.from_dict(compose(overrides), cache)
     if config.device == "cuda":
         import torch
 

@@ -89,6 +89,9 @@ class ImageFolder(Dataset):
         files = _Files(root)
         return self._with_content(root, files, self._kept(cache_dir, files))
 
+    def prepare(self, cache_dir: Path) -> None:
+        self.filled_in(cache_dir)
+
     def load(self, cache_dir: Path) -> Data:
         root = self._folder
         files = _Files(root)

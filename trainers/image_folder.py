@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -85,22 +85,16 @@ class ImageFolder(Dataset):
         Raises :class:`ConfigError` if there is no such folder, if it has too many bad files, or if ``content`` is given
         and the folder has another.
         """
-        root = self._folder
-        files = _Files(root)
-        return self._with_content(root, files, self._kept(cache_dir, files))
+        return self._read(cache_dir)[0]
 
     def prepare(self, cache_dir: Path) -> None:
         self.filled_in(cache_dir)
 
     def load(self, cache_dir: Path) -> Data:
-        root = self._folder
-        files = _Files(root)
-        about = self._kept(cache_dir, files)
-        whole = self._with_content(root, files, about)
-        folder = self._arrays(cache_dir, files)
+        whole, folder, arrays_digest = self._read(cache_dir)
         images, labels = open_images(folder, "train"), open_labels(folder, "train")
-        digest = f"{about['digest']}/{whole.held_out_size}"
-        if files.has_split:
+        digest = f"{arrays_digest}/{whole.held_out_size}"
+        if whole._known.test_images is not None:
             return Data(images, open_images(folder, "test"), labels, open_labels(folder, "test"), kept_digest=digest)
         n = whole.train_size
         train_labels, held_out_labels = (None, None) if labels is None else (labels[:n], labels[n:])
@@ -123,18 +117,37 @@ class ImageFolder(Dataset):
             raise ConfigError("dataset.root", f"'{root}' {what}: give the path of a folder of images")
         return root
 
-    def _arrays(self, cache_dir: Path, files: _Files) -> Path:
+    def _read(self, cache_dir: Path) -> tuple[ImageFolder, Path, str]:
+        """With its content; the folder of the arrays in the cache; their digest."""
+        files = _Files(self._folder)
+        if self.content is not None and self.content.digest != files.digest:
+            digests = f"{files.digest} instead of {self.content.digest}"
+            raise self._another(files, f"the digest of its {files.count:,} files' names and sizes is {digests}")
         key = {"content": files.digest, "size": self.size, "channels": self.channels, "version": VERSION}
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        return cache_dir / "datasets" / f"{self.name}-{self.size}-{digest[:16]}"
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        arrays = cache_dir / "datasets" / f"{self.name}-{self.size}-{name}"
 
-    def _kept(self, cache_dir: Path, files: _Files) -> dict[str, Any]:
         def build(folder: Path) -> dict[str, Any]:
             note = f"reading {files.count:,} files in '{files.root}', once; the images are then kept in '{cache_dir}'"
             print(f"image_folder: {note}", file=sys.stderr, flush=True)
             return self._write(files, folder)
 
-        return kept(self._arrays(cache_dir, files), build)
+        about = kept(arrays, build)
+        counts = about["counts"]
+        self._judge(files, about["bad"], counts)
+        found = FolderContent(
+            digest=files.digest,
+            images=sum(counts.values()),
+            test_images=counts["test"] if files.has_split else None,
+            classes=len(files.classes),
+        )
+        if self.content not in (None, found):  # another version of Pillow reads other files
+            raise self._another(files, f"{found.images:,} images can be read instead of {self._known.images:,}")
+        return replace(self, root=str(files.root), content=found), arrays, about["digest"]
+
+    def _another(self, files: _Files, differing: str) -> ConfigError:
+        problem = f"'{files.root}' is not the folder that this trial was planned with ({differing})"
+        return ConfigError("dataset.content", f"{problem}: put it back as it was, or plan anew for what it is now")
 
     def _write(self, files: _Files, folder: Path) -> dict[str, Any]:
         import numpy as np
@@ -151,25 +164,6 @@ class ImageFolder(Dataset):
                 labels = [files.label(name) for index, name in enumerate(names) if index not in problems]
                 write_array(folder, f"{split}_labels", np.asarray(labels, dtype=np.int64))
         return {"counts": counts, "bad": bad}
-
-    def _with_content(self, root: Path, files: _Files, about: dict[str, Any]) -> ImageFolder:
-        counts = about["counts"]
-        self._judge(files, about["bad"], counts)
-        found = FolderContent(
-            digest=files.digest,
-            images=sum(counts.values()),
-            test_images=counts["test"] if files.has_split else None,
-            classes=len(files.classes),
-        )
-        if self.content not in (None, found):
-            differing = ", ".join(
-                f"{name} {_short(value)} instead of {_short(asdict(self.content)[name])}"
-                for name, value in asdict(found).items()
-                if asdict(self.content)[name] != value
-            )
-            problem = f"'{root}' is not the folder that this trial was planned with ({differing})"
-            raise ConfigError("dataset.content", f"{problem}: put it back as it was, or plan anew for what it is now")
-        return replace(self, root=str(root), content=found)
 
     def _judge(self, files: _Files, bad: list[tuple[str, str]], counts: dict[str, int]) -> None:
         """Whether the bad files are few enough: a warning or an error that names the first of them."""
@@ -240,7 +234,3 @@ def _walk(folder: Path, prefix: str = "", above: frozenset[tuple[int, int]] = fr
 
 def _printable(name: str) -> str:
     return os.fsencode(name).decode(errors="replace")
-
-
-def _short(value: Any) -> str:
-    return value if isinstance(value, str) else "none" if value is None else f"{value:,}"

@@ -213,15 +213,18 @@ def test_a_folder_that_has_changed_is_an_error(trial: MakeTrial, tmp_path: Path)
     root, cache = make_folder(tmp_path / "images"), tmp_path / "cache"
     config = folder_trial(trial, root, cache)
     save(picture(8, 8), root / "another.png")
-    problem = (
-        r"^dataset\.content: '.*/images' is not the folder that this trial was planned with \(.*21 instead of 20\)"
-    )
+    problem = r"^dataset\.content: '.*/images' is not the folder that .* planned with \(the digest of its 21 files"
     with pytest.raises(ConfigError, match=problem):
         Training(config, cache_dir=cache)
     with pytest.raises(ConfigError, match=problem):
         TrialConfig.from_dict(config.to_dict(), cache)
+    assert len([path for path in (cache / "datasets").iterdir() if path.is_dir()]) == 1  # nothing was read for it
     (root / "another.png").unlink()
     Training(config, cache_dir=cache)
+    values = config.to_dict()
+    values["dataset"]["content"]["images"] = 19
+    with pytest.raises(ConfigError, match=r"^dataset\.content: .*\(20 images can be read instead of 19\)"):
+        Training(TrialConfig.from_dict(values), cache_dir=cache)
 
 
 def test_labels_are_what_the_classifier_needs(trial: MakeTrial, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from orchestrator.composition import check_preset, compose, option_paths, parse_override, presets
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, disk_errors
 from orchestrator.sweep_file import Axes, SweepFile
 from orchestrator.yaml_document import Place
 from trainers.config import TrialConfig
@@ -45,15 +46,16 @@ class Cell:
     place: Place
 
 
-def sweep_cells(sweep_file: SweepFile, options: Sequence[str]) -> list[Cell]:
+def sweep_cells(sweep_file: SweepFile, options: Sequence[str], cache_dir: Path | None = None) -> list[Cell]:
     """Every cell that is not excluded, in the order of the file. ``options`` are overrides for all of them.
 
+    ``cache_dir`` is where a dataset that must be read before it can be planned keeps what it read.
     Raises :class:`UserError`, with the line, for whatever has no meaning or no effect.
     """
     cells = [
         cell
         for variant, axes in sweep_file.variants.items()
-        for cell in _variant_cells(sweep_file, variant, axes, options)
+        for cell in _variant_cells(sweep_file, variant, axes, options, cache_dir)
     ]
     _check_shared_axes(sweep_file, cells)
     kept = _without_excluded(sweep_file, cells)
@@ -62,7 +64,9 @@ def sweep_cells(sweep_file: SweepFile, options: Sequence[str]) -> list[Cell]:
     return kept
 
 
-def _variant_cells(sweep_file: SweepFile, variant: str, own: Axes, options: Sequence[str]) -> Iterator[Cell]:
+def _variant_cells(
+    sweep_file: SweepFile, variant: str, own: Axes, options: Sequence[str], cache_dir: Path | None
+) -> Iterator[Cell]:
     """Every cell of a variant."""
     axes = _axes(sweep_file, own)
     axis_names = {name for axis in axes for name in axis.names}
@@ -76,7 +80,7 @@ def _variant_cells(sweep_file: SweepFile, variant: str, own: Axes, options: Sequ
     for group_rows in itertools.product(*(axis.rows for axis in groups)):
         chosen = _values(groups, group_rows)
         in_presets = {name: value for name, value in chosen.items() if name in presets()}
-        template = _template(sweep_file, own, in_presets, options)
+        template = _template(sweep_file, own, in_presets, options, cache_dir)
         applying = groups + [axis for axis in plain if _applies(sweep_file, axis, template)]
         used |= {name for axis in applying for name in axis.names}
         for rows in itertools.product(*(axis.rows for axis in applying[len(groups) :])):
@@ -130,11 +134,14 @@ def _check_overrides(sweep_file: SweepFile, own: Axes, options: Sequence[str], a
             raise UserError(f"'{text}' names an axis of {sweep_file.document.path}: change the axis in the file")
 
 
-def _template(sweep_file: SweepFile, own: Axes, chosen: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]:
+def _template(
+    sweep_file: SweepFile, own: Axes, chosen: Mapping[str, Any], options: Sequence[str], cache_dir: Path | None
+) -> dict[str, Any]:
     groups = [f"{group}={preset}" for group, preset in chosen.items()]
     overrides = [*sweep_file.shared.base, *own.base, *groups, *options]
     try:
-        return TrialConfig.from_dict(compose(overrides)).to_dict()
+        with disk_errors():
+            return TrialConfig.from_dict(compose(overrides), cache_dir).to_dict()
     except ConfigError as error:
         culprit = next((text for text in reversed(overrides) if text.partition("=")[0] == error.path), None)
         problem = f"{error.path}: {error.problem}"

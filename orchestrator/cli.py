@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.errors import Aborted, UserError
+from orchestrator.errors import Aborted, UserError, disk_errors
 
 if TYPE_CHECKING:
     from orchestrator.driver import Options
@@ -55,11 +55,12 @@ def sweep(
 ) -> None:
     """Plan a sweep, run what is not done, print the comparison table."""
     from orchestrator.plan import make_plan
-    from orchestrator.store import SweepStore
+    from orchestrator.store import SweepStore, cache_dir
     from orchestrator.sweep_file import read_sweep_file
     from orchestrator.weights import plan_with_weights
 
-    plan = plan_with_weights(make_plan(read_sweep_file(file), overrides or [], name), feature_weights)
+    plan = make_plan(read_sweep_file(file), overrides or [], name, cache_dir(runs_dir))
+    plan = plan_with_weights(plan, feature_weights)
     store = SweepStore(runs_dir, plan.name)
     if dry_run:
         from orchestrator.preview import show_plan
@@ -67,6 +68,8 @@ def sweep(
         show_plan(plan, store)
         return
     options = _options(runs_dir, tracking_uri, offline, address, max_concurrent)
+    with disk_errors():
+        plan.trials[0].config.dataset.prepare(store.cache_dir)  # one of all trials
     raise typer.Exit(_drive(store, options, plan))
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from orchestrator import checkpoints
 from orchestrator.composition import compose, option_paths, parse_override
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, disk_errors
 from orchestrator.selection import one_entry
 from orchestrator.single import check_device
 from orchestrator.store import SweepStore, TrialStore, sweep_names
@@ -175,8 +175,9 @@ def _config(trial: TrialStore, request: Request) -> TrialConfig:
         key = override.key_or_group
         if key == "evaluation":
             values["evaluation"] = compose([f"evaluation={override.value()}"])["evaluation"]
-        elif not key.startswith("evaluation.") and key not in RUNTIME_OPTIONS:
-            raise UserError(f"'{override.input_line}': a trained trial can only be measured otherwise: evaluation=NAME")
+        elif not key.startswith("evaluation.") and key not in {*RUNTIME_OPTIONS, "probes"}:
+            problem = "a trained trial can only be measured otherwise: evaluation=NAME, probes=[NAME]"
+            raise UserError(f"'{override.input_line}': {problem}")
     for override in overrides:
         if (key := override.key_or_group) == "evaluation":
             continue
@@ -222,7 +223,9 @@ def _of_folder(folder: Path, request: Request) -> Scores:
 
     if not any(text.startswith("dataset=") for text in request.overrides):
         raise UserError(f"'{folder}' is a folder of images: against which dataset? dataset=digits, say")
-    config = TrialConfig.from_dict(with_weights(compose([*request.overrides]), request.feature_weights))
+    cache = request.runs_dir / "cache"
+    with disk_errors():
+        config = TrialConfig.from_dict(with_weights(compose([*request.overrides]), request.feature_weights), cache)
     if len(config.dataset.shape) != 3:
         raise UserError(f"'{folder}' is a folder of images, and {config.dataset.name} has points")
     scores = _scores(config, request)
@@ -231,9 +234,9 @@ def _of_folder(folder: Path, request: Request) -> Scores:
     if not isinstance(config.evaluation, FeatureEvaluation):
         raise UserError(f"the evaluation '{config.evaluation.name}' measures no images: choose classifier or inception")
     images = load_images(folder, config.evaluation.samples, config.dataset.shape)
-    evaluator = config.evaluation.evaluator(
-        config.dataset.load(), config.objective.cost, request.runs_dir / "cache", device
-    )
+    with disk_errors():
+        config.dataset.prepare(cache)
+    evaluator = config.evaluation.evaluator(config.dataset.load(cache), config.objective.cost, cache, device)
     scores.scores.append(Score(str(folder), evaluator.measure(images)))
     _tell_reference(scores, evaluator)
     return scores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from orchestrator.cells import sweep_cells
@@ -47,11 +48,17 @@ class Plan:
     continue_from: str | None
 
 
-def make_plan(sweep_file: SweepFile, arguments: Sequence[str] = (), name: str | None = None) -> Plan:
+def make_plan(
+    sweep_file: SweepFile,
+    arguments: Sequence[str] = (),
+    name: str | None = None,
+    cache_dir: Path | None = None,
+) -> Plan:
     """The trials of a sweep.
 
     ``arguments`` are Hydra overrides for every trial, ``seeds=…``, ``scale=NAME`` for one of the file's named
     reductions, and ``continue_from=NAME`` for a sweep whose finished trials the longer ones of this begin with.
+    ``cache_dir`` is where a dataset that must be read before it can be planned keeps what it read.
     Raises :class:`UserError` for anything that cannot be run as it is written.
     """
     scale, overrides = _split(arguments, "scale")
@@ -70,7 +77,7 @@ def make_plan(sweep_file: SweepFile, arguments: Sequence[str] = (), name: str | 
         parse_override(text).key_or_group not in RUNTIME_OPTIONS for text in overrides
     )
 
-    cells = sweep_cells(sweep_file, options)
+    cells = sweep_cells(sweep_file, options, cache_dir)
     sweep_name = _sweep_name(sweep_file, scale, name, changed)
     short = short_names({axis for cell in cells for axis in cell.axes})
     trials: dict[str, PlannedTrial] = {}

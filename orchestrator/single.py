@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.composition import compose, parse_override
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, disk_errors
 from orchestrator.files import reason
-from orchestrator.store import State, TrialStore
+from orchestrator.store import State, TrialStore, cache_dir
 from orchestrator.weights import with_weights
 from trainers.config import TrialConfig
 
@@ -19,9 +19,13 @@ def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | Non
     """Trains from the start, into a directory of its own below ``train/``. Returns the exit code: 0, 1 or 130."""
     for text in overrides:
         parse_override(text)
-    config = TrialConfig.from_dict(with_weights(compose(overrides), feature_weights))
+    cache = cache_dir(runs_dir)
+    with disk_errors():
+        config = TrialConfig.from_dict(with_weights(compose(overrides), feature_weights), cache)
     check_device(config)
     config.evaluation.prepare()
+    with disk_errors():
+        config.dataset.prepare(cache)
     folder = runs_dir / "train"
     number = 1
     while (folder / f"{config.identity}-{number}").exists():
@@ -38,7 +42,7 @@ def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | Non
     stopping = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stopping.set())  # an exception could get lost in somebody's callback
     try:
-        state = run_trial(trial, runs_dir / "cache", should_stop=stopping.is_set, on_epoch=_tell)
+        state = run_trial(trial, cache, should_stop=stopping.is_set, on_epoch=_tell)
     except OSError as error:
         print(f"FAILED: {trial.path} cannot be written: {reason(error)}")
         return 1

@@ -197,7 +197,7 @@ class SweepStore:
         self.lock_file = self.path / "driver.lock"
         self.driver_file = self.path / "driver.json"
         self.tables = self.path / "tables"
-        self.cache_dir = runs_dir / "cache"
+        self.cache_dir = cache_dir(runs_dir)
 
     @classmethod
     def open(cls, runs_dir: Path, name: str) -> SweepStore:
@@ -341,6 +341,11 @@ class SweepStore:
                 trial.set_state(State.STOPPED)
             elif state is State.RUNNING:
                 trial.set_state(State.LOST, why)
+
+
+def cache_dir(runs_dir: Path) -> Path:
+    """What all trials below a runs directory share: images, classifiers, reference features."""
+    return runs_dir / "cache"
 
 
 def sweep_names(runs_dir: Path) -> list[str]:

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from trainers.datasets import Dataset
 from trainers.evaluation import Evaluation
 from trainers.networks import Network
 from trainers.objectives import Objective
-from trainers.parts import MODULES, ConfigError, Part, build, number, plain, runtime_options
+from trainers.parts import MODULES, ConfigError, Part, build, build_part, number, plain, runtime_options
 from trainers.penalties import Penalty
 from trainers.probes import HIGHER_IS_BETTER, ProbeName, check_probes, metrics_of
 
@@ -106,8 +107,16 @@ class TrialConfig:
             )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:
-        """From plain values, as YAML holds them. Raises :class:`~trainers.parts.ConfigError`."""
+    def from_dict(cls, values: Mapping[str, Any], cache_dir: str | Path | None = None) -> TrialConfig:
+        """From plain values, as YAML holds them. Raises :class:`~trainers.parts.ConfigError`.
+
+        With ``cache_dir`` the dataset's path is looked at, and what only its files can say is filled in (see
+        :meth:`~trainers.datasets.Dataset.filled_in`): new configurations want it, stored ones have it.
+        """
+        if cache_dir is not None and "dataset" in values:
+            dataset = build_part("dataset", values["dataset"])
+            assert isinstance(dataset, Dataset)
+            values = {**values, "dataset": plain(dataset.filled_in(Path(cache_dir)))}
         return build(cls, values)
 
     def to_dict(self) -> dict[str, Any]:

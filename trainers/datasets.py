@@ -1,10 +1,11 @@
-"""Datasets as tensors in memory, split once into training and held-out examples."""
+"""Datasets as tensors, in memory or on mapped files, split once into training and held-out examples."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from trainers.parts import Part, number
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Data:
-    """What a dataset holds: uint8 images (n, C, H, W), or float32 points (n, d), and labels (n,) if it has any."""
+    """What a dataset holds: uint8 images (n, C, H, W), or float32 points (n, d), and labels (n,) if it has any.
+
+    Images may lie on memory-mapped files: they are for reading only. ``kept_digest`` is the digest of such files, kept
+    with them.
+    """
 
     train: Tensor
     held_out: Tensor
@@ -25,10 +30,13 @@ class Data:
     """What a critic tells the training examples from where the opponent is the data; None: they themselves."""
     shift: tuple[float, ...] | None = None
     """The distribution of ``other`` is that of the training examples moved by this, where there is another."""
+    kept_digest: str | None = None
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all examples and labels in order: the content that caches are keyed by."""
+        """SHA-256 of all examples and labels in order, or what stands for it: the content that caches are keyed by."""
+        if self.kept_digest is not None:
+            return self.kept_digest
         content = hashlib.sha256()
         for tensor in (self.train, self.held_out, self.train_labels, self.held_out_labels, self.other):
             if tensor is not None:
@@ -63,9 +71,17 @@ def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Part):
-    """Where the examples come from. ``shape`` is one example's."""
+    """Where the examples come from."""
 
-    shape: ClassVar[tuple[int, ...]]
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One example's."""
+        raise NotImplementedError(f"{type(self).__name__} must say its shape")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the examples have labels."""
+        return False
 
     @property
     def train_size(self) -> int:
@@ -77,7 +93,20 @@ class Dataset(Part):
         """How many held-out examples there are."""
         raise NotImplementedError(f"{type(self).__name__} must say its size")
 
-    def load(self) -> Data:
+    def filled_in(self, cache_dir: Path) -> Dataset:
+        """The dataset with whatever only its files can say, read before anything starts; from the cache if it is there.
+
+        Raises :class:`~trainers.parts.ConfigError` for a path where they are not.
+        """
+        return self
+
+    def prepare(self, cache_dir: Path) -> None:
+        """Makes what all trials of a machine share, if it is not in the cache: :meth:`load` then takes no time.
+
+        Raises :class:`~trainers.parts.ConfigError` where there are no files, nor a network to download them.
+        """
+
+    def load(self, cache_dir: Path) -> Data:
         """The examples, the same on every call."""
         raise NotImplementedError(f"{type(self).__name__} must load its examples")
 
@@ -92,6 +121,7 @@ class Digits(Dataset):
 
     name: ClassVar[str] = "digits"
     shape: ClassVar[tuple[int, ...]] = (1, 8, 8)
+    labelled: ClassVar[bool] = True
     total: ClassVar[int] = 1797
 
     held_out: int = number(500, at_least=1, below=1797)
@@ -104,7 +134,7 @@ class Digits(Dataset):
     def held_out_size(self) -> int:
         return self.held_out
 
-    def load(self) -> Data:
+    def load(self, cache_dir: Path) -> Data:
         import torch
         from sklearn.datasets import load_digits
 
@@ -136,7 +166,7 @@ class Mixture(Dataset):
     def held_out_size(self) -> int:
         return sum(self.sizes)
 
-    def load(self) -> Data:
+    def load(self, cache_dir: Path) -> Data:
         return Data(self._draw(seed=0), self._draw(seed=1))
 
     def _draw(self, seed: int) -> Tensor:
@@ -170,7 +200,7 @@ class Atoms(Dataset):
     def held_out_size(self) -> int:
         return 70
 
-    def load(self) -> Data:
+    def load(self, cache_dir: Path) -> Data:
         import torch
 
         points = torch.randn(10, 2, generator=torch.Generator().manual_seed(1)).repeat(7, 1)
@@ -197,7 +227,7 @@ class Gaussians(Dataset):
     def held_out_size(self) -> int:
         return self.size // 10
 
-    def load(self) -> Data:
+    def load(self, cache_dir: Path) -> Data:
         import torch
 
         source = torch.Generator().manual_seed(0)

@@ -25,11 +25,11 @@ from typing import Any, ClassVar, Literal, TypeVar, cast
 T = TypeVar("T")
 
 MODULES = {
-    "objective": "trainers.objectives",
-    "penalty": "trainers.penalties",
-    "dataset": "trainers.datasets",
-    "network": "trainers.networks",
-    "evaluation": "trainers.evaluation",
+    "objective": ("trainers.objectives",),
+    "penalty": ("trainers.penalties",),
+    "dataset": ("trainers.datasets", "trainers.image_datasets", "trainers.image_folder"),
+    "network": ("trainers.networks",),
+    "evaluation": ("trainers.evaluation",),
 }
 """Where the built-in parts of each kind are: every class there that has a name."""
 ENTRY_POINT_GROUPS = {"objective": "trainers.objectives", "penalty": "trainers.penalties"}
@@ -63,9 +63,11 @@ def number(
     at_least: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    runtime: bool = False,
 ) -> Any:
-    """A dataclass field for a finite number with bounds."""
-    return field(default=default, metadata={"at_least": at_least, "above": above, "below": below})
+    """A dataclass field for a finite number with bounds; ``runtime``: no part of a trial's identity."""
+    bounds = {"at_least": at_least, "above": above, "below": below}
+    return field(default=default, metadata={**bounds, "runtime": runtime})
 
 
 def runtime(default: Any) -> Any:
@@ -90,8 +92,8 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 @functools.cache
 def built_in(kind: str) -> dict[str, type[Part]]:
     """The parts of this package, by name."""
-    module = importlib.import_module(MODULES[kind])
-    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Part)]
+    values = [value for module in MODULES[kind] for value in vars(importlib.import_module(module)).values()]
+    classes = [value for value in values if isinstance(value, type) and issubclass(value, Part)]
     return {cls.name: cls for cls in classes if "name" in vars(cls)}
 
 

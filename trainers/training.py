@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from trainers.config import OptimizerConfig, TrialConfig
 from trainers.datasets import epoch_order, to_examples, to_input
+from trainers.examples import Examples
 from trainers.gradients import euclidean_norm, input_gradient
 from trainers.ground_costs import ground_cost
 from trainers.pair import Pair
@@ -60,7 +61,7 @@ class Resampler(nn.Module):
 class Training:
     """A trial at work.
 
-    ``cache_dir`` keeps what trials share (the classifier, reference features). ``run_epoch`` trains,
+    ``cache_dir`` keeps what trials share (images, the classifier, reference features). ``run_epoch`` trains,
     ``evaluate`` measures, ``state_dict`` and ``load_state_dict`` stop and go on: on the CPU, with the
     configured number of threads, an interrupted trial equals an undisturbed one to the bit.
     """
@@ -71,8 +72,8 @@ class Training:
         torch.set_num_threads(config.threads)
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, above all in a gradient penalty
         reset_peak_memory(self.device)
-        self.data = config.dataset.load()
-        self._examples = self.data.train.to(self.device)
+        self.data = config.dataset.load(Path(cache_dir))
+        self._examples = Examples(self.data.train, self.device)
         self.iteration = 0
         self._summed_from = 0  # the critic iteration at which the sums of the current epoch begin
         self._interrupted_seconds = 0.0
@@ -280,9 +281,9 @@ class Training:
     def _real_batch(self, iteration: int) -> Tensor:
         epoch, position = divmod(iteration, self.config.epoch_length)
         if self._order is None or self._order[0] != epoch:
-            self._order = epoch, epoch_order(len(self._examples), self.config.seed, epoch).to(self.device)
+            self._order = epoch, epoch_order(len(self.data.train), self.config.seed, epoch).to(self._examples.device)
         start = position * self.config.batch_size
-        return to_input(self._examples[self._order[1][start : start + self.config.batch_size]])
+        return to_input(self._examples.batch(self._order[1][start : start + self.config.batch_size]))
 
     def _noise(self) -> Tensor:
         return torch.randn(self.config.batch_size, self.config.network.latent_size, device=self.device)

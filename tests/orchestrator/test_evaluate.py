@@ -124,7 +124,7 @@ def folder(tmp_path: Path) -> Path:
     """A hundred real held-out digits."""
     folder = tmp_path / "images"
     folder.mkdir()
-    for index, image in enumerate(Digits().load().held_out[:100]):
+    for index, image in enumerate(Digits().load(tmp_path).held_out[:100]):
         Image.fromarray(image[0].numpy()).save(folder / f"{index:03d}.png")
     return folder
 
@@ -141,10 +141,10 @@ def test_a_folder_of_images_against_a_dataset(folder: Path, cache: Path) -> None
     assert evaluate(Request(str(folder), AGAINST, runs_dir=cache)).scores == scores.scores
 
 
-def test_images_are_read_in_the_order_of_their_names_as_they_are(folder: Path) -> None:
-    assert torch.equal(load_images(folder, 100, (1, 8, 8)), Digits().load().held_out[:100])
+def test_images_are_read_in_the_order_of_their_names_as_they_are(folder: Path, tmp_path: Path) -> None:
+    assert torch.equal(load_images(folder, 100, (1, 8, 8)), Digits().load(tmp_path).held_out[:100])
     colour = load_images(folder, 10, (3, 8, 8))
-    assert torch.equal(colour, Digits().load().held_out[:10].expand(-1, 3, -1, -1))
+    assert torch.equal(colour, Digits().load(tmp_path).held_out[:10].expand(-1, 3, -1, -1))
 
 
 def test_images_that_do_not_fit_are_named(folder: Path, cache: Path, command_line: CommandLine) -> None:

@@ -174,7 +174,7 @@ ERRORS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown part, nothing near": (
         {"dataset": {"name": "zzz"}},
         "dataset.name",
-        "valid: atoms, digits, gaussians, mixture",
+        "valid: atoms, celeba, cifar10, digits, gaussians, image_folder",
     ),
     "no name": ({"penalty": None}, "penalty", "a mapping with a name"),
     "q below 1": ({"objective": {"name": "c_transform", "q": 0.9}}, "objective.q", "at least 1"),

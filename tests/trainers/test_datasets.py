@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ seeds = st.integers(0, 10_000)
 
 
 @pytest.mark.parametrize("held_out", [1, 500, 1796])
-def test_digits_are_all_of_sklearns_each_once(held_out: int) -> None:
+def test_digits_are_all_of_sklearns_each_once(held_out: int, tmp_path: Path) -> None:
     dataset = Digits(held_out=held_out)
-    data = dataset.load()
+    data = dataset.load(tmp_path)
     assert data.train.shape == (1797 - held_out, 1, 8, 8) == (dataset.train_size, *dataset.shape)
     assert data.held_out.shape == (held_out, 1, 8, 8) == (dataset.held_out_size, *dataset.shape)
     assert data.train.dtype == data.held_out.dtype == torch.uint8
@@ -36,16 +37,21 @@ def test_digits_are_all_of_sklearns_each_once(held_out: int) -> None:
     assert {int(data.train.min()), int(data.train.max())} <= {0, 255}
 
 
-def test_digits_keep_all_classes_on_both_sides() -> None:
-    data = Digits().load()
+def test_the_digits_content_is_stable(tmp_path: Path) -> None:
+    digest = "8dea49db81968caa48adf51732dcaa5177f54f9c13eff5a43cf231ec1d924c1c"  # what classifiers in caches go by
+    assert Digits().load(tmp_path).digest == digest
+
+
+def test_digits_keep_all_classes_on_both_sides(tmp_path: Path) -> None:
+    data = Digits().load(tmp_path)
     for labels in (data.train_labels, data.held_out_labels):
         assert labels is not None
         assert labels.bincount().min() > 0.07 * len(labels)
 
 
-def test_mixture_has_the_papers_three_clusters() -> None:
+def test_mixture_has_the_papers_three_clusters(tmp_path: Path) -> None:
     dataset = Mixture()
-    data = dataset.load()
+    data = dataset.load(tmp_path)
     assert (dataset.train_size, dataset.held_out_size) == (140, 140)
     for points in (data.train, data.held_out):
         assert points.shape == (140, 2)
@@ -56,20 +62,20 @@ def test_mixture_has_the_papers_three_clusters() -> None:
 
 
 @pytest.mark.parametrize("dataset", [Digits(), Mixture()], ids=["digits", "mixture"])
-def test_every_call_loads_the_same_and_touches_no_random_state(dataset: Digits | Mixture) -> None:
+def test_every_call_loads_the_same_and_touches_no_random_state(dataset: Digits | Mixture, tmp_path: Path) -> None:
     state = torch.get_rng_state()
-    one, other = dataset.load(), dataset.load()
+    one, other = dataset.load(tmp_path), dataset.load(tmp_path)
     assert torch.equal(one.train, other.train)
     assert torch.equal(one.held_out, other.held_out)
     assert one.digest == other.digest
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_digest_tells_splits_and_labels_apart() -> None:
-    digits = Digits().load()
+def test_digest_tells_splits_and_labels_apart(tmp_path: Path) -> None:
+    digits = Digits().load(tmp_path)
     assert digits.train_labels is not None
     relabelled = replace(digits, train_labels=9 - digits.train_labels)
-    others = [relabelled, Digits(held_out=499).load(), Mixture().load()]
+    others = [relabelled, Digits(held_out=499).load(tmp_path), Mixture().load(tmp_path)]
     assert len({data.digest for data in [digits, *others]}) == 4
 
 
@@ -104,7 +110,7 @@ def test_outputs_beyond_the_range_are_the_nearest_grey() -> None:
     assert to_examples(outputs, like=torch.zeros(1, dtype=torch.uint8)).tolist() == [0, 0, 128, 255, 255]
 
 
-def test_points_stay_as_they_are() -> None:
-    points = Mixture().load().train * 100
+def test_points_stay_as_they_are(tmp_path: Path) -> None:
+    points = Mixture().load(tmp_path).train * 100
     assert torch.equal(to_input(points), points)
     assert torch.equal(to_examples(points, like=points), points)

@@ -109,6 +109,11 @@ class ClassifierEvaluation(FeatureEvaluation):
         {"classifier_is", "classifier_precision", "classifier_recall"}
     )
 
+    def check(self, trial: Any) -> None:
+        super().check(trial)
+        if not trial.dataset.labelled:
+            raise ConfigError("evaluation.name", f"{self.name} needs labels; {trial.dataset.name} has none here")
+
     def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device) -> Evaluator:
         from trainers.evaluation.classifier import classifier_extractor
         from trainers.evaluation.fidelity import FeatureEvaluator

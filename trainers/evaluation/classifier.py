@@ -23,8 +23,8 @@ FEATURES = 64
 RECIPE = {"version": 1, "features": FEATURES, "steps": 600, "batch_size": 128, "lr": 2e-3, "seed": 0}
 """Everything that the weights depend on besides the data; a change makes a new file."""
 BATCH_SIZE = 250
-WHOLE = 2000
-"""How many images of a whole dataset go through the classifier at once."""
+PIXELS = 128_000
+"""Of images that are looked at together: about 50 MB of activations, and all the digits at once."""
 
 
 class Classifier(nn.Module):
@@ -150,8 +150,8 @@ def _train(data: Data) -> tuple[dict[str, Tensor], dict[str, str]]:
             functional.cross_entropy(logits, data.train_labels[chosen]).backward()
             optimizer.step()
     with torch.inference_mode():
-        features = torch.cat([model(to_input(part))[0] for part in data.train.split(WHOLE)])
-        logits = torch.cat([model(to_input(part))[1] for part in data.held_out.split(WHOLE)])
+        features, _ = _in_batches(model, data.train)
+        _, logits = _in_batches(model, data.held_out)
         accuracy = (logits.argmax(dim=1) == data.held_out_labels).double().mean().item()
         scale = features.square().mean().rsqrt().item()
     torch.set_num_threads(threads)
@@ -164,3 +164,10 @@ def _train(data: Data) -> tuple[dict[str, Tensor], dict[str, str]]:
         "shape": ",".join(map(str, data.train.shape[1:])),
         "classes": str(classes),
     }
+
+
+def _in_batches(model: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and logits of all images, in bounded memory."""
+    batches = images.split(max(1, PIXELS // (images.shape[-2] * images.shape[-1])))
+    features, logits = zip(*(model(to_input(batch)) for batch in batches), strict=True)
+    return torch.cat(features), torch.cat(logits)

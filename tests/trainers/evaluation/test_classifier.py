@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load
 from torch_fidelity.utils import create_feature_extractor
 
-from trainers.datasets import Data, Digits
+from trainers.datasets import Data, Digits, to_input
 from trainers.evaluation.classifier import (
     FEATURES,
     NAME,
     RECIPE,
+    Classifier,
     ClassifierExtractor,
+    _in_batches,
     classifier_extractor,
     register_classifier,
     train_classifier,
@@ -50,7 +52,7 @@ def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_knows_the_digits(cache_dir: Path) -> None:
-    data = Digits().load()
+    data = Digits().load(cache_dir)
     weights, metadata = train_classifier(data, cache_dir)
     assert data.held_out_labels is not None
     features, logits = extractor(weights)(data.held_out)
@@ -62,10 +64,25 @@ def test_it_knows_the_digits(cache_dir: Path) -> None:
 
 
 def test_features_have_mean_square_one_on_the_training_images(cache_dir: Path) -> None:
-    data = Digits().load()
+    data = Digits().load(cache_dir)
     weights, _ = train_classifier(data, cache_dir)
     features, _ = extractor(weights)(data.train)
     assert features.square().mean().item() == pytest.approx(1, rel=1e-5)
+
+
+def test_digits_are_looked_at_all_at_once_and_large_images_in_batches(cache_dir: Path) -> None:
+    seen: list[int] = []
+    model = Classifier((1, 8, 8), 10)
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    digits = Digits(held_out=1).load(cache_dir).train  # as many as there can be: how they are added up must not change
+    with torch.inference_mode():
+        assert all(map(torch.equal, _in_batches(model, digits), model(to_input(digits))))
+        assert seen == [1796, 1796]
+        seen.clear()
+        photographs = torch.zeros(300, 1, 32, 32, dtype=torch.uint8)
+        features, logits = _in_batches(model, photographs)
+    assert (features.shape, logits.shape) == ((300, FEATURES), (300, 10))
+    assert seen == [125, 125, 50]
 
 
 @pytest.mark.usefixtures("short_recipe")

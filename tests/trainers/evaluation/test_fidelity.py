@@ -42,8 +42,8 @@ def classifier_evaluator(data: Data, count: int, cache_dir: Path) -> FeatureEval
 
 
 @pytest.fixture(scope="module")
-def digits() -> Data:
-    return Digits().load()
+def digits(cache_dir: Path) -> Data:
+    return Digits().load(cache_dir)
 
 
 @pytest.fixture(scope="module")

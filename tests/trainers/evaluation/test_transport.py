@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -58,8 +60,8 @@ def test_images_are_points_too() -> None:
     assert exact_wasserstein(x, y, q=2, p=2) == exact_wasserstein(x.flatten(1), y.flatten(1), q=2, p=2)
 
 
-def test_the_evaluator_measures_against_either_split() -> None:
-    data = Mixture().load()
+def test_the_evaluator_measures_against_either_split(tmp_path: Path) -> None:
+    data = Mixture().load(tmp_path)
     evaluator = TransportEvaluator(data, (2.0, 2.0))
     assert evaluator.count == 140
     of_held_out, of_train = evaluator.measure(data.held_out), evaluator.measure(data.train)

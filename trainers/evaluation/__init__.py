@@ -110,9 +110,9 @@ class ClassifierEvaluation(FeatureEvaluation):
     )
 
     def check(self, trial: Any) -> None:
-        super().check(trial)
-        if not trial.dataset.labelled:
+        if len(trial.dataset.shape) == 3 and not trial.dataset.labelled:
             raise ConfigError("evaluation.name", f"{self.name} needs labels; {trial.dataset.name} has none here")
+        super().check(trial)
 
     def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device) -> Evaluator:
         from trainers.evaluation.classifier import classifier_extractor

@@ -114,7 +114,7 @@ def test_it_learns_and_measures_images_of_other_shapes(
     shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(RECIPE, "steps", 10)
-    monkeypatch.setattr("trainers.evaluation.classifier.WHOLE", 90)
+    monkeypatch.setattr("trainers.evaluation.classifier.PIXELS", 90 * shape[1] * shape[2])
     data = tiny_data(*shape)
     evaluator = FeatureEvaluator(classifier_extractor(data, tmp_path), data, 100, tmp_path)
     assert evaluator.info["extractor_test_accuracy"] == 1

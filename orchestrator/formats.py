@@ -20,6 +20,10 @@ LATEX = str.maketrans(
 )
 
 
+LABEL_WIDTH, REMARKS_WIDTH = 24, 18
+"""Of a terminal's columns: what labels of cells get before numbers have to go, and remarks where there are any."""
+
+
 def format_value(value: Value | None, plus_minus: str = " ± ", significant: int = 3) -> str:
     """``12.3 ± 0.4``: significant digits of the mean, at most four decimals, the deviation to the same place."""
     if value is None:
@@ -184,29 +188,49 @@ def write_tables(store: SweepStore, table: Table) -> list[str]:
 
 
 def rich_table(table: Table, width: int) -> Any:
-    """The table for a terminal of ``width`` columns: below 110 with shorter numbers."""
+    """The table for a terminal of ``width`` columns: below 110 with shorter numbers. What does not fit is named."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table as RichTable
 
-    shown = RichTable(title=table.title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
-    shown.padding, shown.pad_edge = (0, 2, 0, 0), False
-    shown.add_column("cell", overflow="fold")
-    for name in table.header()[2:]:
-        shown.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
     precision: dict[str, Any] = {} if width >= 110 else {"pm": "±", "significant": 2}
-    remarks = any(row.remarks for row in table.rows)
+
+    def rows(bold: Callable[[str], str], text: Callable[[str], str]) -> list[list[str]]:
+        return [
+            _cells(row, table, bold=bold, variant=lambda row: text(row.variant), text=text, **precision)
+            for row in table.rows
+        ]
+
+    names = table.header()[2:]
+    plain = rows(str, str)
+    remarks = any(cells[-1] for cells in plain)
+    fitting = _fitting(names, plain, width - (REMARKS_WIDTH if remarks else 0))
+    shown = RichTable(title=table.title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    shown.padding, shown.pad_edge, shown.caption_justify = (0, 2, 0, 0), False, "left"
+    shown.add_column("cell", overflow="fold")
+    for name in names[:fitting]:
+        shown.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
     if remarks:
         shown.add_column("remarks")
+    if fitting < len(names):
+        shown.caption = f"too narrow for: {', '.join(names[fitting:])}"
     ruled = False
-    for row in table.rows:
+    for row, cells in zip(table.rows, rows("[bold green]{}[/]".format, escape), strict=True):
         if row.reference and not ruled:
             shown.add_section()
             ruled = True
-        method, setting, *cells = _cells(
-            row, table, bold="[bold green]{}[/]".format, variant=lambda row: row.variant, text=escape, **precision
-        )
-        shown.add_row(
-            f"{method} {setting}", *(cells if remarks else cells[:-1]), style="dim" if row.reference else None
-        )
+        method, setting, *values = cells
+        told = [*values[:fitting], *(values[-1:] if remarks else [])]
+        shown.add_row(f"{method} {setting}", *told, style="dim" if row.reference else None)
     return shown
+
+
+def _fitting(names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> int:
+    """How many columns of numbers fit beside the cells' labels, at least one."""
+    left = width - min(LABEL_WIDTH, max(len(f"{method} {setting}") for method, setting, *_ in rows)) - 4
+    for index, name in enumerate(names):
+        needed = max(*map(len, name.split("_")), *(len(cells[2 + index]) for cells in rows)) + 2
+        left -= needed
+        if left < 0:
+            return max(1, index)
+    return len(names)

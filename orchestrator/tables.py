@@ -59,11 +59,13 @@ class Table:
     notes: tuple[str, ...]
     paper: tuple[str, ...] = ()
     """The metrics of which a paper reports numbers."""
+    neutral: frozenset[str] = frozenset({"training_seconds"})
+    """The metrics of which neither more nor less is better."""
 
     def header(self) -> list[str]:
         """Column names for people: arrows say which way is better."""
         arrows = {metric: "↑" if metric in self.higher_is_better else "↓" for metric in self.metrics}
-        plain = [metric if metric == "training_seconds" else f"{metric} {arrows[metric]}" for metric in self.metrics]
+        plain = [metric if metric in self.neutral else f"{metric} {arrows[metric]}" for metric in self.metrics]
         return ["method", "setting", *plain, *(f"paper's {metric}" for metric in self.paper)]
 
 
@@ -95,7 +97,8 @@ def comparison_table(store: SweepStore) -> Table:
         row = _row(frame.iloc[indices], entries[indices[0]], metrics)
         remarks = row.remarks if all(alike[i] for i in indices) else (*row.remarks, OTHER_REFERENCE)
         rows.append(replace(row, remarks=remarks, paper=reported.get(entries[indices[0]].label, {})))
-    rows = _with_best(rows, [name for name in metrics if name != "training_seconds"], higher)
+    neutral = {"training_seconds", *told.get("neutral", [])} - {compare}
+    rows = _with_best(rows, [name for name in metrics if name not in neutral], higher)
     rows += _reference_rows(frame[alike], measured)
     notes = [f"mean ± standard deviation over seeds; {_scope(frame)}"]
     notes += [f"{name}: {value}" for name, value in told.get("info", {}).items()]
@@ -106,7 +109,7 @@ def comparison_table(store: SweepStore) -> Table:
     if not all(alike):
         notes.append(f"{OTHER_REFERENCE}: measured with another extractor or sample count, not comparable")
     by_paper = tuple(dict.fromkeys(metric for numbers in reported.values() for metric in numbers))
-    return Table(store.name, axes, metrics, frozenset(higher), tuple(rows), tuple(notes), by_paper)
+    return Table(store.name, axes, metrics, frozenset(higher), tuple(rows), tuple(notes), by_paper, frozenset(neutral))
 
 
 def _row(group: Any, entry: Entry, metrics: Sequence[str]) -> Row:

@@ -155,6 +155,8 @@ def _resume(trial: TrialStore, log: EpochLog, status: Status, training: Any, ide
 
 
 def _write_references(trial: TrialStore, training: Any) -> None:
+    from trainers.probes import NEUTRAL
+
     config, evaluator = training.config, training.evaluator
     if not config.metrics:
         return
@@ -171,6 +173,7 @@ def _write_references(trial: TrialStore, training: Any) -> None:
             "floor": evaluator.floor() if evaluator else {},
             "metrics": list(config.metrics),
             "higher_is_better": sorted(config.higher_is_better),
+            "neutral": sorted(NEUTRAL & set(config.metrics)),
             "info": evaluator.info if evaluator else {},
         }
     )

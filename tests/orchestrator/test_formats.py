@@ -194,3 +194,29 @@ def test_words_in_brackets_are_not_taken_for_styles() -> None:
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(rich_table(Table("t", (), ("m",), frozenset(), (row,), ()), 120))
     assert "tail=[tanh, none]" in console.export_text()
+
+
+def test_a_narrow_terminal_gets_as_many_columns_as_fit_and_the_names_of_the_others() -> None:
+    names = tuple(f"a_rather_long_metric_{number}" for number in range(6))
+    values = {name: Value(0.123456, 0.01, 3) for name in names}
+    rows = (
+        Row("a-variant-with-a-long-name", "weight=10", {}, values, frozenset(), ()),
+        Row(UNTRAINED, "", {}, values, frozenset(), (), reference=True),
+    )
+    table = Table("wide", (), names, frozenset(), rows, ())
+    for width, shown in ((80, 4), (40, 1), (200, 6)):
+        console = Console(width=width, file=io.StringIO())
+        console.print(rich_table(table, width))
+        assert isinstance(console.file, io.StringIO)
+        text = console.file.getvalue()
+        hidden = [line for line in text.splitlines() if line.startswith("too narrow for: ")]
+        assert sum("0.12" in line for line in text.splitlines()) >= len(rows)
+        assert text.count("0.12") == shown * len(rows)
+        assert bool(hidden) is (shown < len(names))
+        if hidden and width == 80:
+            assert names[-1] in " ".join(text.split("too narrow for: ")[1].split())
+
+
+def test_what_is_neither_good_nor_bad_has_no_arrow() -> None:
+    table = Table("t", (), ("fid", "told"), frozenset(), (), (), neutral=frozenset({"told"}))
+    assert table.header() == ["method", "setting", "fid ↓", "told"]

@@ -41,6 +41,17 @@ PROBES: dict[ProbeName, Probe] = {
 }
 """Every probe. What each measures stands in :mod:`trainers.probes.measure`."""
 HIGHER_IS_BETTER = frozenset({"noise_overlap"})
+NEUTRAL = frozenset(
+    {
+        "distance_control_error",
+        "distance_estimate",
+        "distance_exact",
+        "nearest_distance",
+        "nearest_distance_held_out",
+        "generator_gradient_norm",
+    }
+)
+"""Of which neither more nor less is better: what others are held against."""
 
 
 def metrics_of(names: Sequence[ProbeName]) -> tuple[str, ...]:

@@ -181,11 +181,13 @@ def sync(name: SweepName, runs_dir: RunsDir = Path("runs"), tracking_uri: Tracki
 def export(
     name: SweepName,
     format: Annotated[str, typer.Option(help="csv, markdown, latex, html or json.")] = "markdown",  # noqa: A002
+    at: Annotated[str, typer.Option(help="last, or METRIC=VALUE: the evaluation nearest to it, fid=40 say.")] = "last",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A file; default: standard output.")] = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Write a sweep's comparison table."""
     from orchestrator.formats import FORMATS
+    from orchestrator.results import parse_at
     from orchestrator.store import SweepStore
     from orchestrator.tables import comparison_table
     from trainers.parts import nearest
@@ -193,7 +195,7 @@ def export(
     if format not in FORMATS:
         raise UserError(f"--format: there is no format called '{format}'{nearest(format, FORMATS)}")
     store = SweepStore.open(runs_dir, name)
-    text = FORMATS[format][1](comparison_table(store))
+    text = FORMATS[format][1](comparison_table(store, parse_at(store, at)))
     if output is None:
         typer.echo(text, nl=False)
         return

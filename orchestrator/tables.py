@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.results import trials_frame
+from orchestrator.results import At, trials_frame
 from orchestrator.store import Entry, State, SweepStore
 
 UNTRAINED = "untrained generator"
@@ -69,20 +69,24 @@ class Table:
         return ["method", "setting", *plain, *(f"paper's {metric}" for metric in self.paper)]
 
 
-def comparison_table(store: SweepStore) -> Table:
-    """The table of a sweep as far as it has come: the last evaluation of every finished trial.
+def comparison_table(store: SweepStore, at: At | None = None) -> Table:
+    """The table of a sweep as far as it has come: the last evaluation of every finished trial, or the one ``at``.
 
     A cell's mean is over its finished seeds, those that were stopped early among them, as far as they came; seeds that
     were stopped, failed, diverged or are not finished are named in its remarks.
     The best mean of a metric is marked unless another cell's mean ± deviation overlaps it, or only others have one.
     """
     plan = store.plan()
-    entries, frame = store.entries(), trials_frame(store)
+    entries, frame = store.entries(), trials_frame(store, at)
     compare, mode = plan["compare"]["metric"], plan["compare"]["mode"]
     references = {entry.trial_id: store.trial(entry.trial_id).references() for entry in entries}
     told = next((each for each in references.values() if each), {})
     measured = [name for name in told.get("metrics", []) if f"untrained.{name}" in frame]
-    metrics = tuple(name for name in dict.fromkeys([compare, *measured, "training_seconds"]) if name in frame)
+    metrics = tuple(
+        name
+        for name in dict.fromkeys([compare, *([at.metric] if at else []), *measured, "training_seconds"])
+        if name in frame
+    )
     higher = set(told.get("higher_is_better", [])) - {compare} | ({compare} if mode == "max" else set())
     axes = tuple(dict.fromkeys(axis for entry in entries for axis in entry.axes))
 
@@ -102,6 +106,8 @@ def comparison_table(store: SweepStore) -> Table:
     rows += _reference_rows(frame[alike], measured)
     notes = [f"mean ± standard deviation over seeds; {_scope(frame)}"]
     notes += [f"{name}: {value}" for name, value in told.get("info", {}).items()]
+    if at is not None:
+        notes.append(f"each trial at the evaluation whose {at.metric} is nearest to {at.value:g}")
     if reported:
         notes.append(f"paper's: {paper['source']}; its data, extractor and budget may not be ours")
     if any(remark.startswith(MIXED_CODE) for row in rows for remark in row.remarks):

@@ -25,8 +25,8 @@ RUNTIME_OPTIONS = frozenset(
 )
 """Where and how a trial runs, by path (``evaluation.feature_weights``); no part of what it is."""
 
-LATER_OPTIONS = {"opponent": "generator", "probes": []}
-"""Options that came after the first trials, with the values that leave a trial's identity as it was."""
+LATER_OPTIONS: Mapping[str, Any] = {"opponent": "generator", "probes": [], "evaluation.stop_at": None}
+"""Options that came after the first trials, by path, with the values that leave a trial's identity as it was."""
 
 EPOCH_METRICS = (
     "critic_loss",
@@ -151,11 +151,7 @@ class TrialConfig:
 
 def identity_of(values: Mapping[str, Any]) -> str:
     """12 hex digits of SHA-256 over the canonical JSON of a trial's plain values, all but the runtime options."""
-    content = {
-        key: value
-        for key, value in without_runtime_options(values).items()
-        if not (key in LATER_OPTIONS and value == LATER_OPTIONS[key])
-    }
+    content = _without_later_defaults(without_runtime_options(values))
     text = json.dumps({"config_version": CONFIG_VERSION, **content}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -166,4 +162,12 @@ def without_runtime_options(values: Mapping[str, Any], prefix: str = "") -> dict
         key: without_runtime_options(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         for key, value in values.items()
         if f"{prefix}{key}" not in RUNTIME_OPTIONS
+    }
+
+
+def _without_later_defaults(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    return {
+        key: _without_later_defaults(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if f"{prefix}{key}" not in LATER_OPTIONS or value != LATER_OPTIONS[f"{prefix}{key}"]
     }

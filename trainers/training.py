@@ -75,6 +75,7 @@ class Training:
         self.data = config.dataset.load(Path(cache_dir))
         self._examples = Examples(self.data.train, self.device)
         self.iteration = 0
+        self._reached = False
         self._summed_from = 0  # the critic iteration at which the sums of the current epoch begin
         self._interrupted_seconds = 0.0
         self._order: tuple[int, Tensor] | None = None
@@ -100,8 +101,8 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """Whether the budget of critic iterations is spent."""
-        return self.iteration >= self.config.budget
+        """Whether the budget of critic iterations is spent, or an evaluation was as good as ``evaluation.stop_at``."""
+        return self.iteration >= self.config.budget or self._reached
 
     @property
     def epoch(self) -> int:
@@ -129,7 +130,7 @@ class Training:
         the process's.
         """
         if self.finished:
-            raise RuntimeError(f"the budget of {self.config.budget} critic iterations is spent")
+            raise RuntimeError(f"the budget of {self.config.budget} critic iterations is spent, or stop_at was reached")
         length = self.config.epoch_length
         end = min((self.iteration // length + 1) * length, self.config.budget)
         iterations = end - self._summed_from
@@ -167,6 +168,7 @@ class Training:
         count = self.evaluator.count if self.evaluator else 0
         samples = self.sample(max(GRID_SIZE, count))
         metrics = self.evaluator.measure(samples[:count]) if self.evaluator else {}
+        self._reached = self._reached or (self.iteration > 0 and self.config.evaluation.reached(metrics))
         probed = {name: probe(name, self) for name in self.config.probes}
         for each in probed.values():
             metrics |= each.metrics
@@ -202,6 +204,7 @@ class Training:
         """Everything that the rest of the trial depends on: tensors, numbers and dictionaries of them."""
         return {
             "iteration": self.iteration,
+            "reached": self._reached,
             "summed_from": self._summed_from,
             "interrupted_seconds": self._interrupted_seconds,
             "sums": self._sums,
@@ -217,6 +220,7 @@ class Training:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to where :meth:`state_dict` was taken, from the same configuration or a smaller budget's end."""
         self.iteration = state["iteration"]
+        self._reached = state["reached"]
         self._summed_from = state["summed_from"]
         self._interrupted_seconds = state["interrupted_seconds"]
         self._sums.copy_(state["sums"])

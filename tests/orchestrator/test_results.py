@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 from hand_made import finish
 
-from orchestrator.results import epochs_frame, trials_frame
+from orchestrator.epochs import EpochLog
+from orchestrator.errors import UserError
+from orchestrator.results import At, epochs_frame, parse_at, trials_frame
 from orchestrator.store import State, SweepStore
 
 
@@ -45,3 +48,34 @@ def test_one_row_for_every_trial_with_the_last_value_of_every_metric(store: Swee
     assert row["training_seconds"] == 0.75  # three epochs of a quarter; evaluation apart
     assert np.isnan(frame.loc[fourth.trial_id, "exact_w1"])
     assert (frame["axis.penalty.weight"] == [entry.axes["penalty.weight"] for entry in store.entries()]).all()
+
+
+def test_a_trial_as_it_was_when_a_metric_was_nearest_to_a_value(store: SweepStore) -> None:
+    first, second, third, _ = store.entries()
+    for entry, values in ((first, [8.0, 5.0, 3.0, 4.1]), (second, [2.0, 1.0])):
+        store.trial(entry.trial_id).set_state(State.DONE)
+        log = EpochLog(store.trial(entry.trial_id).metrics_file)
+        log.append({"epoch": 0, "iteration": 0, "exact_w1": 4.4})
+        for epoch, value in enumerate(values, start=1):
+            record = {"epoch": epoch, "iteration": 10 * epoch, "epoch_seconds": 1.0, "exact_w1": value}
+            log.append(record | ({"probed": -value} if epoch == 2 else {}))
+    finish(store, third, {"other": 1.0})
+    frame = trials_frame(store, At("exact_w1", 4.4)).set_index("trial_id")
+    assert list(frame["exact_w1"][:2]) == [4.1, 2.0]
+    frame = trials_frame(store, At("exact_w1", 4.6)).set_index("trial_id")
+    assert list(frame["exact_w1"][:2]) == [5.0, 2.0]
+    assert list(frame["iteration"][:2]) == [20, 10]
+    assert list(frame["training_seconds"][:2]) == [2.0, 1.0]
+    assert frame["probed"].iloc[0] == -5.0
+    assert frame["other"].loc[third.trial_id] == 1.0  # which has no such metric
+
+
+def test_where_to_look_is_last_or_a_metric_s_value(store: SweepStore) -> None:
+    finish(store, store.entries()[0], {"exact_w1": 0.5})
+    assert parse_at(store, "last") is None
+    assert parse_at(store, "exact_w1=0.25") == At("exact_w1", 0.25)
+    for text in ("best", "exact_w1", "exact_w1=low", "=3"):
+        with pytest.raises(UserError, match="expected last, or METRIC=VALUE|has logged"):
+            parse_at(store, text)
+    with pytest.raises(UserError, match="no trial of 'hand' has logged 'exact_w2'; did you mean 'exact_w1'"):
+        parse_at(store, "exact_w2=1")

@@ -62,6 +62,7 @@ def test_options_that_came_later_leave_identities_alone(trial: Callable[..., Tri
     values = trial().to_dict()
     for name in ("opponent", "probes"):
         del values[name]
+    del values["evaluation"]["stop_at"]
     assert identity_of(values) == trial().identity == trial(opponent="generator", probes=[]).identity
     assert len({trial().identity, trial(opponent="data").identity, trial(probes=["nearest"]).identity}) == 3
 

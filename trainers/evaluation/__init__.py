@@ -6,6 +6,7 @@ held-out examples. The floor is what real training examples score against it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -46,6 +47,15 @@ class Evaluation(Part):
     """The metrics of which more is better; of all others less is."""
 
     times: int = number(5, at_least=1)
+    stop_at: float | None = number(None)
+    """The trial ends at the first evaluation after the untrained one whose first metric is as good as this."""
+
+    def reached(self, metrics: Mapping[str, float]) -> bool:
+        """Whether an evaluation's metrics are as good as ``stop_at``."""
+        if self.stop_at is None or not self.metrics:
+            return False
+        value = metrics[self.metrics[0]]
+        return value >= self.stop_at if self.metrics[0] in self.higher_is_better else value <= self.stop_at
 
     def prepare(self) -> None:
         """Makes sure, before anything starts, of what no trial can do without and nobody here can make.
@@ -65,6 +75,10 @@ class NoEvaluation(Evaluation):
     """No metrics beyond the losses."""
 
     name: ClassVar[str] = "none"
+
+    def check(self, trial: Any) -> None:
+        if self.stop_at is not None:
+            raise ConfigError("evaluation.stop_at", "none measures nothing to stop at")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,8 @@ from trainers.footprint import checkpoint_bytes
 GRID_SAMPLES = 64
 GRID_OVERHEAD = 8_000
 """Bytes of a sample grid beyond its samples, which hardly compress: magnified small images, a plot's axes."""
+PROBE_BYTES = 25_000
+"""Bytes of a probe's curves and their picture, of one evaluation."""
 EPOCH_BYTES = 400 + 2_800
 """Bytes of an epoch's metrics: a line of JSON, and about ten rows with three indexes in MLflow's SQLite."""
 
@@ -79,11 +81,12 @@ def disk_lines(trials: Sequence[TrialConfig], runs_dir: Path) -> list[str]:
 
 
 def disk_shares(config: TrialConfig) -> dict[str, int]:
-    """Bytes of one trial's checkpoints, of its sample grids in the store and in MLflow, and of its metrics."""
+    """Bytes of one trial's checkpoints, of its sample grids and probes in store and MLflow, and of its metrics."""
     grids = min(config.evaluation.times, config.epochs) + 1  # evaluated at ends of epochs, and untrained
     return {
         "checkpoints": checkpoints_kept(config) * checkpoint_bytes(config),
         "sample grids": 2 * grids * (GRID_SAMPLES * math.prod(config.dataset.shape) + GRID_OVERHEAD),
+        "probes": 2 * grids * len(config.probes) * PROBE_BYTES,
         "metrics": config.epochs * EPOCH_BYTES,
     }
 

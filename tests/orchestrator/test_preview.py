@@ -97,15 +97,19 @@ def test_the_largest_share_may_be_another(plan_of: Planner, tmp_path: Path) -> N
 
 
 def test_a_real_trial_takes_about_as_much(tmp_path: Path) -> None:
-    store = make_sweep(tmp_path, "base: [evaluation=none, budget=60, device=cpu, checkpoint_epochs=1]\n")
+    store = make_sweep(
+        tmp_path, "base: [evaluation=none, 'probes=[distance]', budget=60, device=cpu, checkpoint_epochs=1]\n"
+    )
     [entry] = store.entries()
     trial = store.trial(entry.trial_id)
     assert run_trial(trial, store.cache_dir) is State.DONE
     shares = disk_shares(TrialConfig.from_dict(trial.config()))
-    real = {name: [file.stat().st_size for file in trial.path.glob(name)] for name in ("*.pt", "samples/*", "*.jsonl")}
+    names = ("*.pt", "samples/epoch_??????.png", "samples/*_distance.png", "*.jsonl")
+    real = {name: [file.stat().st_size for file in trial.path.glob(name)] for name in names}
     assert len(real["*.pt"]) == 2
     assert sum(real["*.pt"]) == pytest.approx(shares["checkpoints"], rel=0.01)
-    assert 2 * sum(real["samples/*"]) == pytest.approx(shares["sample grids"], rel=0.5)
+    assert 2 * sum(real["samples/epoch_??????.png"]) == pytest.approx(shares["sample grids"], rel=0.5)
+    assert 2 * sum(real["samples/*_distance.png"]) == pytest.approx(shares["probes"], rel=0.5)
     assert shares["metrics"] / 20 < sum(real["*.jsonl"]) < shares["metrics"]  # most of it are MLflow's rows
 
 

@@ -159,7 +159,7 @@ def nearest(training: Training) -> Probed:
     """Euclidean distance to the nearest training example, in [−1, 1] for images (Mallasto et al., § 4.2).
 
     ``nearest_distance`` is the mean over generated examples, ``nearest_distance_held_out`` that of as many held-out
-    ones: a generator far below it repeats the training set. The curve is the sorted distances.
+    ones: a generator far below it repeats the training set. The curves are the percentiles of both.
     """
     count = min(SAMPLES, len(training.data.held_out))
     training_set = to_input(training.data.train).flatten(1)
@@ -171,8 +171,12 @@ def nearest(training: Training) -> Probed:
     generated, held_out = distances(training.sample(count)), distances(training.data.held_out[:count])
     return Probed(
         {"nearest_distance": generated.mean().item(), "nearest_distance_held_out": held_out.mean().item()},
-        {"generated": generated.sort().values.tolist(), "held_out": held_out.sort().values.tolist()},
+        {"generated": _percentiles(generated), "held_out": _percentiles(held_out)},
     )
+
+
+def _percentiles(values: Tensor) -> list[float]:
+    return values.quantile(torch.linspace(0, 1, 101)).tolist()
 
 
 def generator_gradient(training: Training) -> Probed:

@@ -11,7 +11,7 @@ AXES: dict[ProbeName, tuple[str, str]] = {
     "distance": ("pair of minibatches", "W(q,p)"),
     "vertical_shift": ("rows moved down", "φ, centred"),
     "salt_and_pepper": ("bin of φ", "share of images"),
-    "nearest": ("example, by distance", "distance to the nearest training example"),
+    "nearest": ("percentile", "distance to the nearest training example"),
 }
 STYLES = ("-", "--", ":", "-.")
 """Told apart without colours, too."""

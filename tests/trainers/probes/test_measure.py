@@ -90,6 +90,7 @@ def test_training_examples_are_at_no_distance_from_themselves(start: Start) -> N
     assert probed.metrics["nearest_distance"] == pytest.approx(0, abs=1e-3)
     assert probed.metrics["nearest_distance_held_out"] > 1
     assert probed.curves["held_out"] == sorted(probed.curves["held_out"])
+    assert len(probed.curves["held_out"]) == 101
 
 
 def test_the_estimate_of_a_potential_that_is_optimal_is_the_exact_distance(start: Start) -> None:

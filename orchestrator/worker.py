@@ -107,7 +107,7 @@ def _train(
         if evaluated is not None:
             save_samples(evaluated.samples, trial.samples / f"epoch_{training.epoch:06d}.png")
             trial.write_curves(training.epoch, evaluated.curves)
-            for name in (name for name, curves in evaluated.curves.items() if curves):
+            for name in sorted(name for name, curves in evaluated.curves.items() if curves):  # as the mirror reads them
                 save_curves(name, evaluated.curves[name], trial.samples / f"epoch_{training.epoch:06d}_{name}.png")
             if training.iteration and log.is_best(record, config.evaluation):
                 checkpoints.save(trial.best_file, training, identity)

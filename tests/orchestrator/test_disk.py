@@ -367,6 +367,8 @@ def test_a_sweep_whose_disk_cannot_be_written_any_more_says_so_and_goes_on_later
     assert_everything_is_whole(first)
     assert second.status().attempts == []  # it would have ended alike
 
+    if happens is not becomes_full:
+        return  # going on is the same
     resumed = orchestrator(*shlex.split(command)[1:], cwd=tmp_path, **cluster.environment)
     assert (resumed.returncode, resumed.stdout.splitlines()[-1]) == (0, "disk: 2 DONE"), resumed.stderr
     assert whole_lines(first).startswith(after)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import signal
@@ -11,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
-from orchestrator.errors import Aborted, UserError
+from orchestrator.errors import Aborted, UserError, disk_errors
 from orchestrator.executor import check_address, concurrency, ray_session, run_trials
 from orchestrator.files import reason
 from orchestrator.forking import ancestors, tell_ancestors
@@ -25,7 +26,10 @@ from orchestrator.selection import EVERYTHING, Selection
 from orchestrator.store import State, SweepStore, TrialStore
 from orchestrator.sweep_file import Resources
 from orchestrator.tracking import check_uri, default_uri
-from orchestrator.weights import check_evaluations, give_weights
+from orchestrator.weights import give_weights
+from trainers.datasets import Dataset
+from trainers.evaluation import Evaluation
+from trainers.parts import build_part
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
@@ -56,7 +60,7 @@ def run_sweep(
 
     A new ``plan`` is written into the store first. Raises :class:`UserError` before anything starts: another driver,
     a tracking URI nobody answers, resources that do not exist, a directory that cannot be written; and ConfigError
-    for an evaluation that lacks its weights.
+    for an evaluation that lacks its weights or a dataset that is nowhere.
     """
 
     def tell(text: str) -> None:
@@ -86,7 +90,7 @@ def run_sweep(
                 give_weights(store, todo, options.feature_weights)
         except OSError as error:
             raise UserError(f"the sweep's directory '{store.path}' cannot be written: {reason(error)}") from None
-        check_evaluations(store, todo)
+        _prepare_parts(store, todo)
         mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
         interrupted, stopped_because = False, None
         if todo:
@@ -139,6 +143,16 @@ def prepare(
             trial.set_state(State.PENDING)
         todo.append(entry.trial_id)
     return todo
+
+
+def _prepare_parts(store: SweepStore, trial_ids: Sequence[str]) -> None:
+    """Datasets and evaluations make sure of what they need, once for all trials that have the same."""
+    configs = [store.trial(trial_id).config() for trial_id in trial_ids]
+    with disk_errors():
+        for values in {json.dumps(config["dataset"]): config["dataset"] for config in configs}.values():
+            cast(Dataset, build_part("dataset", values)).prepare(store.cache_dir)
+    for values in {json.dumps(config["evaluation"]): config["evaluation"] for config in configs}.values():
+        cast(Evaluation, build_part("evaluation", values)).prepare()
 
 
 def _is_untouched(trial: TrialStore) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,6 @@ from orchestrator.errors import UserError
 from orchestrator.plan import Plan
 from orchestrator.store import SweepStore
 from trainers.config import TrialConfig
-from trainers.evaluation import Evaluation
-from trainers.parts import build_part
 
 
 def with_weights(config: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
@@ -40,12 +37,3 @@ def give_weights(store: SweepStore, trial_ids: Iterable[str], file: Path) -> Non
     for trial_id in trial_ids:
         trial = store.trial(trial_id)
         trial.create(with_weights(trial.config(), file))
-
-
-def check_evaluations(store: SweepStore, trial_ids: Iterable[str]) -> None:
-    """Makes sure that the trials can be measured. Raises :class:`~trainers.parts.ConfigError`."""
-    written = {json.dumps(store.trial(trial_id).config()["evaluation"]) for trial_id in trial_ids}
-    for text in sorted(written):
-        evaluation = build_part("evaluation", json.loads(text))
-        assert isinstance(evaluation, Evaluation)
-        evaluation.prepare()

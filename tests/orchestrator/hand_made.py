@@ -36,9 +36,9 @@ def write_file(folder: Path, text: str, name: str = "sweep.yaml") -> Path:
     return path
 
 
-def plan_file(path: Path, *arguments: str, name: str | None = None) -> Plan:
+def plan_file(path: Path, *arguments: str, name: str | None = None, cache_dir: Path | None = None) -> Plan:
     """The plan of a file."""
-    return make_plan(read_sweep_file(path), arguments, name)
+    return make_plan(read_sweep_file(path), arguments, name, cache_dir)
 
 
 def option(trial: PlannedTrial, path: str) -> Any:
@@ -49,9 +49,9 @@ def option(trial: PlannedTrial, path: str) -> Any:
     return value
 
 
-def make_sweep(folder: Path, text: str = TWO_CELLS, *arguments: str) -> SweepStore:
+def make_sweep(folder: Path, text: str = TWO_CELLS, *arguments: str, cache_dir: Path | None = None) -> SweepStore:
     """A sweep of which nothing has run yet, in ``folder/runs``."""
-    plan = plan_file(write_file(folder, text), *arguments)
+    plan = plan_file(write_file(folder, text), *arguments, cache_dir=cache_dir)
     store = SweepStore(folder / "runs", plan.name)
     store.make()
     store.write_plan(plan)

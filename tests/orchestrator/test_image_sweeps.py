@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine
-from hand_made import write_file
+from hand_made import make_sweep, write_file
 
 from orchestrator.plan import make_plan
 from orchestrator.store import TrialStore, cache_dir
@@ -67,6 +67,15 @@ def test_bad_folders_are_one_paragraph(tmp_path: Path, command_line: CommandLine
         assert (code, len(lines)) == (2, 1), errors
         assert problem in lines[0]
     assert not list((tmp_path / "runs").glob("s*"))
+
+
+def test_resuming_without_the_folder_is_told_before_anything_starts(tmp_path: Path, command_line: CommandLine) -> None:
+    make_folder(tmp_path / "images")
+    make_sweep(tmp_path, SWEEP, "dataset.root=images", cache_dir=cache_dir(tmp_path / "runs"))
+    (tmp_path / "images").rename(tmp_path / "away")
+    code, out, errors = command_line("resume", "s", "--offline")
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    assert f"dataset.root: '{tmp_path}/images' does not exist" in errors
 
 
 @pytest.mark.parametrize("command", ["sweep", "train"])

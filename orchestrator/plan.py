@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.cells import sweep_cells
 from orchestrator.composition import parse_override
 from orchestrator.errors import UserError
-from orchestrator.sweep_file import Compare, EarlyStopping, SweepFile, check_name, parse_seeds
+from orchestrator.sweep_file import Compare, EarlyStopping, Paper, SweepFile, check_name, parse_seeds
 from trainers.config import EPOCH_METRICS, RUNTIME_OPTIONS, TrialConfig
 from trainers.parts import nearest
 
@@ -46,6 +46,7 @@ class Plan:
     compare: Compare
     early_stopping: EarlyStopping | None
     continue_from: str | None
+    paper: Paper | None
 
 
 def make_plan(
@@ -91,13 +92,15 @@ def make_plan(
                 raise sweep_file.document.error((*cell.place, "grid"), problem)
             trials[trial.trial_id] = trial
     _check_paper(sweep_file, [trial.label for trial in trials.values()])
+    other_data = any(parse_override(text).key_or_group == "dataset" for text in overrides)
+    paper = None if other_data else sweep_file.paper
     reference = _one_reference(sweep_file, list(trials.values()))
     compare = _compare(sweep_file, reference)
     early_stopping = _early_stopping(sweep_file, compare, list(trials.values()))
     if continue_from == sweep_name:
         raise UserError(f"continue_from={continue_from}: a sweep cannot continue itself; give this one a --name")
     return Plan(
-        sweep_name, sweep_file, tuple(arguments), tuple(trials.values()), compare, early_stopping, continue_from
+        sweep_name, sweep_file, tuple(arguments), tuple(trials.values()), compare, early_stopping, continue_from, paper
     )
 
 

@@ -235,7 +235,7 @@ class SweepStore:
             "file": str(file.document.path),
             "overrides": list(plan.overrides),
             "compare": asdict(plan.compare),
-            "paper": None if file.paper is None else asdict(file.paper),
+            "paper": None if plan.paper is None else asdict(plan.paper),
             "resources": asdict(file.resources),
             "retries": file.retries,
             "max_failures": file.max_failures,

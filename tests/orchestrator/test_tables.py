@@ -197,6 +197,8 @@ def test_a_paper_s_numbers_stand_beside_ours_in_columns_of_their_own(tmp_path: P
     assert table.paper == ("fid", "exact_w1")
     assert "fid" not in table.metrics
     assert any(note.startswith("paper's: Somebody, Table 1") for note in table.notes)
+    other_data = make_sweep(tmp_path / "other", TWO_CELLS + paper, "dataset=gaussians", "evaluation=transport")
+    assert comparison_table(other_data).paper == ()
     without = comparison_table(make_sweep(tmp_path / "without"))
     assert (without.paper, [row.paper for row in cell_rows(without)]) == ((), [{}, {}])
 

@@ -18,8 +18,9 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 sweep: install
 	$(BIN)/orchestrator sweep $(SWEEP)
 
+# Hundreds of processes start: their bytecode is worth keeping.
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,17 +80,16 @@ def terminated(dead: Sweep, stopped: Ended) -> Ended:
 
 @pytest.fixture(scope="module")
 def aborted(dead: Sweep, terminated: Ended) -> Ended:
-    """A worker hangs, so that the first SIGTERM does not come to an end; the second one does not wait for it.
+    """A worker hangs, so that the first Ctrl-C does not come to an end; the second one does not wait for it.
 
     That what was disturbed ends as an undisturbed twin is ``test_killed_at_random``'s to show.
     """
     running = dead.start_and_wait_until_busy("resume", "dead", "--offline")
     driver = dead.driver()
     dead.hang(0)
-    running.process.send_signal(signal.SIGTERM)
+    running.signal_group(signal.SIGINT)
     wait_until(dead.store.stop_file.exists)
-    time.sleep(1)  # within a second they count as one
-    running.process.send_signal(signal.SIGTERM)
+    running.signal_group(signal.SIGINT)
     code, out, errors = running.end()
     return Ended(code, out.splitlines(), errors, dead.statuses(), running.left_over(0), folders_of(driver), driver)
 
@@ -129,14 +127,14 @@ def test_sigterm_to_every_process_lets_trials_write_a_checkpoint_and_leaves_noth
     assert terminated.folders == []
 
 
-def test_a_second_sigterm_waits_for_nobody_and_leaves_nothing(aborted: Ended) -> None:
+def test_a_second_ctrl_c_waits_for_nobody_and_leaves_nothing(aborted: Ended) -> None:
     assert aborted.code == 130
     assert "Traceback" not in aborted.errors
     assert aborted.left == []
     assert aborted.folders == []
 
 
-def test_after_a_second_sigterm_no_trial_is_said_to_be_running(aborted: Ended) -> None:
+def test_after_a_second_ctrl_c_no_trial_is_said_to_be_running(aborted: Ended) -> None:
     hanging, _ = aborted.statuses
     assert "ended" not in hanging.attempts[-1]
     assert (hanging.state, hanging.error) == (State.LOST, "the driver left at once")

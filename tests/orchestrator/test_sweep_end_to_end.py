@@ -94,24 +94,11 @@ def interrupted(life: Life) -> Run:
 
 
 @pytest.fixture(scope="module")
-def aborted(life: Life, interrupted: Run, cluster: Cluster) -> Run:
-    """The command that the interrupted one printed last, on another Ray, left at once by a second Ctrl-C."""
+def resumed(life: Life, interrupted: Run, cluster: Cluster) -> Run:
+    """The command that the interrupted one printed last, on another Ray, to the end."""
     program, *arguments = shlex.split(interrupted.out[-1].partition("go on with: ")[2])
     assert program == "orchestrator"
-    first = life.trials()[0]
-    with started(*arguments, *cluster.arguments, cwd=life.folder, **cluster.environment) as running:
-        wait_until(lambda: len(first.status().attempts) == 2, 100)
-        running.signal_group(signal.SIGINT)
-        wait_until(life.store.stop_file.exists)
-        running.signal_group(signal.SIGINT)
-        ended = running.end()
-    return life.run(*ended)
-
-
-@pytest.fixture(scope="module")
-def resumed(life: Life, aborted: Run, cluster: Cluster) -> Run:
-    """``orchestrator resume``, to the end."""
-    ran = orchestrator("resume", "life", *cluster.arguments, cwd=life.folder, **cluster.environment)
+    ran = orchestrator(*arguments, *cluster.arguments, cwd=life.folder, **cluster.environment)
     return life.run(ran.returncode, ran.stdout, ran.stderr)
 
 
@@ -160,12 +147,6 @@ def test_nothing_of_ray_is_left(interrupted: Run) -> None:
     assert interrupted.more["temporary"]  # there was one
     assert interrupted.more["left"] == []
     assert not any(Path(folder).exists() for folder in interrupted.more["temporary"])
-
-
-def test_a_second_ctrl_c_leaves_at_once(aborted: Run) -> None:
-    assert aborted.code == 130
-    assert "Traceback" not in aborted.errors
-    assert aborted.statuses[1].attempts == []
 
 
 def test_resuming_finishes_from_the_checkpoint(resumed: Run) -> None:

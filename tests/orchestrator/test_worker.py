@@ -83,7 +83,7 @@ def test_references_are_the_floor_and_what_the_metrics_depend_on(new_trial: NewT
     trial = new_trial(dataset={"name": "mixture"}, network=points, evaluation={"name": "transport"}, budget=2)
     assert run(trial) is State.DONE
     references, untrained = trial.references(), trial.epochs()[0]
-    assert set(references) == {"floor", "metrics", "higher_is_better", "info"}
+    assert set(references) == {"floor", "metrics", "higher_is_better", "neutral", "info"}
     assert "exact_w1" in references["floor"]
     assert references["floor"].keys() <= untrained.keys()
     assert references["floor"].keys() <= trial.epochs()[-1].keys()

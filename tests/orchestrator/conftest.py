@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import secrets
 import shutil
@@ -15,11 +16,12 @@ from typing import Any
 import pytest
 from command_line import Cluster, CommandLine
 from hand_made import Planner, make_sweep, plan_file, write_file
+from small_trials import NewTrial, create, run
 
 from orchestrator import composition
 from orchestrator.executor import prepare_environment
 from orchestrator.plan import Plan
-from orchestrator.store import SweepStore
+from orchestrator.store import State, SweepStore, TrialStore
 
 prepare_environment(local=True)  # before a test module imports Ray, which reads it then and never again
 
@@ -64,6 +66,21 @@ def store(planned_once: Path, tmp_path: Path) -> SweepStore:
     """A sweep of two cells and two seeds, ``hand``, of which nothing has run."""
     shutil.copytree(planned_once, tmp_path / "runs", dirs_exist_ok=True)
     return SweepStore(tmp_path / "runs", "hand")
+
+
+@pytest.fixture
+def new_trial(tmp_path: Path) -> NewTrial:
+    """``new_trial(critic={"lr": 1})``: a small trial, with these changes, that has not run."""
+    numbers = itertools.count()
+    return lambda **changes: create(tmp_path / str(next(numbers)), **changes)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrialStore:
+    """The small trial without changes, run in one go."""
+    trial = create(tmp_path_factory.mktemp("undisturbed") / "trial")
+    assert run(trial) is State.DONE
+    return trial
 
 
 @pytest.fixture

@@ -65,21 +65,6 @@ base:
 """
 
 
-@pytest.fixture
-def new_trial(tmp_path: Path) -> NewTrial:
-    """``new_trial(critic={"lr": 1})``: a small trial, with these changes, that has not run."""
-    numbers = itertools.count()
-    return lambda **changes: create(tmp_path / str(next(numbers)), **changes)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrialStore:
-    """The small trial without changes, run in one go."""
-    trial = create(tmp_path_factory.mktemp("undisturbed") / "trial")
-    assert run(trial) is State.DONE
-    return trial
-
-
 @pytest.fixture(scope="module")
 def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
     """A training in the middle of an epoch."""

@@ -74,6 +74,13 @@ def test_the_best_checkpoint_measures_what_its_epoch_has(trained: TrialStore, ca
     assert (trained.path / "best.pt").samefile(trained.path / str(score.checkpoint))
 
 
+def test_a_probe_can_be_switched_on_afterwards(trained: TrialStore, cache: Path) -> None:
+    usual = evaluate(Request(str(trained.path), runs_dir=cache)).scores[0].metrics
+    (score,) = evaluate(Request(str(trained.path), ("probes=[vertical_shift]",), runs_dir=cache)).scores
+    assert set(score.metrics) - set(usual) == {"shift_total_variation", "shift_zero_crossings"}
+    assert {name: score.metrics[name] for name in usual} == usual
+
+
 def test_another_evaluation_measures_otherwise(trained: TrialStore, cache: Path) -> None:
     usual = evaluate(Request(str(trained.path), runs_dir=cache))
     more = evaluate(Request(str(trained.path), ("evaluation.samples=200", "device=cpu"), runs_dir=cache))

@@ -22,21 +22,6 @@ from orchestrator.store import State, TrialStore
 from orchestrator.worker import git_commit, run_trial
 
 
-@pytest.fixture
-def new_trial(tmp_path: Path) -> NewTrial:
-    """``new_trial(critic={"lr": 1})``: a small trial, with these changes, that has not run."""
-    numbers = itertools.count()
-    return lambda **changes: create(tmp_path / str(next(numbers)), **changes)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrialStore:
-    """The small trial without changes, run in one go."""
-    trial = create(tmp_path_factory.mktemp("undisturbed") / "trial")
-    assert run(trial) is State.DONE
-    return trial
-
-
 @pytest.fixture(scope="module")
 def undisturbed_with_everything(tmp_path_factory: pytest.TempPathFactory) -> TrialStore:
     """Run in one go as well."""

@@ -51,6 +51,7 @@ def run_trial(
     status.attempts.append({"started": time.time(), **surroundings()})
     trial.write_status(status)
     trial.log(f"attempt {len(status.attempts)} on {status.attempts[-1]['host']}, process {os.getpid()}")
+    gc.freeze()  # what is there already: the collection at the end then looks at what this trial has made alone
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, category, *_: trial.log(f"{category.__name__}: {message}")
@@ -65,7 +66,8 @@ def run_trial(
         state, status.error = State.FAILED, last_line(error)
         if isinstance(error, OSError):
             status.attempts[-1]["errno"] = error.errno
-    _free_memory()
+    finally:
+        _free_memory()
     if not is_in_place(trial, status):
         return State.RUNNING
     status.state = state
@@ -201,6 +203,7 @@ def _free_memory() -> None:
     import torch
 
     gc.collect()
+    gc.unfreeze()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

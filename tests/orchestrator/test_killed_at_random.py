@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from command_line import MARK, Running, marked, wait_until
+from command_line import MARK, Running, marked, orchestrator, wait_until
 from driven_sweeps import PATIENCE, Sweep, folders_of, new_sweep
 from mlflow_dump import dump, points_of
 from small_trials import assert_equal_to_the_bit
 
 from orchestrator.lock import Driver, read_driver
-from orchestrator.store import State, TrialStore
+from orchestrator.store import State, Status, TrialStore
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # a Ray takes seconds to start, on a busy machine a minute
 
@@ -133,13 +135,19 @@ def draw(source: random.Random, number: int) -> list[Shot]:
 
 @dataclass
 class Killed:
-    """A driver that was killed, and what was left of it when the next one touched the store."""
+    """A driver that was killed, and what was left of it when the next command was at the store."""
 
     code: int
-    driver: Driver | None = None
-    hanging: int | None = None
+    driver: Driver | None
+    before: list[Path]
     left: dict[int, str] = field(default_factory=dict)
     folders: list[Path] = field(default_factory=list)
+    statuses: list[Status] = field(default_factory=list)
+    stop: subprocess.CompletedProcess[str] | None = None
+
+    def look(self, sweep: Sweep, running: Running) -> None:
+        self.left, self.statuses = marked(running.mark), sweep.statuses()
+        self.folders = [] if self.driver is None else folders_of(self.driver)
 
 
 @dataclass
@@ -159,47 +167,57 @@ class Shaken:
         return f"sqlite:///{self.sweep.store.runs_dir / 'mlflow.db'}"
 
 
-def kill(sweep: Sweep, running: Running, *, hang: bool) -> tuple[Running, Killed]:
-    """Kills the driver, while one of its workers hangs if it shall; ``resume`` comes at once."""
-    killed = Killed(0, read_driver(sweep.store))
-    if hang:
-        trials = [trial.status() for trial in sweep.trials()]
-        killed.hanging = next((s.attempts[-1]["pid"] for s in trials if s.state is State.RUNNING), None)
-        if killed.hanging is not None:
-            os.kill(killed.hanging, signal.SIGSTOP)
+def kill(sweep: Sweep, running: Running) -> Killed:
+    """Kills the driver."""
+    driver = read_driver(sweep.store)
+    folders = [] if driver is None else folders_of(driver)
     running.process.kill()
-    killed.code = running.process.wait()
-    following = sweep.start("resume", "shaken")
-    wait_until(lambda: read_driver(sweep.store) not in (None, killed.driver), PATIENCE)
-    killed.left = marked(running.mark)
-    killed.folders = [] if killed.driver is None else folders_of(killed.driver)
-    return following, killed
+    return Killed(running.process.wait(), driver, folders)
+
+
+def hang_a_worker(sweep: Sweep) -> bool:
+    """Stops a worker that is running a trial; there may be none just now, since workers are being killed."""
+    for status in sweep.statuses():
+        if status.state is State.RUNNING and "ended" not in status.attempts[-1]:
+            pid = status.attempts[-1]["pid"]
+            with contextlib.suppress(OSError):  # it has died in the meantime
+                os.kill(pid, signal.SIGSTOP)
+                return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("R", "S", "T")
+    return False
 
 
 @pytest.fixture(scope="module")
 def shaken(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Shaken]:
-    """The workers of three trials are killed 17 times in all, the driver three times, once while it is starting."""
+    """The workers of three trials are killed 18 times in all, the driver twice, once while it is starting."""
     folder = tmp_path_factory.mktemp("shaken")
     (folder / "runs").mkdir()
     shutil.copy(empty_database, folder / "runs" / "mlflow.db")
     source = random.Random(SEED)
     print(f"seed {SEED}")
     with new_sweep(folder, SHAKEN) as sweep:
-        shooting, killed = Shooting(sweep), []
+        shooting, killed = Shooting(sweep), list[Killed]()
         running = sweep.start("sweep", "sweep.yaml")
         threads = [
             threading.Thread(target=shooting.shoot, args=[trial, draw(source, number)], daemon=True)
-            for trial, number in zip(sweep.trials(), (6, 6, 5), strict=True)
+            for trial, number in zip(sweep.trials(), (6, 6, 6), strict=True)
         ]
         for thread in threads:
             thread.start()
         try:
-            for hits in (source.randint(3, 5), None, source.randint(9, 12)):
-                if hits is not None:
-                    shooting.wait_for(hits, running)
-                time.sleep(source.uniform(0, 1.5) if hits is not None else source.uniform(0.5, 6))
-                running, was_killed = kill(sweep, running, hang=hits is not None)
-                killed.append(was_killed)
+            shooting.wait_for(source.randint(5, 10), running)
+            time.sleep(source.uniform(0, 1.5))
+            wait_until(lambda: hang_a_worker(sweep), PATIENCE)
+            first = kill(sweep, running)
+            first.stop = orchestrator("stop", "shaken", cwd=sweep.folder)
+            first.look(sweep, running)
+
+            running = sweep.start("resume", "shaken")
+            time.sleep(source.uniform(0.5, 6))  # while it is starting
+            second = kill(sweep, running)
+            before, running = running, sweep.start("resume", "shaken")
+            wait_until(lambda: read_driver(sweep.store) not in (None, second.driver), PATIENCE)
+            second.look(sweep, before)
+            killed += [first, second]
             out, errors = running.process.communicate(timeout=600)
         finally:
             shooting.over.set()
@@ -217,16 +235,40 @@ def test_twenty_kills_at_random_hit_workers_and_drivers(shaken: Shaken) -> None:
     }
     hit = [attempts[trial_id, began] for trial_id, began, _ in shaken.shooting.hits]
     assert not any("ended" in attempt for attempt in hit)
-    assert [killed.code for killed in shaken.killed] == [-signal.SIGKILL] * 3
+    assert [killed.code for killed in shaken.killed] == [-signal.SIGKILL] * 2
     assert len(hit) + len(shaken.killed) == 20
     assert any("resumed_at" not in attempt for attempt in hit)  # while it was starting
     assert shaken.shooting.half_written  # while it was writing a checkpoint
 
 
-def test_what_a_killed_driver_left_is_ended_before_the_next_one_touches_the_store(shaken: Shaken) -> None:
-    assert any(killed.hanging for killed in shaken.killed)
-    assert any(killed.driver for killed in shaken.killed)
-    assert [(killed.left, killed.folders) for killed in shaken.killed] == [({}, [])] * 3
+def test_stop_after_a_driver_was_killed_ends_what_it_left_a_hanging_worker_too(shaken: Shaken) -> None:
+    killed, _ = shaken.killed
+    assert killed.driver is not None
+    assert killed.stop is not None
+    assert (killed.stop.returncode, killed.stop.stderr) == (0, "")
+    died = f"the driver of 'shaken' (process {killed.driver.pid} on {killed.driver.host}) had died"
+    told = killed.stop.stdout.splitlines()
+    assert re.fullmatch(re.escape(died) + r"; \d+ process\w* that it left were ended", told[0]), told
+    assert told[1:] == ["'shaken' has stopped."]
+    assert [path.name.partition("-")[0] for path in killed.before] == ["ray", "orchestrator"]
+    assert (killed.left, killed.folders) == ({}, [])
+
+
+def test_the_trials_of_a_driver_that_was_killed_are_lost(shaken: Shaken) -> None:
+    """But for those whose worker had just been killed, and that had not begun again."""
+    was_running = [
+        status for status in shaken.killed[0].statuses if status.error == "the driver of an earlier run died"
+    ]
+    assert was_running
+    assert {status.state for status in was_running} == {State.LOST}
+    assert not any("ended" in status.attempts[-1] for status in was_running)
+    assert State.RUNNING not in [status.state for status in shaken.killed[0].statuses]
+
+
+def test_what_a_driver_left_that_was_killed_while_starting_is_ended_before_the_next_one_is_the_driver(
+    shaken: Shaken,
+) -> None:
+    assert (shaken.killed[1].left, shaken.killed[1].folders) == ({}, [])
 
 
 def test_after_twenty_kills_every_trial_is_done_and_nothing_is_left(shaken: Shaken) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -196,6 +197,26 @@ def test_a_trial_whose_numbers_are_not_finite_any_more_has_diverged(new_trial: N
     assert status.state is State.DIVERGED
     assert "not finite after critic iteration" in (status.error or "")
     assert [record["epoch"] for record in trial.epochs()] == [0]  # the epoch in which it happened is none
+
+
+@pytest.mark.parametrize("ends", [State.DONE, State.FAILED])
+def test_a_trial_leaves_no_network_in_the_worker_s_memory(new_trial: NewTrial, ends: State) -> None:
+    """A traceback holds every frame of training, in cycles."""
+    trial = new_trial()
+    if ends is State.FAILED:
+        (trial.path / "samples").write_text("a file in the folder's place")
+    gc.disable()
+    try:
+        before = networks_in_memory()
+        assert run(trial) is ends
+        assert networks_in_memory() == before
+    finally:
+        gc.enable()
+    assert gc.get_freeze_count() == 0
+
+
+def networks_in_memory() -> int:
+    return sum(isinstance(each, torch.nn.Module) for each in gc.get_objects())
 
 
 def test_warnings_go_into_the_log(new_trial: NewTrial, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,20 @@
-"""A sweep whose driver is killed, told to end, told to end at once: a real Ray, real processes, real signals."""
+"""A sweep whose driver is told to end, and to end at once: a real Ray, real processes, real signals.
+
+``test_killed_at_random`` has drivers that are killed.
+"""
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
-from command_line import orchestrator, wait_until
+from command_line import wait_until
 from driven_sweeps import Sweep, folders_of, new_sweep
 
-from orchestrator.lock import Driver, marked_processes, read_driver
+from orchestrator.lock import marked_processes
 from orchestrator.store import State, Status
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # a Ray takes seconds to start, on a busy machine a minute
@@ -35,8 +36,8 @@ class Ended:
     statuses: list[Status]
     left: list[str]
     folders: list[Path]
-    driver: Driver
-    more: dict[str, Any] = field(default_factory=dict)
+    unmarked: set[int] = field(default_factory=set)
+    """Descendants that did not bear the driver's mark."""
 
 
 @pytest.fixture(scope="module")
@@ -46,36 +47,15 @@ def dead(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
 
 
 @pytest.fixture(scope="module")
-def stopped(dead: Sweep) -> Ended:
-    """The driver is killed, one of its workers hangs, and ``orchestrator stop`` comes at once."""
+def terminated(dead: Sweep) -> Ended:
+    """``orchestrator sweep``, of which every process gets SIGTERM, its own twice, as job managers do."""
     running = dead.start_and_wait_until_busy("sweep", "sweep.yaml", "--offline")
     driver = dead.driver()
-    folders = folders_of(driver)
     unmarked = running.descendants() - set(marked_processes(driver.mark))
-    dead.hang(0)
-    running.process.kill()
-    stop = orchestrator("stop", "dead", cwd=dead.folder)
-    left = running.left_over(0)
-    return Ended(
-        stop.returncode,
-        stop.stdout.splitlines(),
-        stop.stderr,
-        dead.statuses(),
-        left,
-        folders_of(driver),
-        driver,
-        {"folders before": folders, "driver after": read_driver(dead.store), "unmarked": unmarked},
-    )
-
-
-@pytest.fixture(scope="module")
-def terminated(dead: Sweep, stopped: Ended) -> Ended:
-    """``orchestrator resume``, of which every process gets SIGTERM, its own twice, as job managers do."""
-    running = dead.start_and_wait_until_busy("resume", "dead", "--offline")
-    driver = dead.driver()
     running.signal_all(signal.SIGTERM)
     code, out, errors = running.end()
-    return Ended(code, out.splitlines(), errors, dead.statuses(), running.left_over(0), folders_of(driver), driver)
+    statuses, left = dead.statuses(), running.left_over(0)
+    return Ended(code, out.splitlines(), errors, statuses, left, folders_of(driver), unmarked)
 
 
 @pytest.fixture(scope="module")
@@ -91,28 +71,11 @@ def aborted(dead: Sweep, terminated: Ended) -> Ended:
     wait_until(dead.store.stop_file.exists)
     running.signal_group(signal.SIGINT)
     code, out, errors = running.end()
-    return Ended(code, out.splitlines(), errors, dead.statuses(), running.left_over(0), folders_of(driver), driver)
+    return Ended(code, out.splitlines(), errors, dead.statuses(), running.left_over(0), folders_of(driver))
 
 
-def test_stop_after_a_driver_was_killed_ends_what_it_left(stopped: Ended) -> None:
-    assert (stopped.code, stopped.errors) == (0, "")
-    died = f"the driver of 'dead' (process {stopped.driver.pid} on {stopped.driver.host}) had died"
-    assert re.fullmatch(re.escape(died) + r"; \d+ process\w* that it left were ended", stopped.out[0]), stopped.out
-    assert stopped.out[1:] == ["'dead' has stopped."]
-    assert stopped.left == []
-    assert [path.name.partition("-")[0] for path in stopped.more["folders before"]] == ["ray", "orchestrator"]
-    assert stopped.folders == []
-    assert stopped.more["driver after"] is None
-
-
-def test_the_trials_of_a_driver_that_was_killed_are_lost(stopped: Ended) -> None:
-    assert [status.state for status in stopped.statuses] == [State.LOST, State.LOST]
-    assert [status.error for status in stopped.statuses] == ["the driver of an earlier run died"] * 2
-    assert not any("ended" in status.attempts[-1] for status in stopped.statuses)
-
-
-def test_every_process_of_a_driver_s_ray_bears_its_mark(stopped: Ended) -> None:
-    assert stopped.more["unmarked"] == set()
+def test_every_process_of_a_driver_s_ray_bears_its_mark(terminated: Ended) -> None:
+    assert terminated.unmarked == set()
 
 
 def test_sigterm_to_every_process_lets_trials_write_a_checkpoint_and_leaves_nothing(

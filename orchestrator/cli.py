@@ -179,14 +179,30 @@ def sync(name: SweepName, runs_dir: RunsDir = Path("runs"), tracking_uri: Tracki
 
 @app.command()
 def export(
-    name: SweepName,
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="The sweep's name; several make one table.")],
     format: Annotated[str, typer.Option(help="csv, markdown, latex, html or json.")] = "markdown",  # noqa: A002
-    at: Annotated[str, typer.Option(help="last, or METRIC=VALUE: the evaluation nearest to it, fid=40 say.")] = "last",
+    rows: Annotated[
+        str, typer.Option(metavar="NAME=VALUE,…", help="Only cells with this variant or axis value; NAME alone sorts.")
+    ] = "",
+    columns: Annotated[
+        str, typer.Option(metavar="NAME,…", help="Axes, or variant, that lie side by side; NAME=VALUE selects.")
+    ] = "",
+    metrics: Annotated[
+        str, typer.Option(metavar="NAME,…", help="Which metrics; default: the evaluation's, and the seconds.")
+    ] = "",
+    at: Annotated[
+        str, typer.Option(help="last, best, epoch=K, seconds=S, or METRIC=VALUE: the evaluation nearest to it.")
+    ] = "last",
+    baseline: Annotated[
+        str, typer.Option(metavar="CELL", help="Show differences to this cell, paired by seed; a cell as in the table.")
+    ] = "",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A file; default: standard output.")] = None,
     runs_dir: RunsDir = Path("runs"),
+    feature_weights: FeatureWeights = None,
 ) -> None:
-    """Write a sweep's comparison table."""
+    """Write a sweep's comparison table, or that of several."""
     from orchestrator.formats import FORMATS
+    from orchestrator.layout import lay_out
     from orchestrator.results import parse_at
     from orchestrator.store import SweepStore
     from orchestrator.tables import comparison_table
@@ -194,8 +210,18 @@ def export(
 
     if format not in FORMATS:
         raise UserError(f"--format: there is no format called '{format}'{nearest(format, FORMATS)}")
-    store = SweepStore.open(runs_dir, name)
-    text = FORMATS[format][1](comparison_table(store, parse_at(store, at)))
+    stores, when = [SweepStore.open(runs_dir, name) for name in dict.fromkeys(names)], parse_at(at)
+    wanted = tuple(name.strip() for name in metrics.split(",") if name.strip())
+    again = None
+    if not any(store.has_results() for store in stores):
+        raise UserError(f"there is nothing to show: no trial of '{', '.join(names)}' has come to its end yet")
+    lay_out(comparison_table(*stores, metrics=wanted, baseline=baseline), rows, columns)  # is all of it there?
+    if when.what == "best":
+        from orchestrator.evaluate import best_again
+
+        again = best_again(stores, feature_weights, tell=lambda text: typer.echo(text, err=True))
+    table = comparison_table(*stores, at=when, metrics=wanted, baseline=baseline, again=again)
+    text = FORMATS[format][1](lay_out(table, rows, columns))
     if output is None:
         typer.echo(text, nl=False)
         return

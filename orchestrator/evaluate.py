@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from rich.text import Text
 from orchestrator import checkpoints
 from orchestrator.composition import compose, option_paths, parse_override
 from orchestrator.errors import UserError, disk_errors
+from orchestrator.files import write_atomically
 from orchestrator.selection import one_entry
 from orchestrator.single import check_device
 from orchestrator.store import SweepStore, TrialStore, sweep_names
@@ -187,6 +190,55 @@ def _config(trial: TrialStore, request: Request) -> TrialConfig:
             raise UserError(f"'{override.input_line}': there is no such option{nearest(key, option_paths(values))}")
         options[option] = override.value()
     return TrialConfig.from_dict(with_weights(values, request.feature_weights))
+
+
+def best_again(
+    stores: Sequence[SweepStore], feature_weights: Path | None = None, tell: Callable[[str], None] = lambda text: None
+) -> dict[str, dict[str, float]]:
+    """The best checkpoint of every trial that has one, measured on fresh noise: metrics by trial.
+
+    The value by which a checkpoint was chosen flatters it: the luck of that noise was chosen too. What has been
+    measured is kept in the cache, by the checkpoint's checksum. Raises :class:`UserError` where there is none.
+    """
+    found: dict[str, dict[str, float]] = {}
+    todo = [
+        (store, store.trial(entry.trial_id))
+        for store in stores
+        for entry in store.entries()
+        if store.trial(entry.trial_id).best_file.exists()
+    ]
+    if not todo:
+        raise UserError("--at best: no trial has a best checkpoint: none was evaluated, or they were pruned")
+    for store, trial in todo:
+        key = json.dumps([checkpoints.checksum(trial.best_file), trial.config(), trial.references()])
+        file = store.cache_dir / "again" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            found[trial.trial_id] = json.loads(file.read_text())
+            continue
+        try:
+            state = _state(_Subject(trial.trial_id, trial, trial.best_file), "best")
+        except UserError as problem:
+            tell(str(problem))
+            continue
+        tell(f"measuring the best checkpoint of {trial.trial_id} on fresh noise")
+        found[trial.trial_id] = _measure_again(trial, state, feature_weights, store.cache_dir)
+        with contextlib.suppress(OSError):  # a directory that can only be read: the next time it is measured again
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, json.dumps(found[trial.trial_id]))
+    return found
+
+
+def _measure_again(
+    trial: TrialStore, state: dict[str, Any], feature_weights: Path | None, cache: Path
+) -> dict[str, float]:
+    from trainers.training import FRESH_SEED, Training
+
+    config = TrialConfig.from_dict(with_weights({**trial.config(), "device": "auto"}, feature_weights))
+    config.evaluation.prepare()
+    training = Training(config, cache_dir=cache)
+    training.load_state_dict(state["training"])
+    metrics = training.evaluate(FRESH_SEED).metrics
+    return {name: value for name, value in metrics.items() if name != "evaluation_seconds"}
 
 
 def _scores(config: TrialConfig, request: Request) -> Scores:

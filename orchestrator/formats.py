@@ -8,6 +8,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.files import write_atomically
@@ -16,12 +17,14 @@ from orchestrator.tables import Row, Table, Value
 
 LATEX = str.maketrans(
     {c: "\\" + c for c in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "—": "---"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "—": "---"}
+    | {"±": r"$\pm$", "Δ": r"$\Delta$", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}
 )
-
-
 LABEL_WIDTH, REMARKS_WIDTH = 24, 18
 """Of a terminal's columns: what labels of cells get before numbers have to go, and remarks where there are any."""
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
 
 
 def format_value(value: Value | None, plus_minus: str = " ± ", significant: int = 3) -> str:
@@ -30,31 +33,131 @@ def format_value(value: Value | None, plus_minus: str = " ± ", significant: int
         return "—"
     if not math.isfinite(value.mean):
         return str(value.mean)
-    magnitude = math.floor(math.log10(abs(value.mean))) if value.mean else 0
-    digits = min(4, max(0, significant - 1 - magnitude))
+    digits = _digits(value, significant)
     text = f"{value.mean:.{digits}f}"
     return text if value.deviation is None else f"{text}{plus_minus}{value.deviation:.{digits}f}"
 
 
+def format_interval(value: Value | None) -> str:
+    """``[11.9, 12.8]``, to the place of the mean."""
+    if value is None or value.interval is None or not math.isfinite(value.mean):
+        return "—"
+    low, high = (f"{bound:.{_digits(value)}f}" for bound in value.interval)
+    return f"[{low}, {high}]"
+
+
+def format_difference(value: Value | None) -> str:
+    """``-1.2 [-1.9, -0.4]``; without an interval where there is one pair."""
+    if value is None:
+        return "—"
+    text = f"{value.mean:+.{_digits(value)}f}"
+    return text if value.interval is None else f"{text} {format_interval(value)}"
+
+
+def _digits(value: Value, significant: int = 3) -> int:
+    magnitude = math.floor(math.log10(abs(value.mean))) if value.mean else 0
+    return min(4, max(0, significant - 1 - magnitude))
+
+
+# --- columns for people ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Markup:
+    """How a format writes a cell's text, the best value, and a reference row's name."""
+
+    text: Callable[[str], str] = str
+    bold: Callable[[str], str] = str
+    reference: Callable[[str], str] = str
+    plus_minus: str = " ± "
+    significant: int = 3
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column for people: its name, and the text of a row's cell."""
+
+    name: str
+    cell: Callable[[Row, Markup], str]
+    is_number: bool = False
+
+
+def columns(table: Table, *, intervals: bool = True) -> list[Column]:
+    """What people see of a table: method and setting first, remarks last if there are any."""
+    found = [Column("sweep", lambda row, to: to.text(row.sweep))] if table.sweeps else []
+    found += [
+        Column("method", lambda row, to: (to.reference if row.reference else str)(to.text(row.variant))),
+        Column("setting", lambda row, to: to.text(row.setting)),
+    ]
+    for number, metric in enumerate(table.metrics):
+        found.append(_metric_column(table, metric))
+        if metric in table.intervals and intervals:
+            found.append(_column("95 % interval", metric, format_interval))
+            if number == 0:
+                found.append(_column("seeds", metric, lambda value: "—" if value is None else str(value.count)))
+        if table.baseline and (metric in table.intervals or not table.intervals):
+            found.append(_difference_column(metric))
+    found += [_paper_column(metric) for metric in table.paper]
+    if any(row.remarks for row in table.rows):
+        found.append(Column("remarks", lambda row, to: to.text("; ".join(row.remarks))))
+    return found
+
+
+def _metric_column(table: Table, metric: str) -> Column:
+    def cell(row: Row, to: Markup) -> str:
+        shown = to.text(format_value(row.values.get(metric), to.plus_minus, to.significant))
+        return to.bold(shown) if metric in row.best else shown
+
+    return Column(table.arrow(metric), cell, True)
+
+
+def _difference_column(metric: str) -> Column:
+    def cell(row: Row, to: Markup) -> str:
+        return "" if row.reference else to.text(format_difference(row.differences.get(metric)))
+
+    return Column(f"Δ {metric}", cell, True)
+
+
+def _paper_column(metric: str) -> Column:
+    def cell(row: Row, to: Markup) -> str:
+        return to.text(f"{row.paper[metric]:g}" if metric in row.paper else "—")
+
+    return Column(f"paper's {metric}", cell, True)
+
+
+def _column(name: str, metric: str, form: Callable[[Value | None], str]) -> Column:
+    return Column(name, lambda row, to: "" if row.reference else to.text(form(row.values.get(metric))), True)
+
+
+# --- for programs ---------------------------------------------------------------------------------------------------
+
+
 def to_csv(table: Table) -> str:
-    """Every number in full: NAME, NAME_std and NAME_n for each metric, paper_NAME for what a paper reports."""
+    """Every number in full.
+
+    NAME, NAME_std, NAME_n, NAME_low and NAME_high (the interval) for each metric; with a baseline the same of
+    NAME_difference; paper_NAME for what a paper reports.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    columns = [f"{metric}{suffix}" for metric in table.metrics for suffix in ("", "_std", "_n")]
-    writer.writerow(["variant", *table.axes, *columns, *(f"paper_{metric}" for metric in table.paper), "remarks"])
+    parts = ["", "_difference"] if table.baseline else [""]
+    numbers = [
+        f"{metric}{part}{suffix}"
+        for metric in table.metrics
+        for part in parts
+        for suffix in ("", "_std", "_n", "_low", "_high")
+    ]
+    sweep = ["sweep"] if table.sweeps else []
+    writer.writerow([*sweep, "variant", *table.axes, *numbers, *(f"paper_{name}" for name in table.paper), "remarks"])
     for row in table.rows:
-        cells: list[Any] = []
+        cells: list[Any] = [row.sweep, row.variant] if table.sweeps else [row.variant]
+        cells += [_written(row.axes.get(axis, "")) for axis in table.axes]
         for metric in table.metrics:
-            value = row.values.get(metric)
-            cells += (
-                ["", "", ""]
-                if value is None
-                else [value.mean, "" if value.deviation is None else value.deviation, value.count]
-            )
+            for values in [row.values, row.differences][: len(parts)]:
+                of = _in_full(values.get(metric))
+                cells += ["" if of.get(key) is None else of[key] for key in ("mean", "std", "n", "low", "high")]
         cells += [row.paper.get(metric, "") for metric in table.paper]
-        writer.writerow(
-            [row.variant, *(_written(row.axes.get(axis, "")) for axis in table.axes), *cells, "; ".join(row.remarks)]
-        )
+        writer.writerow([*cells, "; ".join(row.remarks)])
     return out.getvalue()
 
 
@@ -62,17 +165,23 @@ def _written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _in_full(value: Value | None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    low, high = value.interval or (None, None)
+    return {"mean": value.mean, "std": value.deviation, "n": value.count, "low": low, "high": high}
+
+
 def to_json(table: Table) -> str:
-    """A list of rows, every number in full: ``values`` holds mean, std and n of each metric."""
+    """A list of rows, every number in full: ``values`` holds mean, std, n, low and high of each metric."""
     rows = [
         {
+            "sweep": row.sweep,
             "variant": row.variant,
             "setting": row.setting,
             "axes": row.axes,
-            "values": {
-                name: {"mean": value.mean, "std": value.deviation, "n": value.count}
-                for name, value in row.values.items()
-            },
+            "values": {name: _in_full(value) for name, value in row.values.items()},
+            "differences": {name: _in_full(value) for name, value in row.differences.items()},
             "best": sorted(row.best),
             "paper": row.paper,
             "remarks": row.remarks,
@@ -80,87 +189,51 @@ def to_json(table: Table) -> str:
         }
         for row in table.rows
     ]
-    return json.dumps({"title": table.title, "rows": rows, "notes": table.notes}, indent=1, ensure_ascii=False) + "\n"
+    content = {"title": table.title, "baseline": table.baseline, "rows": rows, "notes": table.notes}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+# --- for people -----------------------------------------------------------------------------------------------------
 
 
 def to_html(table: Table) -> str:
     """A table element, best in bold, the notes below."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in [*table.header(), "remarks"])
+    shown, markup = columns(table), Markup(text=html.escape, bold="<b>{}</b>".format, reference="<i>{}</i>".format)
+    head = "".join(f'<th scope="col">{html.escape(column.name)}</th>' for column in shown)
     lines = [f"<table>\n<caption>{html.escape(table.title)}</caption>", f"<thead><tr>{head}</tr></thead>", "<tbody>"]
     for row in table.rows:
-        cells = _cells(
-            row, table, bold="<b>{}</b>".format, variant=lambda row: html.escape(row.variant), text=html.escape
-        )
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        cells = "".join(f"<td>{column.cell(row, markup)}</td>" for column in shown)
+        lines.append(f"<tr>{cells}</tr>")
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
     return "\n".join([*lines, "</tbody>", "</table>", f"<ul>{notes}</ul>"]) + "\n"
 
 
 def to_markdown(table: Table) -> str:
     """A GitHub table: the best in bold, the notes below."""
-    lines = [_markdown_line([*table.header(), "remarks"]), _markdown_line(["---"] * (len(table.header()) + 1))]
-    for row in table.rows:
-        lines.append(_markdown_line(_cells(row, table, bold="**{}**".format, variant=_italic_reference)))
+    shown = columns(table)
+    markup = Markup(text=lambda text: text.replace("|", r"\|"), bold="**{}**".format, reference="*{}*".format)
+    lines = [_markdown_line([markup.text(column.name) for column in shown]), _markdown_line(["---"] * len(shown))]
+    lines += [_markdown_line([column.cell(row, markup) for column in shown]) for row in table.rows]
     return "\n".join(lines) + "\n\n" + "\n".join(f"- {note}" for note in table.notes) + "\n"
 
 
-def _italic_reference(row: Row) -> str:
-    return f"*{row.variant}*" if row.reference else row.variant
-
-
 def _markdown_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"
 
 
 def to_latex(table: Table) -> str:
-    """A tabular for booktabs, best in bold, references below a rule."""
-    arrows = {"↑": r"$\uparrow$", "↓": r"$\downarrow$"}
-    header = []
-    for name in table.header():
-        text = _latex(name)
-        for arrow, command in arrows.items():
-            text = text.replace(arrow, command)
-        header.append(text)
-    kinds = "ll" + "r" * (len(table.metrics) + len(table.paper))
-    lines = [r"\begin{tabular}{" + kinds + "}", r"\toprule", " & ".join(header) + r" \\", r"\midrule"]
-    footnotes: list[str] = []
+    r"""A tabular for booktabs, best in bold, references below a rule; it wants ``\usepackage{booktabs}``."""
+    shown, markup = columns(table), Markup(text=_latex, bold=r"\textbf{{{}}}".format, reference=r"\emph{{{}}}".format)
+    kinds = "".join("r" if column.is_number else "l" for column in shown)
+    head = " & ".join(_latex(column.name) for column in shown)
+    lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", rf"{head} \\", r"\midrule"]
     ruled = False
     for row in table.rows:
         if row.reference and not ruled:
             lines.append(r"\midrule")
             ruled = True
-        cells = _cells(
-            row,
-            table,
-            bold=r"\textbf{{{}}}".format,
-            variant=lambda row: _latex(row.variant),
-            text=_latex,
-            pm=r" $\pm$ ",
-        )
-        remarks = cells.pop()
-        if remarks:
-            footnotes.append(f"% {row.variant} {dict(row.axes)}: {remarks}")
-        lines.append(" & ".join(cells) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", *footnotes, *(f"% {note}" for note in table.notes)]
-    return "\n".join(lines) + "\n"
-
-
-def _cells(
-    row: Row,
-    table: Table,
-    *,
-    bold: Callable[[str], str],
-    variant: Callable[[Row], str],
-    text: Callable[[str], str] = str,
-    pm: str = " ± ",
-    significant: int = 3,
-) -> list[str]:
-    cells = [variant(row), text(row.setting)]
-    for metric in table.metrics:
-        shown = format_value(row.values.get(metric), pm, significant)
-        cells.append(bold(shown) if metric in row.best else shown)
-    cells += [f"{row.paper[metric]:g}" if metric in row.paper else "—" for metric in table.paper]
-    return [*cells, text("; ".join(row.remarks))]
+        lines.append(" & ".join(column.cell(row, markup) for column in shown) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in table.notes)]) + "\n"
 
 
 def _latex(text: str) -> str:
@@ -187,50 +260,64 @@ def write_tables(store: SweepStore, table: Table) -> list[str]:
     return paths
 
 
+# --- on a terminal --------------------------------------------------------------------------------------------------
+
+
 def rich_table(table: Table, width: int) -> Any:
-    """The table for a terminal of ``width`` columns: below 110 with shorter numbers. What does not fit is named."""
+    """The table for a terminal of ``width`` columns: below 110 with shorter numbers. What does not fit is named.
+
+    Intervals are there where they leave room for everything else.
+    """
     from rich import box
     from rich.markup import escape
     from rich.table import Table as RichTable
 
-    precision: dict[str, Any] = {} if width >= 110 else {"pm": "±", "significant": 2}
-
-    def rows(bold: Callable[[str], str], text: Callable[[str], str]) -> list[list[str]]:
-        return [
-            _cells(row, table, bold=bold, variant=lambda row: text(row.variant), text=text, **precision)
-            for row in table.rows
-        ]
-
-    names = table.header()[2:]
-    plain = rows(str, str)
-    remarks = any(cells[-1] for cells in plain)
-    fitting = _fitting(names, plain, width - (REMARKS_WIDTH if remarks else 0))
-    shown = RichTable(title=table.title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
-    shown.padding, shown.pad_edge, shown.caption_justify = (0, 2, 0, 0), False, "left"
-    shown.add_column("cell", overflow="fold")
-    for name in names[:fitting]:
-        shown.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
-    if remarks:
-        shown.add_column("remarks")
-    if fitting < len(names):
-        shown.caption = f"too narrow for: {', '.join(names[fitting:])}"
+    plain = Markup() if width >= 110 else Markup(plus_minus="±", significant=2)
+    styled = Markup(escape, "[bold green]{}[/]".format, plus_minus=plain.plus_minus, significant=plain.significant)
+    for intervals in (True, False):
+        shown = columns(table, intervals=intervals)
+        labels = [column for column in shown if column.name in ("sweep", "method", "setting")]
+        remarks = [column for column in shown if column.name == "remarks"]
+        numbers = [column for column in shown if column not in (*labels, *remarks)]
+        left = width - (REMARKS_WIDTH if remarks else 0) - _label_width(table, labels)
+        fitting = _fitting(table, numbers, plain, left)
+        if fitting == len(numbers):
+            break
+    table_shown = RichTable(title=table.title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    table_shown.padding, table_shown.pad_edge, table_shown.caption_justify = (0, 2, 0, 0), False, "left"
+    table_shown.add_column("cell", overflow="fold")
+    for column in numbers[:fitting]:
+        table_shown.add_column(_broken(column.name), justify="right", no_wrap=True)
+    for column in remarks:
+        table_shown.add_column(column.name)
+    if fitting < len(numbers):
+        table_shown.caption = f"too narrow for: {', '.join(column.name for column in numbers[fitting:])}"
     ruled = False
-    for row, cells in zip(table.rows, rows("[bold green]{}[/]".format, escape), strict=True):
+    for row in table.rows:
         if row.reference and not ruled:
-            shown.add_section()
+            table_shown.add_section()
             ruled = True
-        method, setting, *values = cells
-        told = [*values[:fitting], *(values[-1:] if remarks else [])]
-        shown.add_row(f"{method} {setting}", *told, style="dim" if row.reference else None)
-    return shown
+        label = " ".join(column.cell(row, styled) for column in labels).strip()
+        told = [column.cell(row, styled) for column in (*numbers[:fitting], *remarks)]
+        table_shown.add_row(label, *told, style="dim" if row.reference else None)
+    return table_shown
 
 
-def _fitting(names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> int:
+def _broken(name: str) -> str:
+    """A name on several lines."""
+    return name.replace("_", "\n").replace(" interval", "\ninterval")
+
+
+def _label_width(table: Table, labels: Sequence[Column]) -> int:
+    widest = max(len(" ".join(column.cell(row, Markup()) for column in labels)) for row in table.rows)
+    return min(LABEL_WIDTH, widest) + 4
+
+
+def _fitting(table: Table, numbers: Sequence[Column], markup: Markup, width: int) -> int:
     """How many columns of numbers fit beside the cells' labels, at least one."""
-    left = width - min(LABEL_WIDTH, max(len(f"{method} {setting}") for method, setting, *_ in rows)) - 4
-    for index, name in enumerate(names):
-        needed = max(*map(len, name.split("_")), *(len(cells[2 + index]) for cells in rows)) + 2
-        left -= needed
-        if left < 0:
+    for index, column in enumerate(numbers):
+        cells = max((len(column.cell(row, markup)) for row in table.rows), default=0)
+        width -= max(*map(len, _broken(column.name).split("\n")), cells, 0) + 2
+        if width < 0:
             return max(1, index)
-    return len(names)
+    return len(numbers)

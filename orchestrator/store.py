@@ -268,6 +268,11 @@ class SweepStore:
         """The directory of one trial, there or not."""
         return TrialStore(self.path / "trials" / trial_id)
 
+    def has_results(self) -> bool:
+        """Whether a trial has come to an end, good or bad."""
+        waiting = (State.PENDING, State.RUNNING)
+        return any(self.trial(entry.trial_id).status().state not in waiting for entry in self.entries())
+
     def removed(self) -> list[TrialStore]:
         """The trials that are no longer in the plan, kept as they were."""
         planned = {entry.trial_id for entry in self.entries()}

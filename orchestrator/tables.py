@@ -9,33 +9,50 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.results import At, trials_frame
+from orchestrator.errors import UserError
+from orchestrator.intervals import bootstrap_interval
+from orchestrator.results import LAST, At, check_metrics, trials_frame
 from orchestrator.store import Entry, State, SweepStore
+from trainers.parts import nearest
 
 UNTRAINED = "untrained generator"
 FLOOR = "real training images"
 MIXED_CODE = "mixed code"
 OTHER_REFERENCE = "other reference"
+IDENTITY = frozenset({"trial_id", "cell", "variant", "setting", "seed", "state", "error", "commits", "short"})
+"""Columns of the trials' frame that are no metrics, beside the dotted ones."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """Mean, standard deviation (of a sample; None for one) and count over the seeds of a cell."""
+    """Mean, standard deviation (of a sample), count and 95 % bootstrap interval over seeds; None twice for one seed."""
 
     mean: float
     deviation: float | None
     count: int
+    interval: tuple[float, float] | None = None
 
     @property
     def range(self) -> tuple[float, float]:
-        """mean ∓ deviation."""
-        spread = self.deviation or 0.0
-        return self.mean - spread, self.mean + spread
+        """The interval, or the mean alone."""
+        return self.interval or (self.mean, self.mean)
+
+
+def value_of(numbers: Sequence[float]) -> Value | None:
+    """The numbers as one value, those that are missing left out; None where none is there."""
+    there = [float(number) for number in numbers if number is not None and not math.isnan(number)]
+    if not there:
+        return None
+    deviation = statistics.stdev(there) if len(there) > 1 else None
+    return Value(statistics.fmean(there), deviation, len(there), bootstrap_interval(there))
 
 
 @dataclass(frozen=True)
 class Row:
-    """A cell: its variant, its axis values in words and as they are, values by metric, remarks, a paper's numbers."""
+    """A cell: its variant, its axis values in words and as they are, values by metric, remarks, a paper's numbers.
+
+    ``differences`` are to the table's baseline, paired by seed.
+    """
 
     variant: str
     setting: str
@@ -45,6 +62,13 @@ class Row:
     remarks: tuple[str, ...]
     reference: bool = False
     paper: Mapping[str, float] = field(default_factory=dict)
+    sweep: str = ""
+    differences: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The cell in words: ``qp-wgan q=1 p=2``."""
+        return f"{self.variant} {self.setting}".strip()
 
 
 @dataclass(frozen=True)
@@ -61,98 +85,169 @@ class Table:
     """The metrics of which a paper reports numbers."""
     neutral: frozenset[str] = frozenset({"training_seconds"})
     """The metrics of which neither more nor less is better."""
+    sweeps: tuple[str, ...] = ()
+    """Where the rows are of several sweeps."""
+    baseline: str = ""
+    """The cell that differences are to."""
+    intervals: tuple[str, ...] = ()
+    """The metrics whose intervals and differences have columns of their own for people; programs get all."""
 
-    def header(self) -> list[str]:
-        """Column names for people: arrows say which way is better."""
-        arrows = {metric: "↑" if metric in self.higher_is_better else "↓" for metric in self.metrics}
-        plain = [metric if metric in self.neutral else f"{metric} {arrows[metric]}" for metric in self.metrics]
-        return ["method", "setting", *plain, *(f"paper's {metric}" for metric in self.paper)]
+    def arrow(self, metric: str) -> str:
+        """The metric with an arrow that says which way is better."""
+        if metric in self.neutral:
+            return metric
+        return f"{metric} {'↑' if metric in self.higher_is_better else '↓'}"
 
 
-def comparison_table(store: SweepStore, at: At | None = None) -> Table:
-    """The table of a sweep as far as it has come: the last evaluation of every finished trial, or the one ``at``.
+def comparison_table(
+    *stores: SweepStore,
+    at: At = LAST,
+    metrics: Sequence[str] = (),
+    baseline: str = "",
+    again: Mapping[str, Mapping[str, float]] | None = None,
+) -> Table:
+    """The table of one or several sweeps as far as they have come: every finished trial as it was ``at`` some point.
 
     A cell's mean is over its finished seeds, those that were stopped early among them, as far as they came; seeds that
     were stopped, failed, diverged or are not finished are named in its remarks.
-    The best mean of a metric is marked unless another cell's mean ± deviation overlaps it, or only others have one.
+    The best mean of a metric is marked unless another cell's interval overlaps its own, or only others have one.
+    ``metrics`` are shown instead of the evaluation's. ``again`` are values measured anew, by trial. Raises
+    :class:`UserError` for metrics that nobody logged and a baseline that is no cell.
     """
-    plan = store.plan()
-    entries, frame = store.entries(), trials_frame(store, at)
-    compare, mode = plan["compare"]["metric"], plan["compare"]["mode"]
-    references = {entry.trial_id: store.trial(entry.trial_id).references() for entry in entries}
-    told = next((each for each in references.values() if each), {})
-    measured = [name for name in told.get("metrics", []) if f"untrained.{name}" in frame]
-    metrics = tuple(
-        name
-        for name in dict.fromkeys([compare, *([at.metric] if at else []), *measured, "training_seconds"])
-        if name in frame
-    )
-    higher = set(told.get("higher_is_better", [])) - {compare} | ({compare} if mode == "max" else set())
-    axes = tuple(dict.fromkeys(axis for entry in entries for axis in entry.axes))
+    import pandas as pd
 
-    paper = plan.get("paper") or {"source": "", "rows": {}}
-    reported = paper["rows"]
+    plans = [store.plan() for store in stores]
+    owners = [(store, entry) for store in stores for entry in store.entries()]
+    frames = [trials_frame(store, at, again) for store in stores]
+    frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    names = ", ".join(store.name for store in stores)
+    logged = [name for name in frame.columns if name not in IDENTITY and "." not in name]
+    check_metrics("--metrics", metrics, logged, names)
+    if at.what not in ("last", "best", "epoch", "seconds"):
+        check_metrics(f"--at {at.what}={at.value:g}", [at.what], logged, names)
+
+    references = [store.trial(entry.trial_id).references() for store, entry in owners]
+    told = next((each for each in references if each), {})
+    measured = list(dict.fromkeys(name for each in references for name in each.get("metrics", [])))
+    measured = [name for name in measured if f"untrained.{name}" in frame]
+    compares = {plan["compare"]["metric"]: plan["compare"]["mode"] for plan in plans}
+    wanted = metrics or [*compares, *([at.what] if at.what in logged else []), *measured, "training_seconds"]
+    shown = tuple(name for name in dict.fromkeys(wanted) if name in frame)
+    higher = {name for each in references for name in each.get("higher_is_better", [])} - set(compares)
+    higher |= {name for name, mode in compares.items() if mode == "max"}
+    neutral = {"training_seconds", *(name for each in references for name in each.get("neutral", []))} - set(compares)
+
+    reported = {
+        store.name: (plan.get("paper") or {"rows": {}})["rows"] for store, plan in zip(stores, plans, strict=True)
+    }
     cells: dict[str, list[int]] = {}
-    for index, entry in enumerate(entries):
-        cells.setdefault(json.dumps([entry.variant, entry.axes]), []).append(index)
-    alike = [not each or each.get("info") == told.get("info") for each in references.values()]
+    for index, (store, entry) in enumerate(owners):
+        cells.setdefault(json.dumps([store.name, entry.variant, entry.axes]), []).append(index)
+    alike = [not each or each.get("info") == told.get("info") for each in references]
     rows = []
     for indices in cells.values():
-        row = _row(frame.iloc[indices], entries[indices[0]], metrics)
+        store, entry = owners[indices[0]]
+        row = _row(frame.iloc[indices], entry, shown, at)
         remarks = row.remarks if all(alike[i] for i in indices) else (*row.remarks, OTHER_REFERENCE)
-        rows.append(replace(row, remarks=remarks, paper=reported.get(entries[indices[0]].label, {})))
-    neutral = {"training_seconds", *told.get("neutral", [])} - {compare}
-    rows = _with_best(rows, [name for name in metrics if name not in neutral], higher)
-    rows += _reference_rows(frame[alike], measured)
-    notes = [f"mean ± standard deviation over seeds; {_scope(frame)}"]
+        paper = reported[store.name].get(entry.label, {})
+        rows.append(replace(row, remarks=remarks, paper=paper, sweep=store.name))
+    if baseline:
+        rows = _with_differences(rows, [frame.iloc[indices] for indices in cells.values()], baseline, shown)
+    rows += _reference_rows(frame[alike], [name for name in measured if name in shown])
+
+    notes = [f"mean ± standard deviation over seeds; 95 % intervals by bootstrap over seeds; {_scope(frame)}"]
     notes += [f"{name}: {value}" for name, value in told.get("info", {}).items()]
-    if at is not None:
-        notes.append(f"each trial at the evaluation whose {at.metric} is nearest to {at.value:g}")
-    if reported:
-        notes.append(f"paper's: {paper['source']}; its data, extractor and budget may not be ours")
+    if at != LAST:
+        notes.append(f"each trial at: {at}")
+    if baseline:
+        notes.append(f"Δ: difference to {baseline}, paired by seed, with its interval")
+    for plan in plans:
+        if plan.get("paper"):
+            notes.append(f"paper's: {plan['paper']['source']}; its data, extractor and budget may not be ours")
     if any(remark.startswith(MIXED_CODE) for row in rows for remark in row.remarks):
         notes.append(f"{MIXED_CODE}: the seeds of this cell ran different commits")
     if not all(alike):
         notes.append(f"{OTHER_REFERENCE}: measured with another extractor or sample count, not comparable")
-    by_paper = tuple(dict.fromkeys(metric for numbers in reported.values() for metric in numbers))
-    return Table(store.name, axes, metrics, frozenset(higher), tuple(rows), tuple(notes), by_paper, frozenset(neutral))
+    table = Table(
+        title=names,
+        axes=tuple(dict.fromkeys(axis for _, entry in owners for axis in entry.axes)),
+        metrics=shown,
+        higher_is_better=frozenset(higher),
+        rows=tuple(rows),
+        notes=tuple(notes),
+        paper=tuple(dict.fromkeys(name for each in reported.values() for numbers in each.values() for name in numbers)),
+        neutral=frozenset(neutral),
+        sweeps=tuple(store.name for store in stores) if len(stores) > 1 else (),
+        baseline=baseline,
+        intervals=tuple(metrics) or shown[:1],
+    )
+    return mark_best(table)
 
 
-def _row(group: Any, entry: Entry, metrics: Sequence[str]) -> Row:
+def _finished(group: Any) -> Any:
+    return group[group["state"].isin([State.DONE, State.STOPPED])]
+
+
+def _row(group: Any, entry: Entry, metrics: Sequence[str], at: At) -> Row:
     """The row of a cell; ``group`` are its trials, ``entry`` is one of them."""
-    finished = group[group["state"].isin([State.DONE, State.STOPPED])]
-    values = {metric: value for metric in metrics if (value := _value(finished[metric]))}
+    finished = _finished(group)
+    values = {metric: value for metric in metrics if (value := value_of(finished[metric]))}
     remarks = []
     others = group[group["state"] != State.DONE]["state"].value_counts()
     remarks += [f"{number} of {len(group)} {state}" for state, number in others.items()]
+    if short := int(finished["short"].sum()):
+        remarks.append(f"{short} of {len(group)} ended before {at.value:g} {'epochs' if at.what == 'epoch' else 's'}")
+    compared = metrics[0]
+    if missing := int(finished[compared].isna().sum()):
+        remarks.append(f"{missing} of {len(group)} without {compared}")
     commits = {commit for text in finished["commits"] for commit in text.split(", ")}
     if len(commits) > 1:
         remarks.append(f"{MIXED_CODE}: {', '.join(sorted(commits))}")
     return Row(entry.variant, entry.setting, entry.axes, values, frozenset(), tuple(remarks))
 
 
-def _value(series: Any) -> Value | None:
-    numbers = [float(number) for number in series if number is not None and not math.isnan(number)]
-    if not numbers:
-        return None
-    deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
-    return Value(statistics.fmean(numbers), deviation, len(numbers))
-
-
-def _with_best(rows: Sequence[Row], metrics: Sequence[str], higher: set[str]) -> list[Row]:
+def mark_best(table: Table) -> Table:
+    """The table with the best of each metric marked, where no other cell's interval overlaps its own."""
+    rows = table.rows
     best: list[set[str]] = [set() for _ in rows]
-    for metric in metrics:
-        sign = -1 if metric in higher else 1
-        there = [i for i, row in enumerate(rows) if metric in row.values and OTHER_REFERENCE not in row.remarks]
-        if not there:
+    comparable = [i for i, row in enumerate(rows) if not row.reference and OTHER_REFERENCE not in row.remarks]
+    for metric in table.metrics:
+        there = [i for i in comparable if metric in rows[i].values]
+        if metric in table.neutral or not there:
             continue
+        sign = -1 if metric in table.higher_is_better else 1
         first = min(there, key=lambda i: sign * rows[i].values[metric].mean)
         value, others = rows[first].values[metric], [rows[i].values[metric] for i in there if i != first]
-        untold = value.deviation is None and any(other.deviation is not None for other in others)
+        untold = value.interval is None and any(other.interval is not None for other in others)
         low, high = value.range
         if not untold and all(other.range[1] < low or other.range[0] > high for other in others):
             best[first].add(metric)
-    return [replace(row, best=frozenset(marked)) for row, marked in zip(rows, best, strict=True)]
+    return replace(
+        table, rows=tuple(replace(row, best=frozenset(marked)) for row, marked in zip(rows, best, strict=True))
+    )
+
+
+def _with_differences(rows: Sequence[Row], groups: Sequence[Any], baseline: str, metrics: Sequence[str]) -> list[Row]:
+    """Cell minus baseline, seed by seed: what both seeds share, the data and the noise, cancels."""
+    labels = [f"{row.sweep}: {row.label}" for row in rows]
+    found = [i for i, row in enumerate(rows) if baseline in (row.label, labels[i])]
+    if not found:
+        raise UserError(
+            f"--baseline: there is no cell called '{baseline}'{nearest(baseline, [row.label for row in rows])}"
+        )
+    if len(found) > 1:
+        raise UserError(f"--baseline {baseline}: which one? {', '.join(repr(labels[i]) for i in found)}")
+    base = _finished(groups[found[0]]).set_index("seed")
+    told = []
+    for index, (row, group) in enumerate(zip(rows, groups, strict=True)):
+        ours = _finished(group).set_index("seed")
+        seeds = [seed for seed in ours.index if seed in base.index]
+        differences = {}
+        if index != found[0] and OTHER_REFERENCE not in row.remarks:
+            pairs = {metric: (ours.loc[seeds, metric] - base.loc[seeds, metric]).tolist() for metric in metrics}
+            differences = {metric: value for metric, numbers in pairs.items() if (value := value_of(numbers))}
+        told.append(replace(row, differences=differences))
+    return told
 
 
 def _reference_rows(frame: Any, metrics: Sequence[str]) -> list[Row]:
@@ -160,10 +255,10 @@ def _reference_rows(frame: Any, metrics: Sequence[str]) -> list[Row]:
     for metric in metrics:
         # one untrained generator a seed and network: cells that share one count it once
         once = frame.drop_duplicates(["seed", f"untrained.{metric}"])
-        if value := _value(once[f"untrained.{metric}"]):
+        if value := value_of(once[f"untrained.{metric}"]):
             untrained[metric] = value
         column = f"floor.{metric}"  # which metrics of probes have not
-        if column in frame and (value := _value(frame[column].drop_duplicates())):
+        if column in frame and (value := value_of(frame[column].drop_duplicates())):
             floor[metric] = value
     return [
         Row(name, "", {}, values, frozenset(), (), reference=True)

@@ -23,6 +23,8 @@ from trainers.probes import ProbeName
 from trainers.probes.measure import probe
 
 EVALUATION_SEED = 20_190_221
+FRESH_SEED = 20_190_222
+"""Noise that no evaluation while training has seen: for what was chosen by the value it had there."""
 GENERATION_BATCH = 500
 GRID_SIZE = 64
 STATISTICS = ("critic_loss", "dual_value", "penalty", "generator_loss", "generator_steps")
@@ -157,7 +159,7 @@ class Training:
         self._sums.zero_()
         return record
 
-    def evaluate(self) -> Evaluated:
+    def evaluate(self, seed: int = EVALUATION_SEED) -> Evaluated:
         """Metrics of the generator as it stands (or of its moving average), from fixed noise, in eval mode; and probes.
 
         ``evaluation_seconds`` covers sampling, measuring and probing.
@@ -166,7 +168,7 @@ class Training:
         """
         started = time.perf_counter()
         count = self.evaluator.count if self.evaluator else 0
-        samples = self.sample(max(GRID_SIZE, count))
+        samples = self.sample(max(GRID_SIZE, count), seed)
         metrics = self.evaluator.measure(samples[:count]) if self.evaluator else {}
         self._reached = self._reached or (self.iteration > 0 and self.config.evaluation.reached(metrics))
         probed = {name: probe(name, self) for name in self.config.probes}
@@ -220,7 +222,7 @@ class Training:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to where :meth:`state_dict` was taken, from the same configuration or a smaller budget's end."""
         self.iteration = state["iteration"]
-        self._reached = state["reached"]
+        self._reached = state.get("reached", False)  # which checkpoints of earlier versions have not
         self._summed_from = state["summed_from"]
         self._interrupted_seconds = state["interrupted_seconds"]
         self._sums.copy_(state["sums"])

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine
-from hand_made import write_file
+from hand_made import finish, write_file
+
+from orchestrator.store import SweepStore
 
 B = "base: [dataset=digits, evaluation=none, budget=40]\n"  # one line
 
@@ -355,3 +357,30 @@ def test_training_one_trial(tmp_path: Path, command_line: CommandLine, override:
 
 def test_the_user_interface_before_any_sweep(tmp_path: Path, command_line: CommandLine) -> None:
     assert "there is no MLflow database" in refused(command_line("ui", "--runs-dir", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        pytest.param(["--at", "bset"], ["--at bset", "last, best, epoch=K, seconds=S, or METRIC=VALUE"], id="at"),
+        pytest.param(["--at", "fid=40"], ["--at fid=40", "has logged 'fid'"], id="at a metric nobody logged"),
+        pytest.param(["--metrics", "exact_w2"], ["--metrics", "did you mean 'exact_w1'"], id="a metric nobody logged"),
+        pytest.param(["--baseline", "hnd weight=1"], ["--baseline", "did you mean 'hand weight=1'"], id="a baseline"),
+        pytest.param(["--rows", "wieght"], ["--rows", "have no 'wieght'", "penalty.weight"], id="an axis"),
+        pytest.param(["--rows", "weight=3"], ["no cell has penalty.weight=3; there are 1, 2"], id="a value"),
+        pytest.param(["--rows", "weight="], ["expected NAME=VALUE"], id="a selection without a value"),
+        pytest.param(["--columns", "weight|"], ["--columns", "have no 'weight|'"], id="a malformed selection"),
+    ],
+)
+def test_a_table_that_cannot_be_made(
+    store: SweepStore, command_line: CommandLine, arguments: list[str], told: list[str]
+) -> None:
+    for entry in store.entries():
+        finish(store, entry, {"exact_w1": 1.0})
+    message = refused(command_line("export", "hand", *arguments, "--runs-dir", store.runs_dir))
+    assert all(word in message for word in told), message
+
+
+def test_a_sweep_of_which_nothing_has_come_to_its_end(store: SweepStore, command_line: CommandLine) -> None:
+    message = refused(command_line("export", "hand", "--runs-dir", store.runs_dir))
+    assert message == "orchestrator: there is nothing to show: no trial of 'hand' has come to its end yet\n"

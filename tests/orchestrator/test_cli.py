@@ -14,6 +14,8 @@ from hand_made import TWO_CELLS, finish, make_sweep, write_file
 from mlflow_dump import dump
 
 from orchestrator.formats import FORMATS
+from orchestrator.layout import lay_out
+from orchestrator.results import At
 from orchestrator.store import State, SweepStore
 from orchestrator.tables import comparison_table
 
@@ -95,6 +97,22 @@ def test_export(half_finished: SweepStore, tmp_path: Path, command_line: Command
     code, _, errors = command_line("export", *common, "-o", tmp_path / "nowhere" / "table")
     assert code == 2
     assert "cannot be written" in errors
+
+
+def test_export_of_what_is_asked_for(half_finished: SweepStore, tmp_path: Path, command_line: CommandLine) -> None:
+    more = make_sweep(tmp_path, TWO_CELLS.replace("name: hand", "name: more"))
+    for entry in more.entries():
+        finish(more, entry, {"exact_w1": 2.0 + entry.seed})
+    options = ["--at", "epoch=1", "--baseline", "more weight=1", "--metrics", "exact_w1, penalty"]
+    code, out, errors = command_line("export", "hand", "more", *options, "--runs-dir", half_finished.runs_dir)
+    table = comparison_table(
+        half_finished, more, at=At("epoch", 1), baseline="more weight=1", metrics=["exact_w1", "penalty"]
+    )
+    assert (code, out, errors) == (0, FORMATS["markdown"][1](table), "")
+    layout = ["--rows", "sweep=more", "--columns", "weight"]
+    code, out, errors = command_line("export", "hand", "more", *layout, "--runs-dir", half_finished.runs_dir)
+    assert (code, errors) == (0, "")
+    assert out == FORMATS["markdown"][1](lay_out(comparison_table(half_finished, more), "sweep=more", "weight"))
 
 
 def test_a_moved_runs_directory_still_answers(

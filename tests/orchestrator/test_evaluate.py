@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from PIL import Image
 from small_trials import contents, create
 
 from orchestrator import weights
-from orchestrator.evaluate import Request, evaluate
+from orchestrator.errors import UserError
+from orchestrator.evaluate import Request, best_again, evaluate
 from orchestrator.store import State, SweepStore, TrialStore
 from orchestrator.worker import run_trial
-from trainers.config import identity_of
+from trainers.config import TrialConfig, identity_of
 from trainers.datasets import Digits
 from trainers.evaluation.fidelity import FeatureEvaluator
 from trainers.evaluation.pictures import load_images
+from trainers.training import FRESH_SEED, Training
 
 MEASURED = {"evaluation": {"name": "classifier", "samples": 100, "times": 2}}
 
@@ -65,6 +68,42 @@ def test_the_last_checkpoint_measures_what_the_last_epoch_has_to_the_bit(trained
     assert (score.epoch, score.iteration, score.checkpoint) == (3, 50, "checkpoint.pt")
     assert evaluate(Request(str(trained.path), runs_dir=cache)).scores == [score]
     assert contents(trained.path) == before
+
+
+def test_the_best_checkpoints_are_measured_again_on_noise_that_did_not_choose_them(
+    sweep: SweepStore, tmp_path: Path, command_line: CommandLine
+) -> None:
+    copy = SweepStore(tmp_path / "runs", sweep.name)
+    shutil.copytree(sweep.path, copy.path)
+    told = list[str]()
+    again = best_again([copy], tell=told.append)
+    done = [entry for entry in copy.entries() if copy.trial(entry.trial_id).best_file.exists()]
+    assert [len(told), set(again)] == [3, {entry.trial_id for entry in done}]
+    for entry in done:
+        trial = copy.trial(entry.trial_id)
+        chosen = min(metrics["exact_w1"] for metrics in stored(trial, {"exact_w1": 0})[1:])
+        assert again[entry.trial_id]["exact_w1"] != chosen
+        assert again[entry.trial_id]["exact_w1"] == pytest.approx(chosen, rel=0.5)
+        training = Training(TrialConfig.from_dict(trial.config()), cache_dir=copy.cache_dir)
+        training.load_state_dict(torch.load(trial.best_file, weights_only=True)["training"])
+        assert training.evaluator is not None
+        fresh = training.sample(training.evaluator.count, FRESH_SEED)
+        assert again[entry.trial_id]["exact_w1"] == training.evaluator.measure(fresh)["exact_w1"]
+
+    told.clear()
+    assert best_again([copy], tell=told.append) == again  # from the cache
+    assert told == []
+    damaged = copy.trial(done[0].trial_id).best_file
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    code, out, errors = command_line("export", "hand", "--at", "best", "--format", "csv", "--runs-dir", copy.runs_dir)
+    assert code == 0
+    assert "best.pt cannot be used" in errors
+    assert "1 of 2 without exact_w1" in out
+    assert repr(again[done[2].trial_id]["exact_w1"]) in out
+    for entry in done:
+        copy.trial(entry.trial_id).best_file.unlink()
+    with pytest.raises(UserError, match="--at best: no trial has a best checkpoint"):
+        best_again([copy])
 
 
 def test_the_best_checkpoint_measures_what_its_epoch_has(trained: TrialStore, cache: Path) -> None:

@@ -6,6 +6,8 @@ import html.parser
 import io
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +17,8 @@ import pytest
 from hand_made import finish, make_sweep
 from rich.console import Console
 
-from orchestrator.formats import FORMATS, format_value, rich_table, write_tables
+from orchestrator.formats import FORMATS, columns, format_value, rich_table, write_tables
+from orchestrator.layout import lay_out
 from orchestrator.store import State, SweepStore
 from orchestrator.tables import FLOOR, UNTRAINED, Row, Table, Value, comparison_table
 
@@ -111,12 +114,15 @@ def test_every_format_has_the_same_numbers(rich_store: SweepStore) -> None:
             mean, deviation, count = (parsed.loc[index, metric + suffix] for suffix in ("", "_std", "_n"))
             value = None if np.isnan(count) else Value(mean, None if np.isnan(deviation) else deviation, int(count))
             numbers.append(format_value(value))
-            exact = value and {"mean": value.mean, "std": value.deviation, "n": value.count}
+            low, high = (parsed.loc[index, metric + suffix] for suffix in ("_low", "_high"))
+            interval = {"low": None, "high": None} if np.isnan(low) else {"low": low, "high": high}
+            exact = value and {"mean": value.mean, "std": value.deviation, "n": value.count, **interval}
             assert in_full[index]["values"].get(metric) == exact
-        columns = slice(2, 2 + len(table.metrics))
-        assert markdown[index][columns] == numbers
-        assert html_rows[index][columns] == numbers
-        assert [cell.replace(r"$\pm$", "±") for cell in latex[index][columns]] == numbers
+        at = [column.name.rstrip(" ↑↓") for column in columns(table)]
+        places = [at.index(metric) for metric in table.metrics]
+        assert [markdown[index][place] for place in places] == numbers
+        assert [html_rows[index][place] for place in places] == numbers
+        assert [latex[index][place].replace(r"$\pm$", "±").replace("---", "—") for place in places] == numbers
 
 
 def test_latex_escapes_what_it_would_take_for_commands(rich_store: SweepStore) -> None:
@@ -131,6 +137,23 @@ def test_latex_escapes_what_it_would_take_for_commands(rich_store: SweepStore) -
     columns = re.findall(r"begin{tabular}{(\w+)}", body)[0]
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert {line.count(" & ") for line in rows} == {len(columns) - 1}
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles_as_it_is(rich_store: SweepStore, tmp_path: Path) -> None:
+    """With a baseline, remarks, a paper's numbers, arrows, and names that it would take for commands; laid out too."""
+    plan = json.loads((rich_store.path / "plan.json").read_text())
+    plan["paper"] = {"source": "50% of {it}", "rows": {"clip_": {"some_score": 0.5}}}
+    (rich_store.path / "plan.json").write_text(json.dumps(plan))
+    whole = comparison_table(rich_store, baseline="clip_")
+    tables = [FORMATS["latex"][1](table) for table in (whole, lay_out(whole, "", "variant"))]
+    preamble = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\tiny\n"
+    (tmp_path / "paper.tex").write_text(preamble + "\n\n".join(tables) + "\n\\end{document}\n")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "paper.tex"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout[-2000:]
+    assert "Undefined" not in ran.stdout
+    assert (tmp_path / "paper.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_markdown_has_as_many_columns_in_every_line_whatever_is_in_them() -> None:
@@ -219,4 +242,4 @@ def test_a_narrow_terminal_gets_as_many_columns_as_fit_and_the_names_of_the_othe
 
 def test_what_is_neither_good_nor_bad_has_no_arrow() -> None:
     table = Table("t", (), ("fid", "told"), frozenset(), (), (), neutral=frozenset({"told"}))
-    assert table.header() == ["method", "setting", "fid ↓", "told"]
+    assert [column.name for column in columns(table)] == ["method", "setting", "fid ↓", "told"]

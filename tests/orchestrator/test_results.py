@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from hand_made import finish
 
+import orchestrator
 from orchestrator.epochs import EpochLog
 from orchestrator.errors import UserError
-from orchestrator.results import At, epochs_frame, parse_at, trials_frame
+from orchestrator.results import LAST, At, epochs_frame, parse_at, trials_frame
 from orchestrator.store import State, SweepStore
 
 
@@ -70,12 +72,101 @@ def test_a_trial_as_it_was_when_a_metric_was_nearest_to_a_value(store: SweepStor
     assert frame["other"].loc[third.trial_id] == 1.0  # which has no such metric
 
 
-def test_where_to_look_is_last_or_a_metric_s_value(store: SweepStore) -> None:
-    finish(store, store.entries()[0], {"exact_w1": 0.5})
-    assert parse_at(store, "last") is None
-    assert parse_at(store, "exact_w1=0.25") == At("exact_w1", 0.25)
-    for text in ("best", "exact_w1", "exact_w1=low", "=3"):
-        with pytest.raises(UserError, match="expected last, or METRIC=VALUE|has logged"):
-            parse_at(store, text)
-    with pytest.raises(UserError, match="no trial of 'hand' has logged 'exact_w2'; did you mean 'exact_w1'"):
-        parse_at(store, "exact_w2=1")
+def test_where_to_look() -> None:
+    assert parse_at("last") == LAST
+    assert parse_at("best") == At("best")
+    assert parse_at("epoch=3") == At("epoch", 3)
+    assert parse_at("seconds=1.5") == At("seconds", 1.5)
+    assert parse_at("exact_w1=0.25") == At("exact_w1", 0.25)
+    for text in ("first", "exact_w1", "exact_w1=low", "=3", "epoch=-1", "seconds=", "fid=nan", ""):
+        with pytest.raises(UserError, match="expected last, best, epoch=K, seconds=S, or METRIC=VALUE") as raised:
+            parse_at(text)
+        assert f"--at {text}:" in str(raised.value)
+
+
+@pytest.fixture
+def four_evaluations(store: SweepStore) -> SweepStore:
+    """Two trials of four and of two epochs, a second each, all of them evaluated; the best is not the last."""
+    for entry, values in zip(store.entries(), ([8.0, 2.0, 3.0, 4.0], [5.0, 6.0]), strict=False):
+        trial = store.trial(entry.trial_id)
+        trial.set_state(State.DONE)
+        trial.write_references({"metrics": ["exact_w1"], "higher_is_better": [], "floor": {}, "info": {}})
+        log = EpochLog(trial.metrics_file)
+        log.append({"epoch": 0, "iteration": 0, "exact_w1": 9.0})
+        for epoch, value in enumerate(values, start=1):
+            log.append({"epoch": epoch, "iteration": 10 * epoch, "epoch_seconds": 1.0, "exact_w1": value})
+    return store
+
+
+@pytest.mark.parametrize(
+    ("at", "values", "epochs", "short"),
+    [
+        pytest.param(LAST, [4.0, 6.0], [4, 2], [False, False], id="last"),
+        pytest.param(At("best"), [2.0, 5.0], [2, 1], [False, False], id="best"),
+        pytest.param(At("epoch", 1), [8.0, 5.0], [1, 1], [False, False], id="after an epoch"),
+        pytest.param(At("epoch", 3), [3.0, 6.0], [3, 2], [False, True], id="after more than one has"),
+        pytest.param(At("seconds", 2.5), [2.0, 6.0], [2, 2], [False, True], id="after some seconds"),
+        pytest.param(At("seconds", 2.0), [2.0, 6.0], [2, 2], [False, False], id="after exactly so many"),
+        pytest.param(At("seconds", 0.5), [np.nan, np.nan], [np.nan, np.nan], [False, False], id="before any"),
+        pytest.param(At("exact_w1", 3.4), [3.0, 5.0], [3, 1], [False, False], id="nearest to a value"),
+    ],
+)
+def test_a_trial_as_it_was_then(
+    four_evaluations: SweepStore, at: At, values: list[float], epochs: list[float], short: list[bool]
+) -> None:
+    frame = trials_frame(four_evaluations, at)[:2]
+    columns = frame.reindex(columns=["exact_w1", "epoch", "training_seconds"])
+    np.testing.assert_array_equal(columns["exact_w1"], values)
+    np.testing.assert_array_equal(columns["epoch"], epochs)
+    np.testing.assert_array_equal(columns["training_seconds"], np.nan_to_num(epochs))
+    assert list(frame["short"]) == short
+    assert list(frame["untrained.exact_w1"]) == [9.0, 9.0]
+
+
+def test_the_best_is_the_evaluation_whose_checkpoint_is_kept(four_evaluations: SweepStore) -> None:
+    """Where more is better, and of equals the last."""
+    trial = four_evaluations.trial(four_evaluations.entries()[0].trial_id)
+    trial.write_references({**trial.references(), "higher_is_better": ["exact_w1"]})
+    assert trials_frame(four_evaluations, At("best"))["epoch"][0] == 1
+    EpochLog(trial.metrics_file).append({"epoch": 5, "iteration": 50, "epoch_seconds": 1.0, "exact_w1": 8.0})
+    assert trials_frame(four_evaluations, At("best"))["epoch"][0] == 5
+
+
+def test_what_was_measured_again_takes_the_place_of_what_is_stored(four_evaluations: SweepStore) -> None:
+    first, second, *_ = four_evaluations.entries()
+    frame = trials_frame(four_evaluations, At("best"), {first.trial_id: {"exact_w1": 2.25}}).set_index("trial_id")
+    assert frame.loc[first.trial_id, "exact_w1"] == 2.25
+    assert np.isnan(frame.loc[second.trial_id, "exact_w1"])  # which has no checkpoint
+    assert frame.loc[first.trial_id, "epoch"] == 2
+
+
+def test_a_notebook_gets_one_row_a_trial_and_one_an_epoch_with_types(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for entry in store.entries()[:3]:
+        finish(store, entry, {"exact_w1": 0.5, "count": 3}, epochs=2)
+    monkeypatch.chdir(store.runs_dir.parent)
+    trials, epochs = orchestrator.load("runs/hand")
+    assert (len(trials), len(epochs)) == (4, 9)
+    assert trials["state"].dtype.name == epochs["cell"].dtype.name == "category"
+    assert list(trials["state"]) == ["DONE"] * 3 + ["PENDING"]
+    assert {str(trials[name].dtype) for name in ("seed", "epoch", "iteration")} == {"Int64"}
+    assert {str(trials[name].dtype) for name in ("exact_w1", "count", "training_seconds")} == {"float64"}
+    assert str(epochs["timestamp"].dtype).endswith("UTC]")
+    assert abs((pd.Timestamp.now("UTC") - epochs["timestamp"]).max().total_seconds()) < 600
+    assert str(trials["axis.penalty.weight"].dtype) == "int64"
+    assert epochs.groupby("cell", observed=True)["exact_w1"].count().to_dict() == {
+        "hand weight=1": 4,
+        "hand weight=2": 2,
+    }
+    assert orchestrator.load(store.path).trials.equals(trials)
+
+
+def test_of_a_sweep_that_has_not_begun_there_are_trials_and_no_epochs(store: SweepStore) -> None:
+    trials, epochs = orchestrator.load(store.path)
+    assert (len(trials), len(epochs)) == (4, 0)
+
+
+def test_a_directory_that_is_no_sweep_is_told_with_the_nearest_name(store: SweepStore) -> None:
+    with pytest.raises(UserError, match="there is no sweep called 'hnd' in .* did you mean 'hand'"):
+        orchestrator.load(store.runs_dir / "hnd")

@@ -12,7 +12,10 @@ import pandas as pd
 import pytest
 from hand_made import TWO_CELLS, finish, make_sweep, plan_file, write_file
 
-from orchestrator.formats import FORMATS, format_value
+from orchestrator.errors import UserError
+from orchestrator.formats import FORMATS, columns, format_value
+from orchestrator.intervals import bootstrap_interval
+from orchestrator.results import At
 from orchestrator.store import State, SweepStore
 from orchestrator.tables import FLOOR, UNTRAINED, Row, Table, Value, comparison_table
 
@@ -26,6 +29,10 @@ def fill(store: SweepStore, values: Sequence[Sequence[float | State]], metric: s
             finish(store, entry, {metric: 1000.0}, state=value, error="why")
         else:
             finish(store, entry, {metric: value}, untrained={metric: 9.0 + entry.seed})
+
+
+def header(table: Table) -> list[str]:
+    return [column.name for column in columns(table)]
 
 
 def cell_rows(table: Table) -> list[Row]:
@@ -46,7 +53,9 @@ def test_a_cell_is_the_mean_and_the_sample_deviation_of_its_seeds(store: SweepSt
         assert value.mean == pytest.approx(np.mean(numbers), rel=1e-12)
         assert value.deviation == pytest.approx(np.std(numbers, ddof=1), rel=1e-12)
         assert value.count == 2
-        assert row.values["training_seconds"] == Value(0.5, 0.0, 2)  # two epochs of a quarter, evaluation apart
+        assert row.values["training_seconds"] == Value(
+            0.5, 0.0, 2, (0.5, 0.5)
+        )  # two epochs of a quarter, evaluation apart
 
 
 def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
@@ -84,7 +93,7 @@ def test_the_best_is_bold_unless_another_range_overlaps_it(
     fill(store, values)
     table = comparison_table(store)
     assert ["exact_w1" in row.best for row in cell_rows(table)] == best
-    assert f"exact_w1 {'↑' if higher else '↓'}" in table.header()
+    assert f"exact_w1 {'↑' if higher else '↓'}" in header(table)
     markdown = FORMATS["markdown"][1](table).splitlines()[2:]
     latex = [line for line in FORMATS["latex"][1](table).splitlines() if line.startswith("hand")]
     for row, in_markdown, in_latex, bold in zip(cell_rows(table), markdown, latex, best, strict=False):
@@ -155,7 +164,9 @@ def test_two_reference_rows(store: SweepStore) -> None:
     fill(store, [[0.5, 0.75], [1.25, 3.5]])
     references = [row for row in comparison_table(store).rows if row.reference]
     assert [row.variant for row in references] == [UNTRAINED, FLOOR]
-    assert references[0].values["exact_w1"] == Value(9.5, pytest.approx(np.std([9, 10], ddof=1)), 2)  # once a seed
+    assert references[0].values["exact_w1"] == Value(
+        9.5, pytest.approx(np.std([9, 10], ddof=1)), 2, (9, 10)
+    )  # once a seed
     assert references[1].values["exact_w1"] == Value(0.125, None, 1)
 
 
@@ -176,8 +187,8 @@ def test_cells_that_look_alike_in_short_are_two_rows(tmp_path: Path) -> None:
     for entry in store.entries():
         finish(store, entry, {"classifier_fid": 1.0 + (entry.axes["penalty.neighbourhood"][1]["offset"] == [1, 1])})
     assert [row.values["classifier_fid"] for row in cell_rows(comparison_table(store))] == [
-        Value(1.0, 0.0, 2),
-        Value(2.0, 0.0, 2),
+        Value(1.0, 0.0, 2, (1.0, 1.0)),
+        Value(2.0, 0.0, 2, (2.0, 2.0)),
     ]
 
 
@@ -208,10 +219,10 @@ def test_a_paper_s_numbers_stand_beside_ours_in_columns_of_their_own(tmp_path: P
     assert list(parsed["paper_fid"].dropna()) == [80.7]
     assert json.loads(FORMATS["json"][1](table))["rows"][1]["paper"] == {"fid": 80.7, "exact_w1": 0.125}
     first, second = (line for line in FORMATS["markdown"][1](table).splitlines() if line.startswith("| hand"))
-    assert first.split(" | ")[-3:-1] == ["—", "—"]
-    assert second.split(" | ")[-3:-1] == ["80.7", "0.125"]
+    assert first.removesuffix(" |").split(" | ")[-2:] == ["—", "—"]
+    assert second.removesuffix(" |").split(" | ")[-2:] == ["80.7", "0.125"]
     assert r"paper's exact\_w1" in FORMATS["latex"][1](table)
-    assert "<th>paper&#x27;s fid</th>" in FORMATS["html"][1](table)
+    assert '<th scope="col">paper&#x27;s fid</th>' in FORMATS["html"][1](table)
 
 
 def test_a_metric_of_a_probe_has_no_floor(store: SweepStore) -> None:
@@ -224,3 +235,129 @@ def test_a_metric_of_a_probe_has_no_floor(store: SweepStore) -> None:
     rows = {row.variant: row.values for row in comparison_table(store).rows if row.reference}
     assert rows[UNTRAINED]["noise_overlap"].mean == 0.9
     assert set(rows[FLOOR]) == {"exact_w1"}
+
+
+def test_the_interval_is_the_bootstrap_s_and_what_overlaps_is_not_bold(tmp_path: Path) -> None:
+    store = make_sweep(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 5"))
+    fill(store, [[1, 1, 1, 1, 3], [3, 3, 3, 3, 1]])
+    first, second = cell_rows(comparison_table(store))
+    assert first.values["exact_w1"].interval == bootstrap_interval([1, 1, 1, 1, 3]) == pytest.approx((1.0, 2.2))
+    assert second.values["exact_w1"].interval == pytest.approx((1.8, 3.0))
+    assert not first.best & {"exact_w1"}
+
+
+def test_what_lies_apart_by_intervals_is_bold_though_deviations_overlap(tmp_path: Path) -> None:
+    store = make_sweep(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 5"))
+    fill(store, [[1.0, 1.5, 2.0, 2.5, 3.0], [2.9, 3.4, 3.9, 4.4, 4.9]])
+    first, second = cell_rows(comparison_table(store))
+    ours, theirs = first.values["exact_w1"], second.values["exact_w1"]
+    assert ours.mean + (ours.deviation or 0) > 2.7
+    assert ours.range[1] < theirs.range[0]
+    assert "exact_w1" in first.best
+
+
+def test_differences_to_a_baseline_are_paired_by_seed(tmp_path: Path) -> None:
+    """What seeds share cancels: the cells differ by 0.5 for every seed, and the seeds among themselves by much more."""
+    store = make_sweep(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 3").replace("[1, 2]", "[1, 2, 3]"))
+    fill(store, [[1.0, 5.0, 9.0], [1.5, 5.5, 9.5], [State.FAILED, 4.0, State.DIVERGED]])
+    base, second, third = cell_rows(comparison_table(store, baseline="hand weight=1"))
+    assert base.differences == {}
+    assert second.differences["exact_w1"] == Value(0.5, 0.0, 3, (0.5, 0.5))
+    assert third.differences["exact_w1"] == Value(-1.0, None, 1)
+    assert second.values["exact_w1"].range == (1.5, 9.5)
+    table = comparison_table(store, baseline="hand weight=1")
+    assert "Δ exact_w1" in header(table)
+    markdown = FORMATS["markdown"][1](table)
+    assert "| +0.500 [0.500, 0.500] |" in markdown
+    assert "| -1.00 |" in markdown
+    assert any(note.startswith("Δ: difference to hand weight=1, paired by seed") for note in table.notes)
+    parsed = pd.read_csv(io.StringIO(FORMATS["csv"][1](table)))
+    assert list(parsed["exact_w1_difference"][1:3]) == [0.5, -1.0]
+    assert list(parsed["exact_w1_difference_n"][1:3]) == [3, 1]
+    in_full = json.loads(FORMATS["json"][1](table))
+    assert in_full["baseline"] == "hand weight=1"
+    assert in_full["rows"][1]["differences"]["exact_w1"]["high"] == 0.5
+
+
+def test_a_baseline_that_is_no_cell_is_told_with_the_nearest(store: SweepStore) -> None:
+    fill(store, [[0.5, 0.75], [1.25, 3.5]])
+    with pytest.raises(UserError, match="--baseline: there is no cell called 'hand weight=11'; did you mean 'hand wei"):
+        comparison_table(store, baseline="hand weight=11")
+
+
+def test_metrics_are_those_that_are_asked_for_each_with_its_interval(store: SweepStore) -> None:
+    fill(store, [[0.5, 0.75], [1.25, 3.5]])
+    table = comparison_table(store, metrics=["critic_loss", "exact_w1"])
+    assert table.metrics == ("critic_loss", "exact_w1")
+    assert header(table) == [
+        "method",
+        "setting",
+        "critic_loss ↓",
+        "95 % interval",
+        "seeds",
+        "exact_w1 ↓",
+        "95 % interval",
+    ]
+    with pytest.raises(UserError, match="--metrics: no trial of 'hand' has logged 'exact_w'; did you mean 'exact_w1'"):
+        comparison_table(store, metrics=["exact_w"])
+    with pytest.raises(UserError, match="--at fid=40: no trial of 'hand' has logged 'fid'"):
+        comparison_table(store, at=At("fid", 40))
+
+
+def test_before_anything_has_run_no_metric_has_been_logged(store: SweepStore) -> None:
+    with pytest.raises(UserError, match="--metrics: no trial of 'hand' has logged 'exact_w1'"):
+        comparison_table(store, metrics=["exact_w1"])
+
+
+def test_a_finished_seed_without_the_metric_is_named(store: SweepStore) -> None:
+    fill(store, [[0.5, 0.75], [1.25, 3.5]])
+    second = store.entries()[1]
+    store.trial(second.trial_id).metrics_file.unlink()
+    rows = cell_rows(comparison_table(store))
+    named = next(row for row in rows if row.axes == second.axes)
+    assert named.remarks == ("1 of 2 without exact_w1",)
+    assert named.values["exact_w1"].count == 1
+
+
+def test_who_ended_before_is_named(store: SweepStore) -> None:
+    fill(store, [[0.5, 0.75], [1.25, 3.5]])
+    table = comparison_table(store, at=At("epoch", 3))
+    assert [row.remarks for row in cell_rows(table)] == [("2 of 2 ended before 3 epochs",)] * 2
+    assert "each trial at: the last evaluation up to epoch 3" in table.notes
+
+
+def test_several_sweeps_make_one_table(tmp_path: Path) -> None:
+    text = TWO_CELLS.replace("grid: {penalty.weight: [1, 2]}", "variants: {v: {grid: {penalty.weight: [1, 2]}}}")
+    one = make_sweep(tmp_path, text)
+    other = make_sweep(tmp_path, text.replace("name: hand", "name: more").replace("[1, 2]", "[2, 4]"))
+    fill(one, [[0.5, 0.75], [1.25, 3.5]])
+    fill(other, [[1.25, 3.5], [0.125, 0.25]])
+    table = comparison_table(one, other)
+    assert [(row.sweep, row.label) for row in cell_rows(table)] == [
+        ("hand", "v weight=1"),
+        ("hand", "v weight=2"),
+        ("more", "v weight=2"),
+        ("more", "v weight=4"),
+    ]
+    assert ["exact_w1" in row.best for row in cell_rows(table)] == [False, False, False, True]
+    assert table.title == "hand, more"
+    assert header(table)[:3] == ["sweep", "method", "setting"]
+    assert [row.variant for row in table.rows if row.reference] == [UNTRAINED, FLOOR]
+    parsed = pd.read_csv(io.StringIO(FORMATS["csv"][1](table)))
+    assert list(parsed["sweep"].fillna("")) == ["hand", "hand", "more", "more", "", ""]
+    assert list(parsed["exact_w1"][:4]) == [0.625, 2.375, 2.375, 0.1875]
+    with pytest.raises(UserError, match="--baseline v weight=2: which one"):
+        comparison_table(one, other, baseline="v weight=2")
+    rows = cell_rows(comparison_table(one, other, baseline="more: v weight=2"))
+    assert rows[1].differences["exact_w1"].mean == 0
+
+
+def test_a_sweep_that_was_measured_otherwise_is_not_compared(tmp_path: Path) -> None:
+    one = make_sweep(tmp_path)
+    other = make_sweep(tmp_path, TWO_CELLS.replace("name: hand", "name: more"))
+    fill(one, [[0.5, 0.75], [1.25, 3.5]])
+    for entry in other.entries():
+        finish(other, entry, {"exact_w1": 0.001}, info={"solver": "another"})
+    rows = cell_rows(comparison_table(one, other))
+    assert [row.remarks for row in rows] == [(), (), ("other reference",), ("other reference",)]
+    assert "exact_w1" in rows[0].best

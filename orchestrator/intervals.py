@@ -1,0 +1,43 @@
+"""Bootstrap intervals of a mean over seeds."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LEVEL = 0.95
+EXACT = 5
+"""Up to so many numbers every resample is enumerated (5⁵ = 3,125): no random number is in the interval."""
+RESAMPLES = 10_000
+SEED = 20_190_221
+
+
+def bootstrap_interval(numbers: Sequence[float]) -> tuple[float, float] | None:
+    """The percentile bootstrap's 95 % interval of the mean (Efron and Tibshirani, 1993, ch. 13); None below two.
+
+    The same numbers have the same interval, whatever else is in a table. Two or three seeds know little: their
+    interval is close to the range of what was seen.
+    """
+    import numpy as np
+
+    if len(numbers) < 2:
+        return None
+    means = np.asarray(numbers, dtype=np.float64)[_resamples(len(numbers))].mean(axis=1)
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(means, [tail, 1 - tail], method="inverted_cdf")
+    return float(low), float(high)
+
+
+@functools.lru_cache(maxsize=32)
+def _resamples(count: int) -> np.ndarray[Any, Any]:
+    """Indices of resamples, (resamples, count)."""
+    import numpy as np
+
+    if count <= EXACT:
+        return np.array(list(itertools.product(range(count), repeat=count)))
+    return np.random.default_rng(SEED).integers(count, size=(RESAMPLES, count))

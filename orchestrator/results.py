@@ -21,6 +21,7 @@ CHUNK = 1000
 TEXT = ("trial_id", "error", "commits")
 CATEGORIES = ("cell", "variant", "setting", "state")
 INTEGERS = ("seed", "epoch", "iteration")
+POSITION = ("epoch", "iteration", "timestamp")
 
 
 class Results(NamedTuple):
@@ -38,7 +39,7 @@ def load(path: str | Path) -> Results:
     """
     path = Path(path)
     store = SweepStore.open(path.parent, path.name)
-    return Results(_typed(trials_frame(store)), _typed(epochs_frame(store)))
+    return Results(_typed(trials_frame(store).drop(columns="short")), _typed(epochs_frame(store)))
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -159,7 +160,7 @@ def _trial_row(entry: Entry, trial: TrialStore, at: At) -> dict[str, Any]:
     training_seconds = 0.0
     for record in kept:
         if record["epoch"] == 0:
-            row |= {f"untrained.{name}": value for name, value in record.items()}
+            row |= {f"untrained.{name}": value for name, value in record.items() if name not in POSITION}
         else:
             row |= record
             training_seconds += record["epoch_seconds"]

@@ -13,7 +13,14 @@ from typing import Any, Literal
 
 from trainers.parts import ConfigError
 
-ProbeName = Literal["distance", "vertical_shift", "salt_and_pepper", "nearest", "generator_gradient"]
+ProbeName = Literal[
+    "distance",
+    "vertical_shift",
+    "salt_and_pepper",
+    "nearest",
+    "generator_gradient",
+    "transport_map",
+]
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ PROBES: dict[ProbeName, Probe] = {
     "salt_and_pepper": Probe(("noise_overlap",), needs_images=True),
     "nearest": Probe(("nearest_distance", "nearest_distance_held_out")),
     "generator_gradient": Probe(("generator_gradient_norm",)),
+    "transport_map": Probe(("map_variance", "map_distance", "map_distance_held_out", "map_cost", "map_cost_exact")),
 }
 """Every probe. What each measures stands in :mod:`trainers.probes.measure`."""
 HIGHER_IS_BETTER = frozenset({"noise_overlap"})
@@ -49,9 +57,16 @@ NEUTRAL = frozenset(
         "nearest_distance",
         "nearest_distance_held_out",
         "generator_gradient_norm",
+        "map_variance",
+        "map_distance",
+        "map_distance_held_out",
+        "map_cost",
+        "map_cost_exact",
     }
 )
 """Of which neither more nor less is better: what others are held against."""
+
+_THE = {"generator": "the generator", "data": "the data", "noise": "noise"}
 
 
 def metrics_of(names: Sequence[ProbeName]) -> tuple[str, ...]:
@@ -64,7 +79,9 @@ def check_probes(trial: Any) -> None:
     for name in trial.probes:
         if PROBES[name].needs_images and len(trial.dataset.shape) != 3:
             raise ConfigError("probes", f"{name} needs images; {trial.dataset.name} has points")
-        if name == "generator_gradient" and trial.opponent == "data":
-            raise ConfigError("probes", "generator_gradient needs a generator, and the opponent is the data")
+        if name == "generator_gradient" and trial.opponent != "generator":
+            raise ConfigError("probes", f"{name} needs a generator, and the opponent is {_THE[trial.opponent]}")
+        if name == "transport_map" and trial.opponent != "noise":
+            raise ConfigError("probes", f"{name} carries noise to the data, and the opponent is {_THE[trial.opponent]}")
     if len(set(trial.probes)) < len(trial.probes):
         raise ConfigError("probes", "names a probe twice")

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainers.datasets import to_input
+from trainers.ground_costs import ground_cost
 from trainers.pair import Pair
-from trainers.probes import ProbeName
+from trainers.probes import PROBES, ProbeName
 
 if TYPE_CHECKING:
     from trainers.training import Training
 
 SEED = 20_190_221
 PAIRS = 20
-"""Pairs of minibatches for ``distance``."""
+"""Pairs of minibatches for ``distance`` and ``transport_map``."""
 IMAGES = 1000
 """Held-out images, at most, for ``vertical_shift`` and ``salt_and_pepper``."""
 SAMPLES = 5000
@@ -75,10 +76,10 @@ def distance(training: Training) -> Probed:
     for _ in range(PAIRS):
         chosen = torch.randperm(len(training.data.train), generator=source)[: config.batch_size]
         real = to_input(training.data.train[chosen]).to(training.device)
-        latent = torch.randn(config.batch_size, config.network.latent_size, generator=source).to(training.device)
+        latent = torch.randn(config.batch_size, config.latent_size, generator=source).to(training.device)
         fake = training.generator(latent)
         for curve, critic in (("estimate", training.critic), ("untrained", _Zero())):
-            value = objective.value(Pair(objective, critic, real, fake)).item()
+            value = objective.value(Pair(objective, critic, *training.sides(real, fake))).item()
             curves[curve].append(max(value, 0.0) ** (1 / p))
         curves["exact"].append(exact_wasserstein(real.cpu(), fake.cpu(), q=q, p=p))
     estimate, exact, untrained = (torch.tensor(curve, dtype=torch.float64) for curve in curves.values())
@@ -183,12 +184,46 @@ def generator_gradient(training: Training) -> Probed:
     """‖∇_θ of the generator's loss‖₂ over all its weights, for the first training examples and fixed noise."""
     config = training.config
     source = torch.Generator().manual_seed(SEED)
-    latent = torch.randn(config.batch_size, config.network.latent_size, generator=source).to(training.device)
+    latent = torch.randn(config.batch_size, config.latent_size, generator=source).to(training.device)
     real = to_input(training.data.train[: config.batch_size]).to(training.device)
     loss = config.objective.generator_loss(Pair(config.objective, training.critic, real, training.generator(latent)))
     gradients = torch.autograd.grad(loss, list(training.generator.parameters()))
     norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
     return Probed({"generator_gradient_norm": norm.item()})
+
+
+@torch.no_grad()
+def transported(training: Training) -> Probed:
+    """What φ's transport map T makes of noise x, beside minibatches y of training examples (Mallasto et al., eq. 11).
+
+    Means over PAIRS pairs of minibatches of the trial's size, W by POT. ``map_variance`` is the variance of T(x), its
+    coordinates' sum, over that of y: 1 if T carries the noise to the data, 0 if all to one point. ``map_distance`` =
+    W_{q,p}(T(x), y), beside ``map_distance_held_out`` = W_{q,p}(y', y) of held-out y': between few images of many
+    pixels it is small for blurred ones, too. ``map_cost`` = (mean c(x, T(x)))^{1/p}, for the optimal map about
+    ``map_cost_exact`` = W_{q,p}(x, y).
+    """
+    from trainers.evaluation.transport import exact_wasserstein
+
+    config = training.config
+    q, p = config.objective.cost
+    source = torch.Generator().manual_seed(SEED)
+    curves: dict[str, list[float]] = {metric: [] for metric in PROBES["transport_map"].metrics[1:]}
+    variances = []
+    for _ in range(PAIRS):
+        real, held_out = (
+            to_input(examples[torch.randperm(len(examples), generator=source)[: config.batch_size]])
+            for examples in (training.data.train, training.data.held_out)
+        )
+        latent = torch.randn(config.batch_size, config.latent_size, generator=source).to(training.device)
+        noise = training.generator(latent)
+        noise, mapped = noise.cpu(), training.mapped(noise).cpu()
+        variances.append((mapped.var(dim=0).sum() / real.var(dim=0).sum()).item())
+        curves["map_distance"].append(exact_wasserstein(mapped, real, q=q, p=p))
+        curves["map_distance_held_out"].append(exact_wasserstein(held_out, real, q=q, p=p))
+        curves["map_cost"].append(ground_cost(noise, mapped, q=q, p=p).diagonal().mean().item() ** (1 / p))
+        curves["map_cost_exact"].append(exact_wasserstein(noise, real, q=q, p=p))
+    means = {name: sum(values) / PAIRS for name, values in {"map_variance": variances, **curves}.items()}
+    return Probed(means, curves)
 
 
 def _scores(training: Training, inputs: Tensor) -> Tensor:
@@ -208,4 +243,5 @@ MEASURES: Mapping[ProbeName, Callable[[Training], Probed]] = {
     "salt_and_pepper": salt_and_pepper,
     "nearest": nearest,
     "generator_gradient": generator_gradient,
+    "transport_map": transported,
 }

@@ -22,7 +22,7 @@ from trainers.probes.measure import (
     zero_crossings,
 )
 from trainers.probes.pictures import AXES, save_curves
-from trainers.training import Training
+from trainers.training import NOISE_SCALE, Training
 
 Start = Callable[..., Training]
 
@@ -135,6 +135,7 @@ def test_against_a_generator_no_population_distance_is_known(start: Start) -> No
 @pytest.mark.parametrize("dataset", ["digits", "mixture"])
 def test_probes_disturb_nothing(start: Start, dataset: str) -> None:
     names = [name for name, each in PROBES.items() if dataset == "digits" or not each.needs_images]
+    names.remove("transport_map")  # of noise alone
     network = {"dropout": 0.3}
     plain, probed = (start(dataset=dataset, network=network, probes=list(probes)) for probes in ([], names))
     for training in (plain, probed):
@@ -165,12 +166,29 @@ def test_the_generator_s_gradient_is_that_of_its_loss(start: Start) -> None:
     assert 0 < measured <= math.sqrt(2 * loss) * 1.001
 
 
+def test_the_map_of_a_known_potential_costs_what_the_optimal_one_does(start: Start) -> None:
+    """From noise N(0, σ²) to the data's N(1, 1) the optimal map is x/σ + 1: φ(x) = (1 − 1/σ) ‖x‖²/2 − ⟨x, 1⟩."""
+    objective = {"name": "c_transform", "p": 2}
+    training = start(dataset="gaussians", opponent="noise", objective=objective, penalty="none", batch_size=128)
+    factor = 1 - 1 / NOISE_SCALE
+    known = with_critic(training, lambda x: factor * x.square().sum(dim=1) / 2 - x.sum(dim=1))
+    metrics = probe("transport_map", known).metrics
+    assert metrics["map_variance"] == pytest.approx(1, abs=0.1)
+    assert metrics["map_distance"] == pytest.approx(metrics["map_distance_held_out"], rel=0.15)
+    assert metrics["map_cost"] == pytest.approx(metrics["map_cost_exact"], rel=0.05)
+    still = probe("transport_map", with_critic(training, lambda x: 0 * x.sum(dim=1))).metrics
+    assert still["map_variance"] == pytest.approx(NOISE_SCALE**2, rel=0.1)
+    assert still["map_cost"] == 0
+    assert still["map_distance"] == pytest.approx(still["map_cost_exact"])
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         pytest.param({"dataset": "mixture", "probes": ["vertical_shift"]}, "vertical_shift needs images", id="points"),
         pytest.param({"probes": ["distance", "distance"]}, "names a probe twice", id="twice"),
         pytest.param({"opponent": "data", "probes": ["generator_gradient"]}, "needs a generator", id="no generator"),
+        pytest.param({"probes": ["transport_map"]}, "carries noise .* opponent is the generator", id="no noise"),
         pytest.param(
             {"probes": ["distanse"]}, r"probes: 'distanse' is not one of .*did you mean 'distance'", id="slip"
         ),

@@ -38,12 +38,13 @@ class Diverged(RuntimeError):
 
 
 class Evaluated(NamedTuple):
-    """``metrics`` by name, the first ``GRID_SIZE`` samples in the type of the dataset's examples, on the CPU, and the
-    curves of each probe by their names."""
+    """``metrics`` by name, the first ``GRID_SIZE`` samples in the type of the dataset's examples, on the CPU, the
+    curves of each probe by their names, and of probes that have one the picture, rows of examples."""
 
     metrics: dict[str, float]
     samples: Tensor
     curves: dict[ProbeName, dict[str, list[float]]]
+    pictures: dict[ProbeName, Tensor]
 
 
 class Resampler(nn.Module):
@@ -192,7 +193,9 @@ class Training:
         for each in probed.values():
             metrics |= each.metrics
         metrics |= {"evaluation_seconds": time.perf_counter() - started}
-        return Evaluated(metrics, samples[:GRID_SIZE], {name: each.curves for name, each in probed.items()})
+        curves = {name: each.curves for name, each in probed.items()}
+        pictures = {name: each.picture for name, each in probed.items() if each.picture is not None}
+        return Evaluated(metrics, samples[:GRID_SIZE], curves, pictures)
 
     def population_distance(self) -> float | None:
         """W_{q,p} of the distributions behind the minibatches, where it is known: the opponent is the data.

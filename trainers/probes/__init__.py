@@ -20,7 +20,13 @@ ProbeName = Literal[
     "nearest",
     "generator_gradient",
     "transport_map",
+    "neighbours",
 ]
+
+QUERIES = 6
+"""Images whose neighbours ``neighbours`` looks for."""
+NEIGHBOURS = 9
+"""Of each (Dukler et al., Fig. 1)."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Probe:
 
     metrics: tuple[str, ...]
     needs_images: bool = False
+    pictured: int = 0
+    """The number of examples in its picture; 0 where that is one of curves."""
 
 
 PROBES: dict[ProbeName, Probe] = {
@@ -46,6 +54,11 @@ PROBES: dict[ProbeName, Probe] = {
     "nearest": Probe(("nearest_distance", "nearest_distance_held_out")),
     "generator_gradient": Probe(("generator_gradient_norm",)),
     "transport_map": Probe(("map_variance", "map_distance", "map_distance_held_out", "map_cost", "map_cost_exact")),
+    "neighbours": Probe(
+        ("neighbours_in_common", "neighbours_same_class_l2", "neighbours_same_class_w2"),
+        needs_images=True,
+        pictured=QUERIES * (1 + 2 * NEIGHBOURS),
+    ),
 }
 """Every probe. What each measures stands in :mod:`trainers.probes.measure`."""
 HIGHER_IS_BETTER = frozenset({"noise_overlap"})
@@ -62,6 +75,9 @@ NEUTRAL = frozenset(
         "map_distance_held_out",
         "map_cost",
         "map_cost_exact",
+        "neighbours_in_common",
+        "neighbours_same_class_l2",
+        "neighbours_same_class_w2",
     }
 )
 """Of which neither more nor less is better: what others are held against."""

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.datasets import to_input
+from trainers.datasets import Data, to_input
 from trainers.ground_costs import ground_cost
 from trainers.pair import Pair
-from trainers.probes import PROBES, ProbeName
+from trainers.probes import NEIGHBOURS, PROBES, QUERIES, ProbeName
 
 if TYPE_CHECKING:
     from trainers.training import Training
@@ -29,14 +29,18 @@ NOISE = 0.15
 """The share of values that salt and pepper replaces (Dukler et al., Fig. 5)."""
 BINS = 50
 CHUNK = 250
+CANDIDATES = 20
+"""Images at most, of each query in ``neighbours``, to which exact transport is computed."""
 
 
 @dataclass(frozen=True)
 class Probed:
-    """``metrics`` by name; ``curves`` by name, lists of numbers, for pictures."""
+    """``metrics`` by name; ``curves`` by name, lists of numbers, for pictures; or a ``picture`` of its own: rows of
+    as many examples, shape (rows, columns, …)."""
 
     metrics: dict[str, float]
     curves: dict[str, list[float]] = field(default_factory=dict)
+    picture: Tensor | None = None
 
 
 def probe(name: ProbeName, training: Training) -> Probed:
@@ -226,6 +230,52 @@ def transported(training: Training) -> Probed:
     return Probed(means, curves)
 
 
+def neighbours(training: Training) -> Probed:
+    """The nine nearest training images under ℓ₂ and under W₂ of pixel histograms (Dukler et al., Fig. 1).
+
+    Of QUERIES images each: samples, or where the opponent is the data, held-out images. W₂ is exact transport in each
+    channel, to CANDIDATES images (:func:`~trainers.pixel_histograms.nearest_under_wasserstein`).
+    ``neighbours_in_common`` is how many of the nine the two have in common; ``neighbours_same_class_l2`` and ``_w2``
+    are the shares of the query's class, where images have labels and the queries are held-out ones. Means over the
+    queries; the picture has a row of each: itself, nine by ℓ₂, nine by W₂.
+    """
+    data = training.data
+    if training.config.opponent != "data":
+        return _neighbours(data, training.sample(QUERIES))
+    if data.digest not in _SEARCHED:
+        spread = torch.linspace(0, len(data.held_out) - 1, QUERIES).long()  # over files that lie in order of classes
+        labels = None if data.held_out_labels is None else data.held_out_labels[spread]
+        _SEARCHED.clear()
+        _SEARCHED[data.digest] = _neighbours(data, data.held_out[spread], labels)
+    return _SEARCHED[data.digest]
+
+
+_SEARCHED: dict[str, Probed] = {}
+"""What ``neighbours`` found of the last data, by digest: of held-out images it is the same at every evaluation."""
+
+
+def _neighbours(data: Data, queries: Tensor, labels: Tensor | None = None) -> Probed:
+    from trainers.pixel_histograms import nearest_under_wasserstein
+
+    by_l2 = _distances(queries, data.train).argsort(dim=1)[:, :NEIGHBOURS]
+    found = [nearest_under_wasserstein(each, data.train, count=NEIGHBOURS, candidates=CANDIDATES) for each in queries]
+    by_w2 = torch.stack([indices for indices, _ in found])
+    common = (by_l2[:, :, None] == by_w2[:, None, :]).sum(dim=(1, 2))
+    metrics = {"neighbours_in_common": common.double().mean().item()}
+    if labels is not None and data.train_labels is not None:
+        for name, chosen in (("l2", by_l2), ("w2", by_w2)):
+            same = data.train_labels[chosen] == labels[:, None]
+            metrics[f"neighbours_same_class_{name}"] = same.double().mean().item()
+    rows = [queries[:, None], data.train[by_l2], data.train[by_w2]]
+    return Probed(metrics, picture=torch.cat(rows, dim=1))
+
+
+def _distances(examples: Tensor, others: Tensor) -> Tensor:
+    """‖x − y‖₂ of each of examples (m, …) and others (n, …), as networks see them, shape (m, n)."""
+    points = to_input(examples).flatten(1)
+    return torch.cat([torch.cdist(points, to_input(part).flatten(1)) for part in others.split(10 * CHUNK)], dim=1)
+
+
 def _scores(training: Training, inputs: Tensor) -> Tensor:
     """φ at inputs (m, …), shape (m,), on the CPU."""
     return torch.cat([training.critic(part.to(training.device)).cpu() for part in inputs.split(CHUNK)])
@@ -244,4 +294,5 @@ MEASURES: Mapping[ProbeName, Callable[[Training], Probed]] = {
     "nearest": nearest,
     "generator_gradient": generator_gradient,
     "transport_map": transported,
+    "neighbours": neighbours,
 }

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from trainers.config import TrialConfig
 from trainers.parts import ConfigError
-from trainers.probes import PROBES, ProbeName
+from trainers.pixel_histograms import pixel_wasserstein
+from trainers.probes import NEIGHBOURS, PROBES, QUERIES, ProbeName
 from trainers.probes.measure import (
     PAIRS,
     normalised_total_variation,
@@ -148,7 +149,7 @@ def test_probes_disturb_nothing(start: Start, dataset: str) -> None:
         assert torch.equal(one, other)
     metrics = probed.evaluate().metrics
     assert probed.evaluate().metrics.keys() == metrics.keys()
-    unknown = {"distance_population_error"}  # against a generator
+    unknown = {"distance_population_error", "neighbours_same_class_l2", "neighbours_same_class_w2"}  # of a generator
     assert set(probed.config.metrics) - unknown <= metrics.keys()
     again = probed.evaluate().metrics
     assert [again[name] for name in probed.config.metrics if name in again] == [
@@ -164,6 +165,25 @@ def test_the_generator_s_gradient_is_that_of_its_loss(start: Start) -> None:
     points = training.data.train  # all atoms stand at the origin: each draws the mass 1/7 from its part of the targets
     loss = 0.5 * points.square().sum(dim=1).mean()
     assert 0 < measured <= math.sqrt(2 * loss) * 1.001
+
+
+def test_neighbours_of_held_out_images(start: Start) -> None:
+    training = start(opponent="data")
+    probed = probe("neighbours", training)
+    data = training.data
+    assert probed.picture is not None
+    assert probed.picture.shape == (QUERIES, 1 + 2 * NEIGHBOURS, 1, 8, 8)
+    queries, by_l2, by_w2 = probed.picture.split([1, NEIGHBOURS, NEIGHBOURS], dim=1)
+    for query, euclidean, wasserstein in zip(queries[:, 0], by_l2, by_w2, strict=True):
+        assert any(torch.equal(query, image) for image in data.held_out)
+        distances = (data.train.float() - query.float()).flatten(1).norm(dim=1).sort().values
+        assert torch.allclose((euclidean.float() - query.float()).flatten(1).norm(dim=1), distances[:NEIGHBOURS])
+        apart = [pixel_wasserstein(query, image) for image in wasserstein]
+        assert apart == sorted(apart)
+        assert apart[0] <= pixel_wasserstein(query, euclidean[0]) + 1e-6
+    assert 0 < probed.metrics["neighbours_in_common"] < NEIGHBOURS
+    for metric in ("l2", "w2"):  # of ten classes
+        assert 0.4 < probed.metrics[f"neighbours_same_class_{metric}"] <= 1
 
 
 def test_the_map_of_a_known_potential_costs_what_the_optimal_one_does(start: Start) -> None:
@@ -188,6 +208,7 @@ def test_the_map_of_a_known_potential_costs_what_the_optimal_one_does(start: Sta
         pytest.param({"dataset": "mixture", "probes": ["vertical_shift"]}, "vertical_shift needs images", id="points"),
         pytest.param({"probes": ["distance", "distance"]}, "names a probe twice", id="twice"),
         pytest.param({"opponent": "data", "probes": ["generator_gradient"]}, "needs a generator", id="no generator"),
+        pytest.param({"dataset": "mixture", "probes": ["neighbours"]}, "neighbours needs images", id="no pixels"),
         pytest.param({"probes": ["transport_map"]}, "carries noise .* opponent is the generator", id="no noise"),
         pytest.param(
             {"probes": ["distanse"]}, r"probes: 'distanse' is not one of .*did you mean 'distance'", id="slip"

@@ -15,6 +15,7 @@ from trainers.parts import ConfigError
 
 ProbeName = Literal[
     "distance",
+    "lipschitz",
     "vertical_shift",
     "salt_and_pepper",
     "nearest",
@@ -49,6 +50,7 @@ PROBES: dict[ProbeName, Probe] = {
             "distance_population_error",
         )
     ),
+    "lipschitz": Probe(("lipschitz_constant", "lipschitz_distance")),
     "vertical_shift": Probe(("shift_total_variation", "shift_zero_crossings"), needs_images=True),
     "salt_and_pepper": Probe(("noise_overlap",), needs_images=True),
     "nearest": Probe(("nearest_distance", "nearest_distance_held_out")),
@@ -67,6 +69,8 @@ NEUTRAL = frozenset(
         "distance_control_error",
         "distance_estimate",
         "distance_exact",
+        "lipschitz_constant",
+        "lipschitz_distance",
         "nearest_distance",
         "nearest_distance_held_out",
         "generator_gradient_norm",

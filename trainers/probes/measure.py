@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SEED = 20_190_221
 PAIRS = 20
 """Pairs of minibatches for ``distance`` and ``transport_map``."""
+POINTS = 500
+"""Training examples, and as many of the opponent's, at most, for ``lipschitz``."""
 IMAGES = 1000
 """Held-out images, at most, for ``vertical_shift`` and ``salt_and_pepper``."""
 SAMPLES = 5000
@@ -97,6 +99,29 @@ def distance(training: Training) -> Probed:
         metrics["distance_population_error"] = (estimate - population).abs().mean().item()
         curves["population"] = [population] * PAIRS
     return Probed(metrics, curves)
+
+
+@torch.no_grad()
+def lipschitz(training: Training) -> Probed:
+    """The Lipschitz constant of φ on points, and what φ over it says of W₁ (Mallasto et al., Fig. 2, for WGAN).
+
+    ``lipschitz_constant`` L = max |φ(a) − φ(b)| / ‖a − b‖₂ over all pairs of up to POINTS training examples x and as
+    many of the opponent's points y. The paper does not say how it estimates L; this one makes φ/L admissible on these
+    points, so that ``lipschitz_distance`` = max(mean φ(x) − mean φ(y), 0) / L is at most their exact W₁.
+    """
+    data = training.data.train
+    source = torch.Generator().manual_seed(SEED)
+    real = to_input(data[torch.randperm(len(data), generator=source)[:POINTS]]).to(training.device)
+    latent = torch.randn(len(real), training.config.latent_size, generator=source).to(training.device)
+    sides = training.sides(real, training.generator(latent))
+    points = torch.cat(sides).flatten(1).double().cpu()
+    phi = _scores(training, torch.cat(sides)).double()
+    apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    slopes = (phi[:, None] - phi[None, :]).abs() / apart
+    constant = slopes[apart > 0].amax().item() if (apart > 0).any() else 0.0
+    difference = max((phi[: len(real)].mean() - phi[len(real) :].mean()).item(), 0.0)
+    distance = difference / constant if constant else 0.0
+    return Probed({"lipschitz_constant": constant, "lipschitz_distance": distance})
 
 
 @torch.no_grad()
@@ -289,6 +314,7 @@ def _midpoint(training: Training, real: Tensor) -> Tensor:
 
 MEASURES: Mapping[ProbeName, Callable[[Training], Probed]] = {
     "distance": distance,
+    "lipschitz": lipschitz,
     "vertical_shift": vertical_shift,
     "salt_and_pepper": salt_and_pepper,
     "nearest": nearest,

@@ -120,6 +120,31 @@ def test_without_a_critic_s_help_kantorovich_rubinstein_says_0(start: Start) -> 
     assert probed.curves["population"] == [0.0] * PAIRS  # the data and themselves
 
 
+def test_the_lipschitz_constant_of_a_linear_potential_is_its_slope(start: Start) -> None:
+    """φ(x) = 3 ⟨x, u⟩ with a unit vector u along the shift: divided by its slope it says what W₁ is, 2 √2."""
+    training = start(dataset="gaussians", opponent="data")
+    metrics = probe("lipschitz", with_critic(training, lambda x: 3 * x.sum(dim=1) / math.sqrt(2))).metrics
+    assert metrics["lipschitz_constant"] == pytest.approx(3, rel=1e-3)
+    assert metrics["lipschitz_distance"] == pytest.approx(2 * math.sqrt(2), abs=0.2)
+    backwards = probe("lipschitz", with_critic(training, lambda x: -x.sum(dim=1))).metrics
+    assert backwards["lipschitz_distance"] == 0
+    flat = probe("lipschitz", with_critic(training, lambda x: 0 * x.sum(dim=1))).metrics
+    assert (flat["lipschitz_constant"], flat["lipschitz_distance"]) == (0, 0)
+
+
+def test_a_potential_over_its_lipschitz_constant_stays_below_the_exact_distance(start: Start) -> None:
+    """Every fake is at the origin: W₁ is the mean of ‖x‖, and φ = ‖x‖ is optimal at every scale."""
+    training = start(dataset="atoms", network="atoms")
+    exact = training.data.train.norm(dim=1).mean().item()
+
+    def distance(phi: Callable[[Tensor], Tensor]) -> float:
+        return probe("lipschitz", with_critic(training, phi)).metrics["lipschitz_distance"]
+
+    for scale in (0.01, 1.0, 100.0):
+        assert distance(lambda x, scale=scale: scale * x.norm(dim=1)) == pytest.approx(exact, rel=1e-4)
+        assert 0 < distance(lambda x, scale=scale: scale * x.square().sum(dim=1)) < exact
+
+
 @pytest.mark.parametrize(("q", "p"), [(1.0, 1.0), (2.0, 2.0), (3.0, 1.5)])
 def test_the_distance_of_a_translation_is_its_cost(start: Start, q: float, p: float) -> None:
     objective = {"name": "c_transform", "q": q, "p": p}

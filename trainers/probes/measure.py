@@ -107,7 +107,8 @@ def lipschitz(training: Training) -> Probed:
 
     ``lipschitz_constant`` L = max |φ(a) − φ(b)| / ‖a − b‖₂ over all pairs of up to POINTS training examples x and as
     many of the opponent's points y. The paper does not say how it estimates L; this one makes φ/L admissible on these
-    points, so that ``lipschitz_distance`` = max(mean φ(x) − mean φ(y), 0) / L is at most their exact W₁.
+    points, so that ``lipschitz_distance`` = max(mean φ(x) − mean φ(y), 0) / L is at most their exact W₁. Where the
+    opponent is noise, x and y change places.
     """
     data = training.data.train
     source = torch.Generator().manual_seed(SEED)
@@ -226,10 +227,10 @@ def transported(training: Training) -> Probed:
     """What φ's transport map T makes of noise x, beside minibatches y of training examples (Mallasto et al., eq. 11).
 
     Means over PAIRS pairs of minibatches of the trial's size, W by POT. ``map_variance`` is the variance of T(x), its
-    coordinates' sum, over that of y: 1 if T carries the noise to the data, 0 if all to one point. ``map_distance`` =
-    W_{q,p}(T(x), y), beside ``map_distance_held_out`` = W_{q,p}(y', y) of held-out y': between few images of many
-    pixels it is small for blurred ones, too. ``map_cost`` = (mean c(x, T(x)))^{1/p}, for the optimal map about
-    ``map_cost_exact`` = W_{q,p}(x, y).
+    coordinates' sum, over that of y: 1 if T carries the noise to the data, 0 if all to one point; noise that is left
+    counts. ``map_distance`` = W_{q,p}(T(x), y), beside ``map_distance_held_out`` = W_{q,p}(y', y) of held-out y':
+    between few images of many pixels it is small for blurred ones, too. ``map_cost`` = (mean c(x, T(x)))^{1/p}, for the
+    optimal map about ``map_cost_exact`` = W_{q,p}(x, y).
     """
     from trainers.evaluation.transport import exact_wasserstein
 

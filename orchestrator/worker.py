@@ -86,8 +86,6 @@ def _train(
 ) -> bool:
     """Returns whether the trial reached its end."""
     from trainers.config import TrialConfig, identity_of
-    from trainers.evaluation.pictures import save_samples
-    from trainers.probes.pictures import save_curves
     from trainers.training import Training
 
     values = trial.config()
@@ -107,10 +105,7 @@ def _train(
         if differing := log.append(record):
             trial.log(f"epoch {training.epoch} came out different after resuming: {', '.join(differing)}")
         if evaluated is not None:
-            save_samples(evaluated.samples, trial.samples / f"epoch_{training.epoch:06d}.png")
-            trial.write_curves(training.epoch, evaluated.curves)
-            for name in sorted(name for name, curves in evaluated.curves.items() if curves):  # as the mirror reads them
-                save_curves(name, evaluated.curves[name], trial.samples / f"epoch_{training.epoch:06d}_{name}.png")
+            _write_pictures(trial, training.epoch, evaluated)
             if training.iteration and log.is_best(record, config.evaluation):
                 checkpoints.save(trial.best_file, training, identity)
         on_epoch(record)
@@ -141,6 +136,21 @@ def _train(
         if training.finished or (config.checkpoint_epochs and epochs >= config.checkpoint_epochs) or is_due():
             save()
     return True
+
+
+def _write_pictures(trial: TrialStore, epoch: int, evaluated: Any) -> None:
+    """Samples, and what probes draw, in the order in which the mirror reads them."""
+    from trainers.evaluation.pictures import save_rows, save_samples
+    from trainers.probes.pictures import save_curves
+
+    start = f"epoch_{epoch:06d}"
+    save_samples(evaluated.samples, trial.samples / f"{start}.png")
+    trial.write_curves(epoch, evaluated.curves)
+    for name in sorted(evaluated.curves):
+        if name in evaluated.pictures:
+            save_rows(evaluated.pictures[name], trial.samples / f"{start}_{name}.png")
+        elif evaluated.curves[name]:
+            save_curves(name, evaluated.curves[name], trial.samples / f"{start}_{name}.png")
 
 
 def _resume(trial: TrialStore, log: EpochLog, status: Status, training: Any, identity: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from trainers.objectives import Objective
 from trainers.parts import MODULES, ConfigError, Part, build, build_part, number, plain, runtime_options
 from trainers.penalties import Penalty
 from trainers.probes import HIGHER_IS_BETTER, ProbeName, check_probes, metrics_of
+from trainers.transport_map import check_map
 
 CONFIG_VERSION = 1
 """Raised whenever the same options come to mean another computation."""
@@ -71,8 +73,10 @@ class TrialConfig:
     (q,p)-WGAN paper). ``threads`` is part of the trial because the order of a CPU's additions is.
     A checkpoint is due after ``checkpoint_seconds``, in the middle of an epoch too, and after every
     ``checkpoint_epochs`` epochs; None switches either off.
-    ``opponent``: what the critic tells the training examples from: the generator's fakes, or, to study how well it
-    estimates a distance, other minibatches of the data; then no generator is trained.
+    ``opponent``: what the critic tells the training examples from. The ``generator``'s fakes; or, to study how well it
+    estimates a distance, other minibatches of the ``data``; or ``noise`` of the data's shape, on whose side φ then
+    lives (ψ on the data's), so that samples are what φ's transport map makes of noise (Mallasto et al., § 5.3).
+    Against data and noise no generator is trained.
     """
 
     dataset: Dataset
@@ -86,7 +90,7 @@ class TrialConfig:
     batch_size: int = number(64, at_least=2)
     critic_iterations: int = number(1, at_least=1)
     reuse_batch: bool = False
-    opponent: Literal["generator", "data"] = "generator"
+    opponent: Literal["generator", "data", "noise"] = "generator"
     probes: tuple[ProbeName, ...] = ()
     seed: int = number(0, at_least=0, below=2**64)
     threads: int = number(1, at_least=1)
@@ -100,6 +104,8 @@ class TrialConfig:
             if isinstance(value, Part):
                 value.check(self)
         check_probes(self)
+        if self.opponent == "noise":
+            check_map(*self.objective.cost)
         if self.batch_size > self.dataset.train_size:
             raise ConfigError(
                 "batch_size",
@@ -137,6 +143,11 @@ class TrialConfig:
     def higher_is_better(self) -> frozenset[str]:
         """The metrics of which more is better; of all others less is."""
         return (self.evaluation.higher_is_better | HIGHER_IS_BETTER) & set(self.metrics)
+
+    @property
+    def latent_size(self) -> int:
+        """The dimension of the noise: the network's, or the data's where the opponent is noise."""
+        return math.prod(self.dataset.shape) if self.opponent == "noise" else self.network.latent_size
 
     @property
     def epoch_length(self) -> int:

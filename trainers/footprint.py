@@ -38,6 +38,6 @@ def checkpoint_bytes(config: TrialConfig) -> int:
         size += FLOAT * generator.parameters + generator.buffer_bytes + 8
         tensors += generator.parameter_tensors + generator.buffer_tensors + 1
     if config.reuse_batch:
-        size += FLOAT * config.batch_size * config.network.latent_size
+        size += FLOAT * config.batch_size * config.latent_size
         tensors += 1
     return size + TENSOR_OVERHEAD * tensors + FILE_OVERHEAD

@@ -21,12 +21,17 @@ from trainers.ground_costs import ground_cost
 from trainers.pair import Pair
 from trainers.probes import ProbeName
 from trainers.probes.measure import probe
+from trainers.transport_map import transport_map
 
 EVALUATION_SEED = 20_190_221
 FRESH_SEED = 20_190_222
 """Noise that no evaluation while training has seen: for what was chosen by the value it had there."""
 GENERATION_BATCH = 500
 GRID_SIZE = 64
+NOISE_SCALE = 0.1
+"""Deviation of noise as an opponent. The papers give none. A map from N(0, σ²) is one from N(0, 1), with (2,2) even the
+optimal one, after a change of scale; but what a critic with piecewise constant ∇φ leaves of x in T(x) = x − ∇φ(x) is
+seen in an image, unless it is small."""
 STATISTICS = ("critic_loss", "dual_value", "penalty", "generator_loss", "generator_steps")
 
 
@@ -35,12 +40,13 @@ class Diverged(RuntimeError):
 
 
 class Evaluated(NamedTuple):
-    """``metrics`` by name, the first ``GRID_SIZE`` samples in the type of the dataset's examples, on the CPU, and the
-    curves of each probe by their names."""
+    """``metrics`` by name, the first ``GRID_SIZE`` samples in the type of the dataset's examples, on the CPU, the
+    curves of each probe by their names, and of probes that have one the picture, rows of examples."""
 
     metrics: dict[str, float]
     samples: Tensor
     curves: dict[ProbeName, dict[str, list[float]]]
+    pictures: dict[ProbeName, Tensor]
 
 
 class Resampler(nn.Module):
@@ -58,6 +64,18 @@ class Resampler(nn.Module):
         count = len(self.examples)
         chosen = (torch.special.ndtr(latent[:, 0].double()) * count).long().clamp(max=count - 1)
         return to_input(self.examples[chosen])
+
+
+class Noise(nn.Module):
+    """Noise as an opponent: N(0, I) of shape (m, d) to N(0, σ²I) of the examples' shape. Has nothing to train."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Points as networks see them, shape (m, …)."""
+        return NOISE_SCALE * latent.unflatten(1, self.shape)
 
 
 class Training:
@@ -90,6 +108,8 @@ class Training:
             if config.opponent == "data":
                 other = self.data.train if self.data.other is None else self.data.other
                 self.generator: nn.Module = Resampler(other).to(self.device)
+            elif config.opponent == "noise":
+                self.generator = Noise(shape)
             else:
                 self.generator = config.network.build_generator(shape).to(self.device)
         self._critic_optimizer = make_optimizer(self.critic, config.critic)
@@ -175,7 +195,9 @@ class Training:
         for each in probed.values():
             metrics |= each.metrics
         metrics |= {"evaluation_seconds": time.perf_counter() - started}
-        return Evaluated(metrics, samples[:GRID_SIZE], {name: each.curves for name, each in probed.items()})
+        curves = {name: each.curves for name, each in probed.items()}
+        pictures = {name: each.picture for name, each in probed.items() if each.picture is not None}
+        return Evaluated(metrics, samples[:GRID_SIZE], curves, pictures)
 
     def population_distance(self) -> float | None:
         """W_{q,p} of the distributions behind the minibatches, where it is known: the opponent is the data.
@@ -190,17 +212,33 @@ class Training:
         here = torch.zeros(1, len(self.data.shift))
         return ground_cost(here, here + torch.tensor(self.data.shift), q=q, p=p).item() ** (1 / p)
 
+    def sides(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Training examples and the opponent's as the objective takes them: φ's side first, then ψ's."""
+        return (fake, real) if self.config.opponent == "noise" else (real, fake)
+
     @torch.no_grad()
     def sample(self, count: int, seed: int = EVALUATION_SEED) -> Tensor:
-        """``count`` generated examples on the CPU, from noise that depends on ``seed`` alone."""
+        """``count`` generated examples on the CPU, from noise that depends on ``seed`` alone.
+
+        Where the opponent is noise, they are what φ's transport map makes of it.
+        """
         generator = self._average.module if self._average is not None else self.generator
-        was_training = generator.training
-        generator.eval()
+        modes = [(network, network.training) for network in (generator, self.critic)]
+        for network, _ in modes:
+            network.eval()
         source = torch.Generator().manual_seed(seed)
-        latent = torch.randn(count, self.config.network.latent_size, generator=source)
-        outputs = [generator(part.to(self.device)).cpu() for part in latent.split(GENERATION_BATCH)]
-        generator.train(was_training)
+        latent = torch.randn(count, self.config.latent_size, generator=source)
+        outputs = [self.mapped(generator(part.to(self.device))).cpu() for part in latent.split(GENERATION_BATCH)]
+        for network, was_training in modes:
+            network.train(was_training)
         return to_examples(torch.cat(outputs), like=self.data.train)
+
+    def mapped(self, points: Tensor) -> Tensor:
+        """The opponent's points; where the opponent is noise, carried to the data by φ's transport map."""
+        if self.config.opponent != "noise":
+            return points
+        q, p = self.config.objective.cost
+        return transport_map(self.critic, points, q=q, p=p)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the trial depends on: tensors, numbers and dictionaries of them."""
@@ -259,8 +297,9 @@ class Training:
     def _critic_step(self, real: Tensor, latent: Tensor) -> Tensor:
         with torch.no_grad():
             fake = self.generator(latent)
-        pair = Pair(self.config.objective, self.critic, real, fake)
-        pair.score()
+        pair = Pair(self.config.objective, self.critic, *self.sides(real, fake))
+        if self.config.opponent != "noise":  # where B is the noise, φ of the data is not asked for
+            pair.score()
         value = self.config.objective.value(pair)
         penalty = self.config.penalty(self.critic, pair)
         loss = penalty - value
@@ -292,7 +331,7 @@ class Training:
         return to_input(self._examples.batch(self._order[1][start : start + self.config.batch_size]))
 
     def _noise(self) -> Tensor:
-        return torch.randn(self.config.batch_size, self.config.network.latent_size, device=self.device)
+        return torch.randn(self.config.batch_size, self.config.latent_size, device=self.device)
 
     def _summary(self, iterations: int) -> dict[str, float]:
         sums = dict(zip(STATISTICS, self._sums.tolist(), strict=True))

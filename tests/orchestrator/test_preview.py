@@ -113,6 +113,15 @@ def test_a_real_trial_takes_about_as_much(tmp_path: Path) -> None:
     assert shares["metrics"] / 20 < sum(real["*.jsonl"]) < shares["metrics"]  # most of it are MLflow's rows
 
 
+def test_a_picture_of_examples_takes_their_bytes(plan_of: Planner) -> None:
+    base = "evaluation=none, evaluation.times=1, budget=1, device=cpu"
+    curves, examples = (
+        disk_shares(plan_of(f"name: s\nbase: [{base}, 'probes=[{probe}]']\n").trials[0].config)["probes"]
+        for probe in ("vertical_shift", "neighbours")
+    )
+    assert examples - curves == 2 * 2 * 6 * 19 * 64  # store and MLflow, epochs 0 and 1, six rows of 19 digits of 8×8
+
+
 def test_the_estimate_imports_nothing_heavy(tmp_path: Path) -> None:
     write_file(tmp_path, TWO_CELLS)
     program = [sys.executable, "-c", RUN, "sweep", "sweep.yaml", "--dry-run"]

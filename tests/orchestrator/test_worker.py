@@ -332,19 +332,25 @@ def test_the_attempt_that_took_a_worker_s_place_ends_as_if_it_had_been_alone(
 
 
 def test_curves_of_probes_and_their_pictures_stand_beside_the_samples(new_trial: NewTrial) -> None:
-    trial, twin = (new_trial(probes=["vertical_shift", "nearest"], evaluation={"times": 1}) for _ in range(2))
+    probes = ["vertical_shift", "nearest", "neighbours"]
+    trial, twin = (new_trial(probes=probes, evaluation={"times": 1}) for _ in range(2))
     asked = itertools.chain([False] * 30, itertools.repeat(True))
     assert run_trial(trial, trial.path.parent / "cache", should_stop=lambda: next(asked)) is State.RUNNING
     assert run(trial) is run(twin) is State.DONE
     assert [file.name for file in trial.sample_files()] == [
-        f"epoch_00000{epoch}{name}.png" for epoch in (0, 3) for name in ("", "_nearest", "_vertical_shift")
+        f"epoch_00000{epoch}{name}.png"
+        for epoch in (0, 3)
+        for name in ("", "_nearest", "_neighbours", "_vertical_shift")
     ]
     assert [file.name for file in sorted(trial.probes.iterdir())] == ["epoch_000000.json", "epoch_000003.json"]
     curves = json.loads((trial.probes / "epoch_000003.json").read_text())
     assert {name: set(each) for name, each in curves.items()} == {
         "vertical_shift": {"critic"},
         "nearest": {"generated", "held_out"},
+        "neighbours": set(),
     }
+    with Image.open(trial.samples / "epoch_000003_neighbours.png") as image:
+        assert image.width > 3 * image.height  # six rows of nineteen
     assert len(curves["vertical_shift"]["critic"]) == 9
     assert trial.epochs()[-1]["shift_total_variation"] == twin.epochs()[-1]["shift_total_variation"]
     assert contents(trial.probes) == contents(twin.probes)

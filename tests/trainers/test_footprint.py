@@ -88,6 +88,13 @@ def test_whatever_else_a_trial_keeps_counts(
     assert checkpoint_bytes(config) == pytest.approx(real_size(config, cache_dir), abs=TOLERANCE)
 
 
+def test_against_noise_there_is_no_generator_to_keep(cache_dir: Path) -> None:
+    """Its batch of noise, which the (q,p)-WGAN reuses, has the data's size and not the network's."""
+    config = config_of("qp_wgan", "digits", "mlp", opponent="noise", objective={"p": 2.0}, batch_size=64)
+    assert config.latent_size == 64 != config.network.latent_size
+    assert checkpoint_bytes(config) == pytest.approx(real_size(config, cache_dir), abs=TOLERANCE)
+
+
 def real_weights(module: nn.Module) -> Weights:
     parameters, buffers = list(module.parameters()), list(module.buffers())
     return Weights(

@@ -134,7 +134,7 @@ def test_seven_points_come_close_to_ten(start: Start, p: float) -> None:
     ("changes", "told"),
     [
         pytest.param({"objective": "exact_transport"}, "penalty.name: exact_transport has no critic", id="penalty"),
-        pytest.param({"opponent": "dat"}, "opponent: 'dat' is not one of generator, data", id="slip"),
+        pytest.param({"opponent": "dat"}, "opponent: 'dat' is not one of generator, data, noise", id="slip"),
     ],
 )
 def test_what_does_not_fit_is_refused(trial: Callable[..., TrialConfig], changes: dict[str, object], told: str) -> None:

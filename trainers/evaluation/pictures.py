@@ -16,7 +16,12 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 """What torch-fidelity takes for an image, too."""
 
 
-def save_samples(samples: Tensor, path: Path) -> None:
+def save_rows(rows: Tensor, path: Path) -> None:
+    """Examples of shape (rows, columns, …) as :func:`save_samples` draws them, so many in a row."""
+    save_samples(rows.flatten(0, 1), path, columns=rows.shape[1])
+
+
+def save_samples(samples: Tensor, path: Path, *, columns: int = COLUMNS) -> None:
     """uint8 images (n, C, H, W) as a PNG grid, nearest-neighbour magnified; points (n, 2) as a PNG scatter plot.
 
     Other shapes have no picture: nothing is written. The file appears whole, by rename, or not at all.
@@ -24,7 +29,7 @@ def save_samples(samples: Tensor, path: Path) -> None:
     temporary = path.with_name(f".{path.name}")
     try:
         if samples.dim() == 4 and samples.shape[1] in (1, 3):
-            _save_grid(samples, temporary)
+            _save_grid(samples, temporary, columns)
         elif samples.dim() == 2 and samples.shape[1] == 2:
             _save_scatter(samples, temporary)
         else:
@@ -71,13 +76,13 @@ def _load_image(path: Path, channels: int) -> Tensor:
     return torch.from_numpy(array).reshape(*array.shape[:2], -1).permute(2, 0, 1)
 
 
-def _save_grid(images: Tensor, path: Path) -> None:
+def _save_grid(images: Tensor, path: Path, columns: int) -> None:
     from PIL import Image
 
     factor = max(1, SIDE // images.shape[-1])
     images = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
     n, channels, height, width = images.shape
-    columns = min(COLUMNS, n)
+    columns = min(columns, n)
     rows = -(-n // columns)
     gap = max(2, width // 16)
     canvas = torch.full((channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 96, dtype=torch.uint8)

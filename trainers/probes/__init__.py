@@ -13,7 +13,21 @@ from typing import Any, Literal
 
 from trainers.parts import ConfigError
 
-ProbeName = Literal["distance", "vertical_shift", "salt_and_pepper", "nearest", "generator_gradient"]
+ProbeName = Literal[
+    "distance",
+    "lipschitz",
+    "vertical_shift",
+    "salt_and_pepper",
+    "nearest",
+    "generator_gradient",
+    "transport_map",
+    "neighbours",
+]
+
+QUERIES = 6
+"""Images whose neighbours ``neighbours`` looks for."""
+NEIGHBOURS = 9
+"""Of each (Dukler et al., Fig. 1)."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +36,8 @@ class Probe:
 
     metrics: tuple[str, ...]
     needs_images: bool = False
+    pictured: int = 0
+    """The number of examples in its picture; 0 where that is one of curves."""
 
 
 PROBES: dict[ProbeName, Probe] = {
@@ -34,10 +50,17 @@ PROBES: dict[ProbeName, Probe] = {
             "distance_population_error",
         )
     ),
+    "lipschitz": Probe(("lipschitz_constant", "lipschitz_distance")),
     "vertical_shift": Probe(("shift_total_variation", "shift_zero_crossings"), needs_images=True),
     "salt_and_pepper": Probe(("noise_overlap",), needs_images=True),
     "nearest": Probe(("nearest_distance", "nearest_distance_held_out")),
     "generator_gradient": Probe(("generator_gradient_norm",)),
+    "transport_map": Probe(("map_variance", "map_distance", "map_distance_held_out", "map_cost", "map_cost_exact")),
+    "neighbours": Probe(
+        ("neighbours_in_common", "neighbours_same_class_l2", "neighbours_same_class_w2"),
+        needs_images=True,
+        pictured=QUERIES * (1 + 2 * NEIGHBOURS),
+    ),
 }
 """Every probe. What each measures stands in :mod:`trainers.probes.measure`."""
 HIGHER_IS_BETTER = frozenset({"noise_overlap"})
@@ -46,12 +69,24 @@ NEUTRAL = frozenset(
         "distance_control_error",
         "distance_estimate",
         "distance_exact",
+        "lipschitz_constant",
+        "lipschitz_distance",
         "nearest_distance",
         "nearest_distance_held_out",
         "generator_gradient_norm",
+        "map_variance",
+        "map_distance",
+        "map_distance_held_out",
+        "map_cost",
+        "map_cost_exact",
+        "neighbours_in_common",
+        "neighbours_same_class_l2",
+        "neighbours_same_class_w2",
     }
 )
 """Of which neither more nor less is better: what others are held against."""
+
+_THE = {"generator": "the generator", "data": "the data", "noise": "noise"}
 
 
 def metrics_of(names: Sequence[ProbeName]) -> tuple[str, ...]:
@@ -64,7 +99,9 @@ def check_probes(trial: Any) -> None:
     for name in trial.probes:
         if PROBES[name].needs_images and len(trial.dataset.shape) != 3:
             raise ConfigError("probes", f"{name} needs images; {trial.dataset.name} has points")
-        if name == "generator_gradient" and trial.opponent == "data":
-            raise ConfigError("probes", "generator_gradient needs a generator, and the opponent is the data")
+        if name == "generator_gradient" and trial.opponent != "generator":
+            raise ConfigError("probes", f"{name} needs a generator, and the opponent is {_THE[trial.opponent]}")
+        if name == "transport_map" and trial.opponent != "noise":
+            raise ConfigError("probes", f"{name} carries noise to the data, and the opponent is {_THE[trial.opponent]}")
     if len(set(trial.probes)) < len(trial.probes):
         raise ConfigError("probes", "names a probe twice")

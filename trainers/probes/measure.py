@@ -10,16 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.datasets import to_input
+from trainers.datasets import Data, to_input
+from trainers.ground_costs import ground_cost
 from trainers.pair import Pair
-from trainers.probes import ProbeName
+from trainers.probes import NEIGHBOURS, PROBES, QUERIES, ProbeName
 
 if TYPE_CHECKING:
     from trainers.training import Training
 
 SEED = 20_190_221
 PAIRS = 20
-"""Pairs of minibatches for ``distance``."""
+"""Pairs of minibatches for ``distance`` and ``transport_map``."""
+POINTS = 500
+"""Training examples, and as many of the opponent's, at most, for ``lipschitz``."""
 IMAGES = 1000
 """Held-out images, at most, for ``vertical_shift`` and ``salt_and_pepper``."""
 SAMPLES = 5000
@@ -28,14 +31,18 @@ NOISE = 0.15
 """The share of values that salt and pepper replaces (Dukler et al., Fig. 5)."""
 BINS = 50
 CHUNK = 250
+CANDIDATES = 20
+"""Images at most, of each query in ``neighbours``, to which exact transport is computed."""
 
 
 @dataclass(frozen=True)
 class Probed:
-    """``metrics`` by name; ``curves`` by name, lists of numbers, for pictures."""
+    """``metrics`` by name; ``curves`` by name, lists of numbers, for pictures; or a ``picture`` of its own: rows of
+    as many examples, shape (rows, columns, …)."""
 
     metrics: dict[str, float]
     curves: dict[str, list[float]] = field(default_factory=dict)
+    picture: Tensor | None = None
 
 
 def probe(name: ProbeName, training: Training) -> Probed:
@@ -75,10 +82,10 @@ def distance(training: Training) -> Probed:
     for _ in range(PAIRS):
         chosen = torch.randperm(len(training.data.train), generator=source)[: config.batch_size]
         real = to_input(training.data.train[chosen]).to(training.device)
-        latent = torch.randn(config.batch_size, config.network.latent_size, generator=source).to(training.device)
+        latent = torch.randn(config.batch_size, config.latent_size, generator=source).to(training.device)
         fake = training.generator(latent)
         for curve, critic in (("estimate", training.critic), ("untrained", _Zero())):
-            value = objective.value(Pair(objective, critic, real, fake)).item()
+            value = objective.value(Pair(objective, critic, *training.sides(real, fake))).item()
             curves[curve].append(max(value, 0.0) ** (1 / p))
         curves["exact"].append(exact_wasserstein(real.cpu(), fake.cpu(), q=q, p=p))
     estimate, exact, untrained = (torch.tensor(curve, dtype=torch.float64) for curve in curves.values())
@@ -92,6 +99,30 @@ def distance(training: Training) -> Probed:
         metrics["distance_population_error"] = (estimate - population).abs().mean().item()
         curves["population"] = [population] * PAIRS
     return Probed(metrics, curves)
+
+
+@torch.no_grad()
+def lipschitz(training: Training) -> Probed:
+    """The Lipschitz constant of φ on points, and what φ over it says of W₁ (Mallasto et al., Fig. 2, for WGAN).
+
+    ``lipschitz_constant`` L = max |φ(a) − φ(b)| / ‖a − b‖₂ over all pairs of up to POINTS training examples x and as
+    many of the opponent's points y. The paper does not say how it estimates L; this one makes φ/L admissible on these
+    points, so that ``lipschitz_distance`` = max(mean φ(x) − mean φ(y), 0) / L is at most their exact W₁. Where the
+    opponent is noise, x and y change places.
+    """
+    data = training.data.train
+    source = torch.Generator().manual_seed(SEED)
+    real = to_input(data[torch.randperm(len(data), generator=source)[:POINTS]]).to(training.device)
+    latent = torch.randn(len(real), training.config.latent_size, generator=source).to(training.device)
+    sides = training.sides(real, training.generator(latent))
+    points = torch.cat(sides).flatten(1).double().cpu()
+    phi = _scores(training, torch.cat(sides)).double()
+    apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    slopes = (phi[:, None] - phi[None, :]).abs() / apart
+    constant = slopes[apart > 0].amax().item() if (apart > 0).any() else 0.0
+    difference = max((phi[: len(real)].mean() - phi[len(real) :].mean()).item(), 0.0)
+    distance = difference / constant if constant else 0.0
+    return Probed({"lipschitz_constant": constant, "lipschitz_distance": distance})
 
 
 @torch.no_grad()
@@ -183,12 +214,92 @@ def generator_gradient(training: Training) -> Probed:
     """‖∇_θ of the generator's loss‖₂ over all its weights, for the first training examples and fixed noise."""
     config = training.config
     source = torch.Generator().manual_seed(SEED)
-    latent = torch.randn(config.batch_size, config.network.latent_size, generator=source).to(training.device)
+    latent = torch.randn(config.batch_size, config.latent_size, generator=source).to(training.device)
     real = to_input(training.data.train[: config.batch_size]).to(training.device)
     loss = config.objective.generator_loss(Pair(config.objective, training.critic, real, training.generator(latent)))
     gradients = torch.autograd.grad(loss, list(training.generator.parameters()))
     norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
     return Probed({"generator_gradient_norm": norm.item()})
+
+
+@torch.no_grad()
+def transported(training: Training) -> Probed:
+    """What φ's transport map T makes of noise x, beside minibatches y of training examples (Mallasto et al., eq. 11).
+
+    Means over PAIRS pairs of minibatches of the trial's size, W by POT. ``map_variance`` is the variance of T(x), its
+    coordinates' sum, over that of y: 1 if T carries the noise to the data, 0 if all to one point; noise that is left
+    counts. ``map_distance`` = W_{q,p}(T(x), y), beside ``map_distance_held_out`` = W_{q,p}(y', y) of held-out y':
+    between few images of many pixels it is small for blurred ones, too. ``map_cost`` = (mean c(x, T(x)))^{1/p}, for the
+    optimal map about ``map_cost_exact`` = W_{q,p}(x, y).
+    """
+    from trainers.evaluation.transport import exact_wasserstein
+
+    config = training.config
+    q, p = config.objective.cost
+    source = torch.Generator().manual_seed(SEED)
+    curves: dict[str, list[float]] = {metric: [] for metric in PROBES["transport_map"].metrics[1:]}
+    variances = []
+    for _ in range(PAIRS):
+        real, held_out = (
+            to_input(examples[torch.randperm(len(examples), generator=source)[: config.batch_size]])
+            for examples in (training.data.train, training.data.held_out)
+        )
+        latent = torch.randn(config.batch_size, config.latent_size, generator=source).to(training.device)
+        noise = training.generator(latent)
+        noise, mapped = noise.cpu(), training.mapped(noise).cpu()
+        variances.append((mapped.var(dim=0).sum() / real.var(dim=0).sum()).item())
+        curves["map_distance"].append(exact_wasserstein(mapped, real, q=q, p=p))
+        curves["map_distance_held_out"].append(exact_wasserstein(held_out, real, q=q, p=p))
+        curves["map_cost"].append(ground_cost(noise, mapped, q=q, p=p).diagonal().mean().item() ** (1 / p))
+        curves["map_cost_exact"].append(exact_wasserstein(noise, real, q=q, p=p))
+    means = {name: sum(values) / PAIRS for name, values in {"map_variance": variances, **curves}.items()}
+    return Probed(means, curves)
+
+
+def neighbours(training: Training) -> Probed:
+    """The nine nearest training images under ℓ₂ and under W₂ of pixel histograms (Dukler et al., Fig. 1).
+
+    Of QUERIES images each: samples, or where the opponent is the data, held-out images. W₂ is exact transport in each
+    channel, to CANDIDATES images (:func:`~trainers.pixel_histograms.nearest_under_wasserstein`).
+    ``neighbours_in_common`` is how many of the nine the two have in common; ``neighbours_same_class_l2`` and ``_w2``
+    are the shares of the query's class, where images have labels and the queries are held-out ones. Means over the
+    queries; the picture has a row of each: itself, nine by ℓ₂, nine by W₂.
+    """
+    data = training.data
+    if training.config.opponent != "data":
+        return _neighbours(data, training.sample(QUERIES))
+    if data.digest not in _SEARCHED:
+        spread = torch.linspace(0, len(data.held_out) - 1, QUERIES).long()  # over files that lie in order of classes
+        labels = None if data.held_out_labels is None else data.held_out_labels[spread]
+        _SEARCHED.clear()
+        _SEARCHED[data.digest] = _neighbours(data, data.held_out[spread], labels)
+    return _SEARCHED[data.digest]
+
+
+_SEARCHED: dict[str, Probed] = {}
+"""What ``neighbours`` found of the last data, by digest: of held-out images it is the same at every evaluation."""
+
+
+def _neighbours(data: Data, queries: Tensor, labels: Tensor | None = None) -> Probed:
+    from trainers.pixel_histograms import nearest_under_wasserstein
+
+    by_l2 = _distances(queries, data.train).argsort(dim=1)[:, :NEIGHBOURS]
+    found = [nearest_under_wasserstein(each, data.train, count=NEIGHBOURS, candidates=CANDIDATES) for each in queries]
+    by_w2 = torch.stack([indices for indices, _ in found])
+    common = (by_l2[:, :, None] == by_w2[:, None, :]).sum(dim=(1, 2))
+    metrics = {"neighbours_in_common": common.double().mean().item()}
+    if labels is not None and data.train_labels is not None:
+        for name, chosen in (("l2", by_l2), ("w2", by_w2)):
+            same = data.train_labels[chosen] == labels[:, None]
+            metrics[f"neighbours_same_class_{name}"] = same.double().mean().item()
+    rows = [queries[:, None], data.train[by_l2], data.train[by_w2]]
+    return Probed(metrics, picture=torch.cat(rows, dim=1))
+
+
+def _distances(examples: Tensor, others: Tensor) -> Tensor:
+    """‖x − y‖₂ of each of examples (m, …) and others (n, …), as networks see them, shape (m, n)."""
+    points = to_input(examples).flatten(1)
+    return torch.cat([torch.cdist(points, to_input(part).flatten(1)) for part in others.split(10 * CHUNK)], dim=1)
 
 
 def _scores(training: Training, inputs: Tensor) -> Tensor:
@@ -204,8 +315,11 @@ def _midpoint(training: Training, real: Tensor) -> Tensor:
 
 MEASURES: Mapping[ProbeName, Callable[[Training], Probed]] = {
     "distance": distance,
+    "lipschitz": lipschitz,
     "vertical_shift": vertical_shift,
     "salt_and_pepper": salt_and_pepper,
     "nearest": nearest,
     "generator_gradient": generator_gradient,
+    "transport_map": transported,
+    "neighbours": neighbours,
 }

@@ -12,6 +12,7 @@ AXES: dict[ProbeName, tuple[str, str]] = {
     "vertical_shift": ("rows moved down", "φ, centred"),
     "salt_and_pepper": ("bin of φ", "share of images"),
     "nearest": ("percentile", "distance to the nearest training example"),
+    "transport_map": ("pair of minibatches", "W(q,p)"),
 }
 STYLES = ("-", "--", ":", "-.")
 """Told apart without colours, too."""

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from trainers.config import TrialConfig
 from trainers.parts import ConfigError
-from trainers.probes import PROBES, ProbeName
+from trainers.pixel_histograms import pixel_wasserstein
+from trainers.probes import NEIGHBOURS, PROBES, QUERIES, ProbeName
 from trainers.probes.measure import (
     PAIRS,
     normalised_total_variation,
@@ -22,7 +23,7 @@ from trainers.probes.measure import (
     zero_crossings,
 )
 from trainers.probes.pictures import AXES, save_curves
-from trainers.training import Training
+from trainers.training import NOISE_SCALE, Training
 
 Start = Callable[..., Training]
 
@@ -119,6 +120,31 @@ def test_without_a_critic_s_help_kantorovich_rubinstein_says_0(start: Start) -> 
     assert probed.curves["population"] == [0.0] * PAIRS  # the data and themselves
 
 
+def test_the_lipschitz_constant_of_a_linear_potential_is_its_slope(start: Start) -> None:
+    """φ(x) = 3 ⟨x, u⟩ with a unit vector u along the shift: divided by its slope it says what W₁ is, 2 √2."""
+    training = start(dataset="gaussians", opponent="data")
+    metrics = probe("lipschitz", with_critic(training, lambda x: 3 * x.sum(dim=1) / math.sqrt(2))).metrics
+    assert metrics["lipschitz_constant"] == pytest.approx(3, rel=1e-3)
+    assert metrics["lipschitz_distance"] == pytest.approx(2 * math.sqrt(2), abs=0.2)
+    backwards = probe("lipschitz", with_critic(training, lambda x: -x.sum(dim=1))).metrics
+    assert backwards["lipschitz_distance"] == 0
+    flat = probe("lipschitz", with_critic(training, lambda x: 0 * x.sum(dim=1))).metrics
+    assert (flat["lipschitz_constant"], flat["lipschitz_distance"]) == (0, 0)
+
+
+def test_a_potential_over_its_lipschitz_constant_stays_below_the_exact_distance(start: Start) -> None:
+    """Every fake is at the origin: W₁ is the mean of ‖x‖, and φ = ‖x‖ is optimal at every scale."""
+    training = start(dataset="atoms", network="atoms")
+    exact = training.data.train.norm(dim=1).mean().item()
+
+    def distance(phi: Callable[[Tensor], Tensor]) -> float:
+        return probe("lipschitz", with_critic(training, phi)).metrics["lipschitz_distance"]
+
+    for scale in (0.01, 1.0, 100.0):
+        assert distance(lambda x, scale=scale: scale * x.norm(dim=1)) == pytest.approx(exact, rel=1e-4)
+        assert 0 < distance(lambda x, scale=scale: scale * x.square().sum(dim=1)) < exact
+
+
 @pytest.mark.parametrize(("q", "p"), [(1.0, 1.0), (2.0, 2.0), (3.0, 1.5)])
 def test_the_distance_of_a_translation_is_its_cost(start: Start, q: float, p: float) -> None:
     objective = {"name": "c_transform", "q": q, "p": p}
@@ -135,6 +161,7 @@ def test_against_a_generator_no_population_distance_is_known(start: Start) -> No
 @pytest.mark.parametrize("dataset", ["digits", "mixture"])
 def test_probes_disturb_nothing(start: Start, dataset: str) -> None:
     names = [name for name, each in PROBES.items() if dataset == "digits" or not each.needs_images]
+    names.remove("transport_map")  # of noise alone
     network = {"dropout": 0.3}
     plain, probed = (start(dataset=dataset, network=network, probes=list(probes)) for probes in ([], names))
     for training in (plain, probed):
@@ -147,7 +174,7 @@ def test_probes_disturb_nothing(start: Start, dataset: str) -> None:
         assert torch.equal(one, other)
     metrics = probed.evaluate().metrics
     assert probed.evaluate().metrics.keys() == metrics.keys()
-    unknown = {"distance_population_error"}  # against a generator
+    unknown = {"distance_population_error", "neighbours_same_class_l2", "neighbours_same_class_w2"}  # of a generator
     assert set(probed.config.metrics) - unknown <= metrics.keys()
     again = probed.evaluate().metrics
     assert [again[name] for name in probed.config.metrics if name in again] == [
@@ -165,12 +192,49 @@ def test_the_generator_s_gradient_is_that_of_its_loss(start: Start) -> None:
     assert 0 < measured <= math.sqrt(2 * loss) * 1.001
 
 
+def test_neighbours_of_held_out_images(start: Start) -> None:
+    training = start(opponent="data")
+    probed = probe("neighbours", training)
+    data = training.data
+    assert probed.picture is not None
+    assert probed.picture.shape == (QUERIES, 1 + 2 * NEIGHBOURS, 1, 8, 8)
+    queries, by_l2, by_w2 = probed.picture.split([1, NEIGHBOURS, NEIGHBOURS], dim=1)
+    for query, euclidean, wasserstein in zip(queries[:, 0], by_l2, by_w2, strict=True):
+        assert any(torch.equal(query, image) for image in data.held_out)
+        distances = (data.train.float() - query.float()).flatten(1).norm(dim=1).sort().values
+        assert torch.allclose((euclidean.float() - query.float()).flatten(1).norm(dim=1), distances[:NEIGHBOURS])
+        apart = [pixel_wasserstein(query, image) for image in wasserstein]
+        assert apart == sorted(apart)
+        assert apart[0] <= pixel_wasserstein(query, euclidean[0]) + 1e-6
+    assert 0 < probed.metrics["neighbours_in_common"] < NEIGHBOURS
+    for metric in ("l2", "w2"):  # of ten classes
+        assert 0.4 < probed.metrics[f"neighbours_same_class_{metric}"] <= 1
+
+
+def test_the_map_of_a_known_potential_costs_what_the_optimal_one_does(start: Start) -> None:
+    """From noise N(0, σ²) to the data's N(1, 1) the optimal map is x/σ + 1: φ(x) = (1 − 1/σ) ‖x‖²/2 − ⟨x, 1⟩."""
+    objective = {"name": "c_transform", "p": 2}
+    training = start(dataset="gaussians", opponent="noise", objective=objective, penalty="none", batch_size=128)
+    factor = 1 - 1 / NOISE_SCALE
+    known = with_critic(training, lambda x: factor * x.square().sum(dim=1) / 2 - x.sum(dim=1))
+    metrics = probe("transport_map", known).metrics
+    assert metrics["map_variance"] == pytest.approx(1, abs=0.1)
+    assert metrics["map_distance"] == pytest.approx(metrics["map_distance_held_out"], rel=0.15)
+    assert metrics["map_cost"] == pytest.approx(metrics["map_cost_exact"], rel=0.05)
+    still = probe("transport_map", with_critic(training, lambda x: 0 * x.sum(dim=1))).metrics
+    assert still["map_variance"] == pytest.approx(NOISE_SCALE**2, rel=0.1)
+    assert still["map_cost"] == 0
+    assert still["map_distance"] == pytest.approx(still["map_cost_exact"])
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         pytest.param({"dataset": "mixture", "probes": ["vertical_shift"]}, "vertical_shift needs images", id="points"),
         pytest.param({"probes": ["distance", "distance"]}, "names a probe twice", id="twice"),
         pytest.param({"opponent": "data", "probes": ["generator_gradient"]}, "needs a generator", id="no generator"),
+        pytest.param({"dataset": "mixture", "probes": ["neighbours"]}, "neighbours needs images", id="no pixels"),
+        pytest.param({"probes": ["transport_map"]}, "carries noise .* opponent is the generator", id="no noise"),
         pytest.param(
             {"probes": ["distanse"]}, r"probes: 'distanse' is not one of .*did you mean 'distance'", id="slip"
         ),

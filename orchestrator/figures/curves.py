@@ -62,6 +62,7 @@ def curve_panels(sweep: Sweep, horizontal: Horizontal) -> Figure:
         axes.set_xlabel(HORIZONTALS[horizontal])
         axes.grid(True)
         axes.tick_params(labelbottom=True)
+        axes.locator_params(axis="x", integer=horizontal != "seconds")
         _draw_panel(axes, cells, drawn, with_variant=index == 0 and len(panels) > 1)
         if index % columns == 0:
             axes.set_ylabel(metric_label(sweep, logarithmic))
@@ -233,6 +234,7 @@ def convergence(sweep: Sweep, estimate: str, exact: str) -> Figure:
             handles[metric].set_label(metric)
             _draw_singles(axes, singles, colour)
             states |= {single.state for single in singles}
+        axes.locator_params(axis="x", integer=True)
         axes.set_ylim(bottom=0.0)  # distances: a band that reaches below says nothing there
         if index + columns >= count:
             axes.set_xlabel("epoch")

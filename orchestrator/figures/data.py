@@ -193,10 +193,13 @@ def _mean(values: Iterable[Any]) -> float | None:
 
 
 def _references(trials: pd.DataFrame, metric: str) -> dict[str, float]:
-    """The metric's mean of untrained generators, each once, and of real training images, where it was measured."""
+    """The metric's mean of untrained generators, each once, and of real training images.
+
+    Nothing where real images have no value: the metric is of a critic or of a loss, and untrained ones differ by cell.
+    """
     found = {}
     for name, column in ((UNTRAINED, f"untrained.{metric}"), (FLOOR, f"floor.{metric}")):
-        if column in trials:
+        if {column, f"floor.{metric}"} <= set(trials):
             once = trials.drop_duplicates(["seed", column] if name == UNTRAINED else [column])
             if (value := _mean(once[column])) is not None:
                 found[name] = value

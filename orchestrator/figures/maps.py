@@ -91,7 +91,8 @@ def _heat_map(axes: Axes, sweep: Sweep, cells: Sequence[Cell], down: Axis, acros
             corner = (column - 0.5, row - 0.5)
             if cell is None or cell.value is None:
                 axes.add_patch(Rectangle(corner, 1, 1, facecolor="#f4f4f4", edgecolor=PALE, hatch="////", linewidth=0))
-                words = "" if cell is None else "\n".join(dict.fromkeys(map(str, cell.missing))) or "no value"
+                states = set() if cell is None else set(cell.missing)
+                words = "" if cell is None else str(*states) if len(states) == 1 else "no result"
                 box = {"facecolor": "#f4f4f4", "edgecolor": "none", "pad": 1}
                 axes.text(column, row, words, ha="center", va="center", fontsize=size, bbox=box if words else None)
                 continue

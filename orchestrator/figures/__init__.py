@@ -94,7 +94,7 @@ def _figures(sweep: Sweep) -> Iterator[tuple[str, str, str, str, Figure]]:
         caption = f"{title}: a line is a cell, its end the mean over seeds with a result."
         yield f"{metric}_parallel", title, caption, alt, figure
     for estimate, exact in ESTIMATES:
-        if {estimate, exact} <= set(sweep.epochs):
+        if {estimate, exact} <= sweep.logged:
             title = f"{estimate} against {exact}"
             caption = f"{title}, per epoch: {band(sweep)}."
             alt = f"A panel for each of {len(sweep.cells)} cells with two lines: {estimate} and {exact}."

@@ -93,11 +93,11 @@ def _draw_panel(axes: Axes, cells: Sequence[Cell], drawn: Drawn, *, with_variant
         curve, singles = drawn[cell.label]
         if curve is not None:
             axes.plot(curve.x, curve.mean, color=PALE, linewidth=0.5, zorder=1.5)
-        _draw_singles(axes, singles, PALE)
+        _draw_singles(axes, singles, PALE, axes.get_ylim())
     for number, cell in enumerate(told):
         colour, line, marker = COLOURS[number], LINES[number], MARKERS[number]
         curve, singles = drawn[cell.label]
-        _draw_singles(axes, singles, colour)
+        _draw_singles(axes, singles, colour, axes.get_ylim())
         handles.append(_draw_curve(axes, curve, colour, line, marker))
         labels.append(_label(cell, with_variant=with_variant))
     if len(told) < len(cells):
@@ -145,12 +145,12 @@ def _draw_curve(axes: Axes, curve: Curve | None, colour: str, line: Any, marker:
     return handle
 
 
-def _draw_singles(axes: Axes, singles: Sequence[Single], colour: str) -> None:
+def _draw_singles(axes: Axes, singles: Sequence[Single], colour: str, limits: tuple[float, float]) -> None:
     """Thin lines; one that came to a bad end has a cross there, at the edge if it ran out of the picture."""
     import numpy as np
 
     for single in singles:
-        y = np.clip(single.y, *axes.get_ylim())
+        y = np.clip(single.y, *limits)
         axes.plot(single.x, y, color=colour, linewidth=0.5, alpha=0.8, zorder=1.8)
         if mark := _mark(single.state):
             edge = "#000000" if mark == "x" else colour
@@ -210,9 +210,11 @@ def _reference_lines(figure: Figure, sweep: Sweep, logarithmic: bool) -> list[An
 
 def convergence(sweep: Sweep, estimate: str, exact: str) -> Figure:
     """A panel a cell: the critic's estimate of the distance and the exact one, at every evaluation."""
+    import numpy as np
     from matplotlib.figure import Figure
 
-    sweep = replace(sweep, epochs=sweep.epochs[sweep.epochs[exact].notna()])
+    evaluated = {trial_id: frame[frame[exact].notna()] for trial_id, frame in sweep.epochs.items()}
+    sweep = replace(sweep, epochs=evaluated)
     count = len(sweep.cells)
     columns = columns_for(count, 4 if count <= 16 else 6)
     rows = -(-count // columns)
@@ -228,12 +230,16 @@ def convergence(sweep: Sweep, estimate: str, exact: str) -> Figure:
             textwrap.fill(title, round(17 * width / columns), break_on_hyphens=False), loc="left", fontsize=6.5
         )
         axes.grid(True)
+        apart = []
         for metric, colour, line, marker in kinds:
             curve, singles = curves(sweep, cell, "epoch", metric)
             handles[metric] = _draw_curve(axes, curve, colour, line, marker)
             handles[metric].set_label(metric)
-            _draw_singles(axes, singles, colour)
+            apart.append((singles, colour))
             states |= {single.state for single in singles}
+        limits = axes.get_ylim() if any(len(line.get_xdata()) for line in axes.lines) else (0.0, np.inf)
+        for singles, colour in apart:
+            _draw_singles(axes, singles, colour, limits)
         axes.locator_params(axis="x", integer=True)
         axes.set_ylim(bottom=0.0)  # distances: a band that reaches below says nothing there
         if index + columns >= count:

@@ -94,7 +94,11 @@ class Axis:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep as one metric shows it. ``mode`` is min or max, or None where neither less nor more is better."""
+    """A sweep as one metric shows it.
+
+    ``mode`` is min or max, or None where neither less nor more is better. ``logged`` are all metrics, ``epochs`` each
+    trial's stored ones, with ``seconds`` of training until their ends.
+    """
 
     store: SweepStore
     metric: str
@@ -102,7 +106,8 @@ class Sweep:
     ranked_by: str
     cells: tuple[Cell, ...]
     references: Mapping[str, float]
-    epochs: pd.DataFrame
+    logged: frozenset[str]
+    epochs: Mapping[str, pd.DataFrame]
 
     def variants(self) -> dict[str, list[Cell]]:
         """The cells of each variant, in the plan's order."""
@@ -137,7 +142,7 @@ def read_sweep(store: SweepStore, metric: str | None = None) -> Sweep:
             f"orchestrator status {store.name} tells how far it has come"
         )
     compare = store.plan()["compare"]
-    logged = {name for name in map(str, epochs) if name not in NO_METRICS and not name.startswith("axis.")}
+    logged = frozenset(name for name in map(str, epochs) if name not in NO_METRICS and not name.startswith("axis."))
     name = metric or compare["metric"]
     if name not in logged:
         option = f"--metric {metric}: " if metric else ""
@@ -146,9 +151,9 @@ def read_sweep(store: SweepStore, metric: str | None = None) -> Sweep:
     mode = _mode(store, name)
     ranked_by = name if mode else compare["metric"]
     sign = -1 if (mode or compare["mode"]) == "max" else 1
-    return Sweep(
-        store, name, mode, ranked_by, _cells(store, trials, name, ranked_by, sign), _references(trials, name), epochs
-    )
+    cells = _cells(store, trials, name, ranked_by, sign)
+    by_trial = {str(trial_id): frame for trial_id, frame in epochs.groupby("trial_id")}
+    return Sweep(store, name, mode, ranked_by, cells, _references(trials, name), logged, by_trial)
 
 
 def _mode(store: SweepStore, metric: str) -> str | None:
@@ -189,7 +194,8 @@ def _cells(store: SweepStore, trials: pd.DataFrame, metric: str, ranked_by: str,
 
 def _mean(values: Iterable[Any]) -> float | None:
     numbers = [float(value) for value in values if value is not None and not math.isnan(value)]
-    return statistics.fmean(numbers) if numbers else None
+    mean = statistics.fmean(numbers) if numbers else math.nan
+    return mean if math.isfinite(mean) else None
 
 
 def _references(trials: pd.DataFrame, metric: str) -> dict[str, float]:
@@ -222,27 +228,26 @@ def curves(
     import numpy as np
 
     metric = metric or sweep.metric
-    rows = sweep.epochs[np.isfinite(sweep.epochs[metric].astype(float))]
     done, singles = [], []
     for trial in cell.trials:
-        own = rows[rows["trial_id"] == trial.trial_id].set_index("epoch", drop=False)[[horizontal, metric]]
-        if own.empty:
+        if trial.trial_id not in sweep.epochs:
             continue
-        if trial.state is State.DONE:
+        frame = sweep.epochs[trial.trial_id].set_index("epoch", drop=False)
+        own = frame.loc[np.isfinite(frame[metric].astype(float)), [horizontal, metric]].astype(float)
+        if trial.state is State.DONE and len(own):
             done.append(own)
-        else:
-            singles.append(Single(own[horizontal].to_numpy(float), own[metric].to_numpy(float), trial.state))
-    if not done:
+        elif len(own):
+            singles.append(Single(own[horizontal].to_numpy(), own[metric].to_numpy(), trial.state))
+    epochs = [set(each.index) for each in done]
+    shared = sorted(set.intersection(*epochs)) if done else []
+    for each in done:  # one goes on where another had reached its target
+        rest = each.loc[shared[-1] :] if shared else each
+        if not shared or len(rest) > 1:
+            singles.append(Single(rest[horizontal].to_numpy(), rest[metric].to_numpy(), State.DONE))
+    if not shared:
         return None, singles
-    shared = done[0].index
-    for each in done[1:]:
-        shared = shared.intersection(each.index)
-    for each in done:
-        if len(shared) and each.index[-1] > shared[-1]:  # it went on where another had reached its target
-            rest = each.loc[shared[-1] :]
-            singles.append(Single(rest[horizontal].to_numpy(float), rest[metric].to_numpy(float), State.DONE))
     x = np.mean([each.loc[shared, horizontal] for each in done], axis=0)
-    y = np.array([each.loc[shared, metric] for each in done], dtype=float)
+    y = np.array([each.loc[shared, metric] for each in done])
     mean = y.mean(axis=0)
     if len(done) == 1:
         return Curve(x, mean, None, None), singles

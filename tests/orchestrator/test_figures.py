@@ -204,6 +204,21 @@ def test_values_that_are_no_numbers_and_trials_that_run_away_leave_the_scale_alo
     assert list(cross.get_ydata()) == [high]
 
 
+def test_a_cell_whose_value_is_no_number_has_no_result(store: SweepStore) -> None:
+    for entry in store.entries():
+        store_trial(store, entry, {0: {METRIC: 2.0}, 1: {METRIC: float("inf") if entry.seed else 1.0}})
+    assert [cell.value for cell in read_sweep(store).cells] == [None, None]
+    assert len(sweep_pictures(store, kinds=["svg"])) == 4
+
+
+def test_seeds_that_share_no_evaluation_have_no_mean(store: SweepStore) -> None:
+    for entry in store.entries():
+        store_trial(store, entry, {0: {}, 1 + entry.seed: {METRIC: 1.0}})
+    curve, singles = curves(read_sweep(store), read_sweep(store).cells[0], "epoch")
+    assert curve is None
+    assert [(list(single.x), single.state) for single in singles] == [([1], State.DONE), ([2], State.DONE)]
+
+
 def test_the_best_cell_of_each_method_and_a_panel_for_each_with_several(drawn: SweepStore) -> None:
     with style():
         figure = curve_panels(read_sweep(drawn), "epoch")
@@ -416,6 +431,12 @@ def test_an_estimate_and_what_it_estimates_at_every_evaluation(store: SweepStore
         assert estimate == [[0, 1.5], [2, 1.5]]
         assert exact == [[0, 2.0], [2, 2.0]]
     assert "distance_estimate" in [picture.name for picture in sweep_pictures(store, kinds=())]
+    for entry in store.entries():
+        store.trial(entry.trial_id).set_state(State.FAILED if entry.label == "hand weight=1" else State.DONE)
+    with style():
+        axes = convergence(read_sweep(store), "distance_estimate", "distance_exact").axes[0]
+    drawn = [line.get_ydata().tolist() for line in axes.lines if len(line.get_xdata()) == 2]
+    assert drawn == [[1.0, 1.0], [2.0, 2.0], [2.0, 2.0], [2.0, 2.0]]  # each seed's, in full
 
 
 # words and the command

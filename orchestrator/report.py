@@ -21,6 +21,7 @@ from orchestrator.store import SAFE_LOADER, Entry, State, Status, SweepStore
 from orchestrator.tables import comparison_table
 
 TEMPLATE = "report.html.jinja"
+FINE = (State.DONE, State.RUNNING, State.PENDING)
 SAMPLES = "samples"
 """The picture that has a section of its own."""
 
@@ -83,7 +84,7 @@ def report_html(store: SweepStore) -> str:
         figures=[picture for picture in pictures if picture.name != SAMPLES],
         samples=[picture for picture in pictures if picture.name == SAMPLES],
         why_none=why_none,
-        problems=[trial for trial in trials if trial.status.state is not State.DONE],
+        problems=[trial for trial in trials if trial.status.error or trial.status.state not in FINE],
         costs=_costs(trials),
         copied=_number_of(trial.status.copied_from for trial in trials if trial.status.copied_from),
         commits=_number_of(attempt["commit"] for trial in trials for attempt in trial.status.attempts),

@@ -259,14 +259,14 @@ def curves(
 
 def band(sweep: Sweep) -> str:
     """What the bands of this sweep's curves are, in words."""
-    counts = {sum(trial.state is State.DONE for trial in cell.trials) for cell in sweep.cells} - {0}
-    if counts == {2}:
-        return "mean over 2 seeds, band from minimum to maximum"
-    if max(counts, default=1) == 1:
-        return "one seed a cell, no band"
-    if len(counts) == 1:
-        return f"mean ± standard deviation over {counts.pop()} seeds"
-    return "mean ± standard deviation over seeds; from minimum to maximum of two, no band of one"
+    counts = {sum(trial.state is State.DONE for trial in cell.trials) for cell in sweep.cells}
+    many = " or ".join(str(count) for count in sorted(counts) if count > 2)
+    if many:
+        two = ["of 2 from minimum to maximum"] if 2 in counts else []
+        parts = [f"mean ± standard deviation over {many} seeds", *two]
+    else:
+        parts = ["mean over 2 seeds, band from minimum to maximum"] if 2 in counts else []
+    return ", ".join([*parts, *(["of one seed no band"] if 1 in counts else [])]) or "no seed is DONE"
 
 
 def varying_axes(cells: Sequence[Cell]) -> list[Axis]:

@@ -146,6 +146,17 @@ def test_a_band_is_what_it_says(tmp_path: Path, seeds: int, told: str) -> None:
         assert band(sweep) in note_of(curve_panels(sweep, "epoch"))
 
 
+def test_bands_of_cells_that_have_different_numbers_of_seeds(tmp_path: Path) -> None:
+    text = TWO_CELLS.replace("[1, 2]", "[1, 2, 3, 4]").replace("seeds: 2", "seeds: 4")
+    store = make_drawn(tmp_path, text, lambda e: State.DONE if e.seed < e.axes["penalty.weight"] else State.LOST)
+    told = "mean ± standard deviation over 3 or 4 seeds, of 2 from minimum to maximum, of one seed no band"
+    assert band(read_sweep(store)) == told
+    for entry in store.entries():
+        if entry.axes["penalty.weight"] > 2:
+            store.trial(entry.trial_id).set_state(State.FAILED, "why")
+    assert band(read_sweep(store)) == "mean over 2 seeds, band from minimum to maximum, of one seed no band"
+
+
 def test_iterations_and_training_seconds_are_those_of_the_store(store: SweepStore) -> None:
     for entry in store.entries():
         store_trial(store, entry, falling(entry), seconds=1.0 + entry.seed)

@@ -138,7 +138,7 @@ def test_a_sweep_of_which_all_went_well(store: SweepStore) -> None:
         store_trial(store, entry, {0: {METRIC: 2.0}})
     sections = Page(report_html(store)).sections
     assert "not finished" not in sections["question"]
-    assert "Nothing: every trial is DONE." in sections["problems"]
+    assert "Nothing: no trial failed" in sections["problems"]
 
 
 def test_nothing_is_taken_for_markup(store: SweepStore) -> None:
@@ -172,6 +172,7 @@ def test_before_anything_has_run_a_report_says_so(store: SweepStore) -> None:
     assert "4 of 4 trials have no result" in page.sections["question"]
     assert "no trial of 'hand' has finished an epoch" in page.sections["figures"]
     assert "No trial has stored samples" in page.sections["samples"]
+    assert "Nothing: no trial failed" in page.sections["problems"]  # so far
     assert "nothing has run" in page.sections["repeat"]
     assert page.named("img") == []
 

@@ -232,6 +232,40 @@ def export(
 
 
 @app.command()
+def plot(
+    name: SweepName,
+    metric: Annotated[str | None, typer.Option(help="Any logged metric; default: what the sweep compares by.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Default: the sweep's folder figures/.")
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Draw a sweep's figures as SVG and PNG: curves, heat maps, parallel coordinates, samples."""
+    from orchestrator.figures import sweep_pictures, write_pictures
+    from orchestrator.store import SweepStore
+
+    store = SweepStore.open(runs_dir, name)
+    for path in write_pictures(sweep_pictures(store, metric), output or store.path / "figures"):
+        typer.echo(path)
+
+
+@app.command()
+def report(
+    name: SweepName,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Default: NAME.html in the sweep's folder.")
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Write one HTML file with all of a sweep: question, table, figures, samples, failures, cost, how to repeat it."""
+    from orchestrator.report import write_report
+    from orchestrator.store import SweepStore
+
+    store = SweepStore.open(runs_dir, name)
+    typer.echo(write_report(store, output or store.path / f"{name}.html"))
+
+
+@app.command()
 def train(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[OVERRIDE]…", help="key=value.")] = None,
     runs_dir: RunsDir = Path("runs"),

@@ -325,7 +325,7 @@ def test_a_runs_directory_that_cannot_be_written(tmp_path: Path, command_line: C
         assert f"'{tmp_path / place}' cannot be written" in message
 
 
-@pytest.mark.parametrize("command", ["resume", "status", "stop", "sync", "export"])
+@pytest.mark.parametrize("command", ["resume", "status", "stop", "sync", "export", "plot", "report"])
 def test_a_sweep_that_is_not_there(tmp_path: Path, command_line: CommandLine, command: str) -> None:
     (tmp_path / "ground_metrics").mkdir()
     (tmp_path / "ground_metrics" / "plan.json").write_text("{}")

@@ -13,7 +13,7 @@ from hand_made import POINTS, write_file
 import orchestrator
 import trainers
 
-HEAVY = ["torch", "torchvision", "torch_fidelity", "ray", "mlflow", "pandas", "matplotlib", "sklearn", "ot"]
+HEAVY = ["torch", "torchvision", "torch_fidelity", "ray", "mlflow", "pandas", "matplotlib", "jinja2", "sklearn", "ot"]
 RUN = """
 import sys
 from orchestrator.cli import main
@@ -33,6 +33,7 @@ print("heavy", *(name for name in %r if name in sys.modules))
         pytest.param(["sweep", "--help"], id="help of a command"),
         pytest.param(["sweep", "sweep.yaml", "--dry-run"], id="dry run"),
         pytest.param(["status"], id="status"),
+        pytest.param(["plot", "--help"], id="help of plot"),
     ],
 )
 def test_commands_that_start_nothing_import_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:

@@ -12,6 +12,7 @@ from orchestrator import checkpoints
 from orchestrator.store import TrialStore
 from trainers.config import TrialConfig
 from trainers.networks import Network, Shape
+from trainers.parts import ConfigError
 
 if TYPE_CHECKING:
     from mlflow.models import Model
@@ -38,7 +39,10 @@ def final_generator(trial: TrialStore) -> Generator:
 
     Raises :class:`NoGenerator`.
     """
-    config = TrialConfig.from_dict(trial.config())
+    try:
+        config = TrialConfig.from_dict(trial.config())
+    except ConfigError as error:  # of another version
+        raise NoGenerator(f"config.yaml cannot be used: {error}") from None
     if config.opponent == "data":
         raise NoGenerator("the critic's opponent was the data")
     try:

@@ -191,7 +191,8 @@ def conclude(
         for note in table.notes:
             _say(console, note, style="dim")
         try:
-            _say(console, f"\nTable: {', '.join(_short(path) for path in write_tables(store, table))}")
+            first, *others = write_tables(store, table)
+            _say(console, f"\nTable: {', '.join([_short(first), *(Path(path).name for path in others)])}")
         except OSError as error:
             _say(console, f"\nThe table could not be written into {store.tables}: {error.strerror}")
     where = _as_arguments(store, options)

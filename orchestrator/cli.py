@@ -313,14 +313,15 @@ def evaluate(
 
 @app.command()
 def ui(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The sweep's name; default: all sweeps.")] = None,
     runs_dir: RunsDir = Path("runs"),
     tracking_uri: TrackingUri = None,
     port: Annotated[int, typer.Option(help="On the loopback interface.")] = 5000,
 ) -> None:
-    """Open MLflow's pages on this machine."""
+    """Open MLflow's pages on this machine: the list of sweeps, or one sweep's charts."""
     from orchestrator.ui import serve
 
-    serve(runs_dir, tracking_uri, port)
+    serve(runs_dir, tracking_uri, port, name)
 
 
 def _options(

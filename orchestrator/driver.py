@@ -191,16 +191,17 @@ def conclude(
         for note in table.notes:
             _say(console, note, style="dim")
         try:
-            _say(console, f"\nTable: {', '.join(_short(path) for path in write_tables(store, table))}")
+            first, *others = write_tables(store, table)
+            _say(console, f"\nTable: {', '.join([_short(first), *(Path(path).name for path in others)])}")
         except OSError as error:
             _say(console, f"\nThe table could not be written into {store.tables}: {error.strerror}")
     where = _as_arguments(store, options)
     if mirroring is None:
         _say(console, f"MLflow was left out; bring it level with: orchestrator sync {store.name}{where}")
     else:
-        if behind := mirroring.finish():
+        if behind := mirroring.finish(generators=not interrupted and stopped_because is None):
             _say(console, f"MLflow is behind ({behind}); bring it level with: orchestrator sync {store.name}{where}")
-        _say(console, f"Curves, samples and configurations in MLflow: orchestrator ui{where}")
+        _say(console, f"Curves, samples and generators in MLflow: orchestrator ui {store.name}{where}")
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
     _say(console, f"{store.name}: {told}")
     if all(state.is_result for state in counts):
@@ -288,12 +289,12 @@ class MirrorThread:
         """Begins mirroring; importing MLflow and making its database happen in the thread as well."""
         self._thread.start()
 
-    def finish(self) -> str | None:
+    def finish(self, *, generators: bool = True) -> str | None:
         """The last pass. Returns the error that kept MLflow from being level, or None."""
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join()
-        self._attempt(lambda mirror: mirror.finish())
+        self._attempt(lambda mirror: mirror.finish(generators=generators))
         return self._error
 
     def _run(self) -> None:

@@ -16,7 +16,7 @@ from orchestrator.plan import Plan
 from orchestrator.store import SweepStore
 from orchestrator.units import in_bytes
 from trainers.config import TrialConfig
-from trainers.footprint import checkpoint_bytes
+from trainers.footprint import checkpoint_bytes, generator_bytes
 from trainers.probes import PROBES
 
 GRID_SAMPLES = 64
@@ -82,7 +82,7 @@ def disk_lines(trials: Sequence[TrialConfig], runs_dir: Path) -> list[str]:
 
 
 def disk_shares(config: TrialConfig) -> dict[str, int]:
-    """Bytes of one trial's checkpoints, of its sample grids and probes in store and MLflow, and of its metrics."""
+    """Bytes of one trial's checkpoints, its sample grids and probes in store and MLflow, its metrics, its generator."""
     example = math.prod(config.dataset.shape)
     grids = min(config.evaluation.times, config.epochs) + 1  # evaluated at ends of epochs, and untrained
     return {
@@ -90,6 +90,7 @@ def disk_shares(config: TrialConfig) -> dict[str, int]:
         "sample grids": 2 * grids * (GRID_SAMPLES * example + GRID_OVERHEAD),
         "probes": 2 * grids * sum(PROBE_BYTES + PROBES[name].pictured * example for name in config.probes),
         "metrics": config.epochs * EPOCH_BYTES,
+        "generators": generator_bytes(config),
     }
 
 

@@ -102,7 +102,7 @@ class Progress:
         self._started = time.monotonic()
         self._told: set[tuple[str, int]] = set()
         self._unreadable()  # what is known already is no news
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_interactive else None
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -122,7 +122,7 @@ class Progress:
             state = seen.status.state
             if state in (State.FAILED, State.LOST):
                 log = self._watch.store.trial(seen.entry.trial_id).log_file
-                self._say(Text(f"{state} {seen.label}: {seen.status.error} (log: {log})", style=STYLES[state]))
+                self._say(Text(f"{state} {seen.label}: {seen.status.error}", style=STYLES[state]), f"(log: {log})")
             elif state is State.DIVERGED:
                 self._say(Text(f"{state} {seen.label}: {seen.status.error}", style=STYLES[state]))
             elif self._live is None and (state.is_result or state is State.RUNNING or before is State.RUNNING):
@@ -141,8 +141,15 @@ class Progress:
                 found.append((seen, attempts[-1]))
         return found
 
-    def _say(self, text: Text) -> None:
-        self._console.print(text, soft_wrap=True)
+    def _say(self, text: Text, place: str = "") -> None:
+        """One line in a log; on a terminal words stay whole, and a path that can be copied has its own line."""
+        parts = (text, place) if place else (text,)
+        if self._live is None:
+            self._console.print(*parts, soft_wrap=True, highlight=False, markup=False)
+            return
+        self._console.print(text)
+        if place:
+            self._console.print(place, style="dim", soft_wrap=True, highlight=False, markup=False)
 
     def _line(self, seen: Seen) -> str:
         done = sum(other.status.state.is_result for other in self._watch.trials)
@@ -161,6 +168,7 @@ class Progress:
         table = Table(box=None, pad_edge=False, expand=True, header_style="bold")
         table.add_column("trial", ratio=1, overflow="ellipsis", no_wrap=True)
         for name in (
+            "seed",  # apart: of a long name the end is cut off
             "state",
             "epoch",
             watch.metric if self._console.width >= 100 else watch.metric.rpartition("_")[2],
@@ -172,7 +180,8 @@ class Progress:
             state, pace = seen.status.state, seen.seconds_per_epoch
             left = (seen.entry.epochs - seen.epoch) * pace if pace and state is State.RUNNING else None
             table.add_row(
-                Text(seen.label),
+                Text(seen.entry.label),
+                str(seen.entry.seed),
                 Text(str(state), style=STYLES[state]),
                 f"{seen.epoch}/{seen.entry.epochs}",
                 "" if seen.metric is None else f"{seen.metric:.4g}",

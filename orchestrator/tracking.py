@@ -3,6 +3,9 @@
 One experiment and one parent run a sweep, one child run a trial. A run is found by its (sweep, trial_id) tags before it
 is created, and one that a lost answer has doubled is deleted; a point is logged with its stored timestamp, so that
 logging it twice leaves one. Only the driver writes.
+
+Pictures have the names that MLflow's charts step through, and the generator of a trial that came to its end is a model
+of its run's, called ``generator``.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import http.client
 import logging
 import os
+import shutil
+import tempfile
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +24,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.epochs import Tail
 from orchestrator.errors import UserError
-from orchestrator.store import Entry, State, Status, SweepStore
+from orchestrator.store import Entry, State, Status, SweepStore, TrialStore
+from orchestrator.views import view_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Metric
 
 T = TypeVar("T")
 
@@ -32,6 +39,8 @@ MIRRORED_TAG = "orchestrator.mirrored_epochs"
 RESTARTS_TAG = "orchestrator.restarts"
 DESCRIBED_TAG = "orchestrator.described"
 LEVEL_TAG = "orchestrator.level"
+NOTE_TAG = "mlflow.note.content"
+PICTURES_TAG = "mlflow.loggedImages"
 RUN_STATUS = {
     State.PENDING: "SCHEDULED",
     State.RUNNING: "RUNNING",
@@ -43,6 +52,10 @@ RUN_STATUS = {
 }
 MAX_METRICS, MAX_PARAMS, MAX_PARAM_LENGTH = 1000, 100, 6000  # MLflow's limits for one request
 NOT_METRICS = ("epoch", "timestamp")
+GENERATOR = "generator"
+"""What a trial's model is called: ``mlflow.pytorch.load_model("runs:/RUN_ID/generator")``."""
+THUMBNAIL = 256
+"""The longer side of the small pictures in MLflow's charts, in pixels, as its own client makes them."""
 
 
 def default_uri(runs_dir: Path) -> str:
@@ -110,8 +123,16 @@ class _Mirrored:
     run_id: str | None = None
     described: bool = False
     epochs: int = 0
-    level: str = ""  # the state, number of attempts and number of sample grids that MLflow has
+    level: str = ""  # the state, number of attempts and number of pictures that MLflow has
+    generator: bool = False  # whether MLflow has it, or has been told why there is none
+    seconds: float = 0.0  # of training, up to the last epoch read
     pending: list[dict[str, Any]] = field(default_factory=list)
+
+    def read(self) -> None:
+        """Adds the epochs that are new to those pending, each with the seconds of training so far."""
+        for record in self.tail.read():
+            self.seconds += record.get("epoch_seconds", 0.0)
+            self.pending.append({**record, "training_seconds": self.seconds})
 
 
 class Mirror:
@@ -121,6 +142,7 @@ class Mirror:
         self._store = store
         self._client = quiet_client(uri)
         self._experiment = self._find_experiment(uri)
+        self._describe_experiment()
         self._trials = [_Mirrored(entry, store.trial(entry.trial_id).tail()) for entry in store.entries()]
         runs = self._find_runs()
         if None in runs:
@@ -132,15 +154,16 @@ class Mirror:
             run = runs.get(trial.entry.trial_id)
             restarts = store.trial(trial.entry.trial_id).status().restarts
             if run is not None and int(run.data.tags.get(RESTARTS_TAG, 0)) < restarts:
-                self._client.delete_run(run.info.run_id)  # its attempts have been put aside
+                self._delete_run(run.info.run_id)  # its attempts have been put aside
                 run = None
             if run is not None:
                 trial.run_id = run.info.run_id
                 trial.described = DESCRIBED_TAG in run.data.tags
                 trial.level = run.data.tags.get(LEVEL_TAG, "")
+                trial.generator = GENERATOR in run.data.tags
                 trial.epochs = int(run.data.tags.get(MIRRORED_TAG, 0))
-                skipped = list(trial.tail.read())
-                trial.pending = skipped[trial.epochs :]
+                trial.read()
+                del trial.pending[: trial.epochs]
 
     def sync(self) -> None:
         """Logs what the store has and MLflow has not. Raises MLflow's own errors; the next call goes on."""
@@ -149,10 +172,15 @@ class Mirror:
             if status.attempts:
                 self._sync_trial(trial, status)
 
-    def finish(self) -> None:
-        """The end of a driver's run: the sweep file and tables on the parent, its status, and the last trial's end."""
+    def finish(self, *, generators: bool = True) -> None:
+        """The end of a driver's run: tables and status on the parent, and the generators of trials that have ended.
+
+        These take seconds to begin with: torch learns to trace.
+        """
         self.sync()
         self._find_runs()
+        for trial in self._trials if generators else []:
+            self._sync_generator(trial)
         statuses = self._statuses()
         for file in [self._store.path / "sweep.yaml", *sorted(self._store.tables.glob("*"))]:
             self._client.log_artifact(self._parent, str(file))
@@ -175,6 +203,14 @@ class Mirror:
             self._client.delete_experiment(found.experiment_id)
         return self._client.create_experiment(name, artifact_location=location)
 
+    def _describe_experiment(self) -> None:
+        """What the experiment has of these tags stays: MLflow's pages change its description and views."""
+        plan = self._store.plan()
+        known = self._client.get_experiment(self._experiment).tags
+        for key, value in {NOTE_TAG: plan["description"], **view_tags(plan)}.items():
+            if value and key not in known:
+                self._client.set_experiment_tag(self._experiment, key, value)
+
     def _find_runs(self) -> dict[str | None, Any]:
         """The trials' runs by their ids, and the sweep's own under None.
 
@@ -196,10 +232,18 @@ class Mirror:
         for run in runs:
             trial_id = run.data.tags.get(TRIAL_TAG)
             if trial_id in found:
-                self._client.delete_run(run.info.run_id)
+                self._delete_run(run.info.run_id)
             else:
                 found[trial_id] = run
         return found
+
+    def _delete_run(self, run_id: str) -> None:
+        for model in self._models(run_id):
+            self._client.delete_logged_model(model.model_id)
+        self._client.delete_run(run_id)
+
+    def _models(self, run_id: str) -> Sequence[LoggedModel]:
+        return self._client.search_logged_models([self._experiment], f"source_run_id = '{run_id}'")
 
     def _create_parent(self) -> str:
         plan = self._store.plan()
@@ -207,16 +251,16 @@ class Mirror:
             SWEEP_TAG: self._store.name,
             "orchestrator.kind": "sweep",
             "mlflow.runName": self._store.name,
-            "mlflow.note.content": plan["description"],
+            NOTE_TAG: plan["description"],
         }
         started = _attempt_times(self._statuses(), "started")
         return self._client.create_run(self._experiment, min(started, default=None), tags).info.run_id
 
     def _sync_trial(self, trial: _Mirrored, status: Status) -> None:
         store = self._store.trial(trial.entry.trial_id)
-        trial.pending += trial.tail.read()
-        grids = store.sample_files()
-        level = f"{status.state} {len(status.attempts)} {len(grids)}"
+        trial.read()
+        pictures = store.sample_files()
+        level = f"{status.state} {len(status.attempts)} {len(pictures)}"
         if not trial.pending and trial.level == level:
             return
         if trial.run_id is None:
@@ -228,17 +272,67 @@ class Mirror:
             self._client.log_artifact(trial.run_id, str(store.path / "config.yaml"))
             tags[DESCRIBED_TAG] = "true"
         if trial.level != level:
-            for grid in grids[int(trial.level.split()[-1]) if trial.level else 0 :]:
-                self._client.log_artifact(trial.run_id, str(grid), "samples")
+            for picture in pictures[int(trial.level.split()[-1]) if trial.level else 0 :]:
+                self._log_picture(trial.run_id, store.trial_id, picture)
             ended = status.attempts[-1].get("ended")
             if status.state is State.RUNNING or not ended:
                 self._client.update_run(trial.run_id, status=RUN_STATUS[status.state])
             else:
                 self._client.set_terminated(trial.run_id, RUN_STATUS[status.state], int(ended * 1000))
             tags |= {**_tags(status, store.references()), LEVEL_TAG: level}
+            if pictures:
+                tags[PICTURES_TAG] = "True"
         self._log(trial.run_id, params, trial.pending, tags)
         trial.epochs += len(trial.pending)
         trial.pending, trial.described, trial.level = [], True, level
+
+    def _sync_generator(self, trial: _Mirrored) -> None:
+        store = self._store.trial(trial.entry.trial_id)
+        if trial.run_id is None or trial.generator or store.status().state not in (State.DONE, State.STOPPED):
+            return
+        self._client.set_tag(trial.run_id, GENERATOR, self._log_generator(trial.run_id, store))
+        trial.generator = True
+
+    def _log_picture(self, run_id: str, trial_id: str, picture: Path) -> None:
+        """``samples/epoch_000003.png`` as ``images/samples+step+000003+…``, and a small one beside it.
+
+        MLflow's own client puts random digits where the trial's id is: there a second time would be a second picture.
+        """
+        from PIL import Image
+
+        _, epoch, *probe = picture.stem.split("_", 2)
+        name = f"{probe[0] if probe else 'samples'}+step+{epoch}+timestamp+0+{trial_id}"
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copyfile(picture, Path(folder) / f"{name}.png")
+            with Image.open(picture) as image:
+                image.thumbnail((THUMBNAIL, THUMBNAIL))
+                image.save(Path(folder) / f"{name}+compressed.webp")
+            self._client.log_artifacts(run_id, folder, "images")
+
+    def _log_generator(self, run_id: str, trial: TrialStore) -> str:
+        """The final generator as a model of the run's, once. Returns where it is, or why there is none."""
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+        from mlflow.models import Model
+
+        from orchestrator.generators import NoGenerator, final_generator, save_generator
+
+        try:
+            generator = final_generator(trial)
+        except NoGenerator as why:
+            return f"none: {why}"
+        if not any(model.status == LoggedModelStatus.READY for model in self._models(run_id)):
+            made = self._client.create_logged_model(self._experiment, GENERATOR, run_id)
+            model = Model(made.artifact_location, run_id, model_uuid=made.model_id, model_id=made.model_id)
+            with tempfile.TemporaryDirectory() as folder:
+                save_generator(generator, Path(folder) / GENERATOR, model)
+                self._client.log_model_artifacts(made.model_id, str(Path(folder) / GENERATOR))
+            self._client.log_batch(run_id, _last_evaluated(trial, made.model_id))
+            self._client.log_outputs(run_id, [LoggedModelOutput(made.model_id, generator.epoch)])
+            self._client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
+        for known in self._models(run_id):  # an earlier time was interrupted, or an answer got lost
+            if known.status != LoggedModelStatus.READY:
+                self._client.delete_logged_model(known.model_id)
+        return f"runs:/{run_id}/{GENERATOR}"
 
     def _log(
         self,
@@ -283,6 +377,18 @@ class Mirror:
         }
         started = int(status.attempts[0]["started"] * 1000)
         return self._client.create_run(self._experiment, start_time=started, tags=tags).info.run_id
+
+
+def _last_evaluated(trial: TrialStore, model_id: str) -> list[Metric]:
+    """What a trial's evaluations measured last, as metrics of its model too: MLflow's list of models sorts by them."""
+    from mlflow.entities import Metric
+
+    names = trial.references().get("metrics", ())
+    last = {name: record for record in trial.epochs() for name in names if name in record}
+    return [
+        Metric(name, float(record[name]), record["timestamp"], record["epoch"], model_id)
+        for name, record in last.items()
+    ]
 
 
 def _attempt_times(statuses: Sequence[Status], key: str) -> list[int]:

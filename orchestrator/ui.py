@@ -7,25 +7,54 @@ import sys
 from pathlib import Path
 
 from orchestrator.errors import UserError
-from orchestrator.tracking import default_uri
+from orchestrator.tracking import check_uri, default_uri, quiet_client
+from orchestrator.views import METHODS, TRIALS, page_address
+from trainers.parts import nearest
 
 
-def serve(runs_dir: Path, tracking_uri: str | None, port: int) -> None:
-    """Becomes MLflow's server on the loopback interface, until it is interrupted."""
+def serve(runs_dir: Path, tracking_uri: str | None, port: int, name: str | None = None) -> None:
+    """Becomes MLflow's server on the loopback interface, until it is interrupted, and prints addresses before.
+
+    With the name of a sweep those of its charts, else that of the list of sweeps. Raises :class:`UserError` where
+    there is no database, or nothing of that sweep in it.
+    """
     if tracking_uri is None and not (runs_dir / "mlflow.db").exists():
         raise UserError(f"there is no MLflow database in '{runs_dir}' yet: a sweep makes it")
     uri = tracking_uri or default_uri(runs_dir)
-    if uri.startswith("http"):
-        print(f"{uri} is a running MLflow server: open it in a browser.")
+    elsewhere = uri.startswith("http")
+    server = uri.rstrip("/") if elsewhere else f"http://127.0.0.1:{port}"
+    if name is None:
+        pages = {"all sweeps": f"{server}/#/experiments?workflowType=machine_learning"}
+    else:
+        experiment = _experiment(uri, name)
+        pages = {
+            "methods over time": page_address(server, experiment, METHODS),
+            "trials over seconds of training, samples": page_address(server, experiment, TRIALS),
+        }
+    for what, page in pages.items():
+        print(f"{what}: {page}")
+    if elsewhere:
         return
-    # Without the last part MLflow opens an experiment on its view for traces.
-    print(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning  (Ctrl-C ends it)", flush=True)
+    print("There in some ten seconds; Ctrl-C ends it.", flush=True)
     os.environ |= {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes that nobody here needs
         "PYTHONWARNINGS": "ignore",
     }
     artifacts = (runs_dir / "mlflow-artifacts").resolve().as_uri()
-    server = ["-m", "mlflow", "server", "--backend-store-uri", uri, "--default-artifact-root", artifacts]
-    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    os.execv(sys.executable, [sys.executable, *server, *options])  # signals reach the server itself
+    command = ["-m", "mlflow", "server", "--app-name", "orchestrator"]
+    command += ["--backend-store-uri", uri, "--default-artifact-root", artifacts, "--workers", "1"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--uvicorn-opts", "--log-level warning"]
+    os.execv(sys.executable, [sys.executable, *command])  # signals reach the server itself
+
+
+def _experiment(uri: str, name: str) -> str:
+    """MLflow's id of a sweep."""
+    check_uri(uri)
+    client = quiet_client(uri)
+    known = {experiment.name: experiment.experiment_id for experiment in client.search_experiments()}
+    if name not in known:
+        known.pop("Default", None)
+        there = nearest(name, known) if known else ""
+        raise UserError(f"MLflow knows no sweep called '{name}'{there}; 'orchestrator sync {name}' shows it to MLflow")
+    return known[name]

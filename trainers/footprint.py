@@ -17,6 +17,9 @@ FILE_OVERHEAD = 500
 """Bytes that torch.save adds to each tensor (two zip headers, padding to 64 bytes, some 90 bytes of pickle) and to
 each file (checksum included), fitted to files of torch 2.15."""
 
+GRAPH_OVERHEAD, GRAPH_TENSOR_OVERHEAD = 10_000, 1_500
+"""The same of an exported graph, whose tensors and operations are described in JSON."""
+
 
 def checkpoint_bytes(config: TrialConfig) -> int:
     """The size of one checkpoint file of a trial in bytes, once both optimizers have made a step.
@@ -41,3 +44,12 @@ def checkpoint_bytes(config: TrialConfig) -> int:
         size += FLOAT * config.batch_size * config.latent_size
         tensors += 1
     return size + TENSOR_OVERHEAD * tensors + FILE_OVERHEAD
+
+
+def generator_bytes(config: TrialConfig) -> int:
+    """The size of a trial's final generator alone, as ``torch.export`` writes it; 0 where there is none."""
+    if config.opponent != "generator":
+        return 0
+    weights = config.network.generator_weights(config.dataset.shape)
+    tensors = weights.parameter_tensors + weights.buffer_tensors
+    return FLOAT * weights.parameters + weights.buffer_bytes + GRAPH_OVERHEAD + GRAPH_TENSOR_OVERHEAD * tensors

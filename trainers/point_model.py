@@ -15,4 +15,4 @@ class PointModel(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """The points in order, again and again, shape (m, …)."""
-        return self.points[torch.arange(len(latent), device=self.points.device) % len(self.points)]
+        return self.points[torch.arange(latent.shape[0], device=self.points.device) % len(self.points)]

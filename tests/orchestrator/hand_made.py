@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from orchestrator.epochs import EpochLog
 from orchestrator.plan import Plan, PlannedTrial, make_plan
 from orchestrator.store import Entry, State, Status, SweepStore
@@ -114,7 +116,7 @@ def finish(
     )
     trial.samples.mkdir(exist_ok=True)
     for epoch in (0, epochs):
-        (trial.samples / f"epoch_{epoch:06d}.png").write_bytes(b"\x89PNG not really a picture")
+        Image.new("L", (300, 200), 99).save(trial.samples / f"epoch_{epoch:06d}.png")
     attempts = [attempt(commit=commit, state=str(state), error=error) for commit in commits]
     trial.log_file.write_text("a log\n")
     trial.write_status(Status(state, attempts, error))

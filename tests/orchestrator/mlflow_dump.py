@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.store import TrialStore
 from orchestrator.tracking import quiet_client
 
 Dump = dict[str, dict[str, Any]]
@@ -22,6 +23,8 @@ def dump(uri: str, sweep: str, *, times: bool = True) -> Dump:
         tags = dict(run.data.tags)
         tags["mlflow.parentRunId"] = names.get(tags.get("mlflow.parentRunId", ""), "none")
         run_id = run.info.run_id
+        if "generator" in tags:
+            tags["generator"] = tags["generator"].replace(run_id, "ID")
         found[run.info.run_name] = {
             "id": run_id if times else None,
             "status": run.info.status,
@@ -33,6 +36,15 @@ def dump(uri: str, sweep: str, *, times: bool = True) -> Dump:
                 for key in sorted(run.data.metrics)
             },
             "artifacts": artifacts(client, run_id),
+            "models": [
+                {
+                    "id": model.model_id if times else None,
+                    "name": model.name,
+                    "status": str(model.status),
+                    "metrics": {metric.key: (metric.step, metric.value) for metric in model.metrics or []},
+                }
+                for model in client.search_logged_models([experiment.experiment_id], f"source_run_id = '{run_id}'")
+            ],
         }
     return found
 
@@ -48,3 +60,29 @@ def artifacts(client: Any, run_id: str, folder: str | None = None) -> list[tuple
 def points_of(dumped: dict[str, Any]) -> list[tuple[str, int, int, float]]:
     """Every point of a run."""
     return sorted((key, *point) for key, points in dumped["metrics"].items() for point in points)
+
+
+def expected_points(trial: TrialStore) -> list[tuple[str, int, int, float]]:
+    """Every stored point of a trial, and the seconds of training so far at each epoch."""
+    expected, seconds = [], 0.0
+    for record in trial.epochs():
+        seconds += record.get("epoch_seconds", 0.0)
+        values = {name: value for name, value in record.items() if name not in ("epoch", "timestamp")}
+        for name, value in {**values, "training_seconds": seconds}.items():
+            expected.append((name, record["epoch"], record["timestamp"], float(value)))
+    return sorted(expected)
+
+
+def expected_files(trial: TrialStore) -> list[str]:
+    """The configuration, and every picture under the name that MLflow's charts look for, with a small one."""
+    pictures = []
+    for file in trial.sample_files():
+        _, epoch, *probe = file.stem.split("_", 2)
+        name = f"images/{probe[0] if probe else 'samples'}+step+{epoch}+timestamp+0+{trial.trial_id}"
+        pictures += [f"{name}+compressed.webp", f"{name}.png"]
+    return ["config.yaml", *sorted(pictures)]
+
+
+def files_of(dumped: dict[str, Any]) -> list[str]:
+    """The files of a run."""
+    return [path for path, _ in dumped["artifacts"]]

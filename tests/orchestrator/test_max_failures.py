@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from command_line import Cluster, CommandLine, started, wait_until
 from hand_made import write_file
-from mlflow_dump import dump, points_of
+from mlflow_dump import dump, expected_points, points_of
 
 from orchestrator.driver import prepare
 from orchestrator.early_stopping import Stopper
@@ -193,9 +193,4 @@ def test_the_command_that_the_end_told_brings_mlflow_level(
     for entry in early.store.entries():
         trial, run = early.store.trial(entry.trial_id), runs[f"{entry.label} seed={entry.seed}"]
         assert (run["status"], run["tags"]["state"]) == ("FINISHED", str(trial.status().state))
-        assert points_of(run) == sorted(
-            (name, record["epoch"], record["timestamp"], float(value))
-            for record in trial.epochs()
-            for name, value in record.items()
-            if name not in ("epoch", "timestamp")
-        )
+        assert points_of(run) == expected_points(trial)

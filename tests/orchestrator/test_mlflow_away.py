@@ -29,7 +29,7 @@ from typing import Any
 import pytest
 from command_line import Cluster, CommandLine, environment, started, wait_until
 from hand_made import finish, make_sweep, write_file
-from mlflow_dump import Dump, dump, points_of
+from mlflow_dump import Dump, dump, expected_files, expected_points, files_of, points_of
 from rich.console import Console
 
 from orchestrator.driver import MirrorThread, Options, conclude, prepare
@@ -122,17 +122,12 @@ class Ended:
         assert len(runs) == 3
         for entry, trial in zip(self.store.entries(), self.trials(), strict=True):
             run = runs[f"{entry.label} seed={entry.seed}"]
-            assert points_of(run) == sorted(
-                (name, record["epoch"], record["timestamp"], float(value))
-                for record in trial.epochs()
-                for name, value in record.items()
-                if name not in ("epoch", "timestamp")
-            )
+            assert points_of(run) == expected_points(trial)
             assert run["status"] == "FINISHED"
             assert run["tags"]["state"] == "DONE"
-            samples = [f"samples/{file.name}" for file in trial.sample_files()]
-            assert len(samples) == 4
-            assert [path for path, _ in run["artifacts"]] == ["config.yaml", *samples]
+            assert len(trial.sample_files()) == 4
+            assert files_of(run) == expected_files(trial)
+            assert [model["status"] for model in run["models"]] == ["READY"]
         assert runs[self.store.name]["status"] == "FINISHED"
 
 

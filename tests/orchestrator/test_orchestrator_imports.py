@@ -69,6 +69,6 @@ def test_each_engine_is_known_to_few() -> None:
         for engine in ("ray", "mlflow", "typer", "hydra")
     }
     assert users["ray"] == {"early_stopping", "executor", "searcher"}
-    assert users["mlflow"] == {"tracking"}
+    assert users["mlflow"] == {"generators", "mlflow_app", "tracking"}
     assert users["typer"] == {"cli"}
     assert users["hydra"] == {"composition", "sweep_file"}

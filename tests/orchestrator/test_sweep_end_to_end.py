@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from command_line import Cluster, marked, orchestrator, started, wait_until
 from hand_made import plan_file, write_file
-from mlflow_dump import dump, points_of
+from mlflow_dump import dump, expected_files, expected_points, files_of, points_of
 from rich.console import Console
 
 from orchestrator.driver import MirrorThread, Options, conclude, following, prepare, run_sweep
@@ -202,15 +202,10 @@ def test_mlflow_has_one_parent_one_run_a_trial_and_every_point_once(life: Life, 
         assert run["tags"]["attempt"] == str(len(trial.status().attempts))
         assert run["params"]["critic_iterations"] == str(entry.axes["critic_iterations"])
         assert run["params"]["seed"] == str(entry.seed)
-        assert points_of(run) == sorted(
-            (name, record["epoch"], record["timestamp"], float(value))
-            for record in trial.epochs()
-            for name, value in record.items()
-            if name not in ("epoch", "timestamp")
-        )
-        samples = [f"samples/{file.name}" for file in trial.sample_files()]
-        assert len(samples) == 5  # untrained, and four evaluations
-        assert [path for path, _ in run["artifacts"]] == ["config.yaml", *samples]
+        assert points_of(run) == expected_points(trial)
+        assert len(trial.sample_files()) == 5  # untrained, and four evaluations
+        assert files_of(run) == expected_files(trial)
+        assert [model["status"] for model in run["models"]] == ["READY"]
 
 
 def test_running_it_again_trains_nothing(life: Life, enlarged: Run) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command_line import CommandLine
 from hand_made import TWO_CELLS, attempt, finish, make_sweep
-from mlflow_dump import dump, points_of
+from mlflow_dump import dump, expected_files, expected_points, files_of, points_of
 
 from orchestrator.epochs import EpochLog
 from orchestrator.errors import UserError
@@ -22,15 +22,6 @@ from orchestrator.tracking import MIRRORED_TAG, Mirror, check_uri, default_uri, 
 
 def name_of(entry: Entry) -> str:
     return f"{entry.label} seed={entry.seed}"
-
-
-def stored_points(store: SweepStore, entry: Entry) -> list[tuple[str, int, int, float]]:
-    return sorted(
-        (name, record["epoch"], record["timestamp"], float(value))
-        for record in store.trial(entry.trial_id).epochs()
-        for name, value in record.items()
-        if name not in ("epoch", "timestamp")
-    )
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
@@ -67,7 +58,7 @@ def test_a_sweep_is_one_parent_with_a_child_for_each_trial(finished: SweepStore,
         last = trial.status().attempts[-1]
         assert run["tags"]["mlflow.parentRunId"] == "hand"
         assert run["params"] == flat(trial.config())
-        assert points_of(run) == stored_points(finished, entry)
+        assert points_of(run) == expected_points(finished.trial(entry.trial_id))
         assert run["status"] == ("FAILED" if number == 3 else "FINISHED")
         assert run["times"] == (int(last["started"] * 1000), int(last["ended"] * 1000))
         expected = {
@@ -87,8 +78,7 @@ def test_a_sweep_is_one_parent_with_a_child_for_each_trial(finished: SweepStore,
         }
         assert expected.items() <= run["tags"].items()
         assert run["tags"].get("error") == trial.status().error
-        samples = [f"samples/{file.name}" for file in trial.sample_files()]
-        assert [path for path, _ in run["artifacts"]] == ["config.yaml", *samples]
+        assert files_of(run) == expected_files(trial)
 
 
 def test_bringing_level_what_is_level_changes_nothing(finished: SweepStore, tracking_uri: str) -> None:
@@ -120,7 +110,7 @@ def test_a_sweep_mirrored_in_pieces_has_every_point_once(store: SweepStore, trac
     run = dump(tracking_uri, "hand")[name_of(entry)]
     assert run["status"] == "RUNNING"
     assert run["tags"]["state"] == "RUNNING"
-    assert points_of(run) == stored_points(store, entry)
+    assert points_of(run) == expected_points(store.trial(entry.trial_id))
     assert run["times"][1] is None
 
     finish(store, entry, {"exact_w1": 0.5}, epochs=5)
@@ -130,7 +120,7 @@ def test_a_sweep_mirrored_in_pieces_has_every_point_once(store: SweepStore, trac
     runs = dump(tracking_uri, "hand")
     assert len(runs) == 3
     for each in (entry, other):
-        assert points_of(runs[name_of(each)]) == stored_points(store, each)
+        assert points_of(runs[name_of(each)]) == expected_points(store.trial(each.trial_id))
         assert runs[name_of(each)]["status"] == "FINISHED"
     assert runs["hand"]["status"] == "KILLED"  # two trials have no result
 
@@ -216,7 +206,7 @@ def test_more_points_and_options_than_one_request_may_carry(store: SweepStore, t
     Mirror(store, tracking_uri).finish()
     run = dump(tracking_uri, "hand")[name_of(entry)]
     assert run["params"] == {key: value[:6000] for key, value in long.items()}
-    assert points_of(run) == stored_points(store, entry)
+    assert points_of(run) == expected_points(store.trial(entry.trial_id))
 
 
 def test_a_database_that_is_there_or_can_be_made(tracking_uri: str, tmp_path: Path) -> None:
@@ -287,7 +277,11 @@ def test_a_moved_directory_takes_its_mlflow_along_points_and_files(
     Mirror(SweepStore(fresh, "hand"), f"sqlite:///{fresh / 'mlflow.db'}").finish()
     assert everything(there) == everything(fresh)  # as if it had never been anywhere else
     files = dict.fromkeys(path for run in everything(there).values() for path, _ in run["artifacts"])
-    assert {"config.yaml", "sweep.yaml", "samples/epoch_000000.png"} <= files.keys()
+    assert {
+        "config.yaml",
+        "sweep.yaml",
+        *expected_files(SweepStore(there, "hand").trial(first.trial_id)),
+    } <= files.keys()
 
 
 def test_a_directory_reached_by_another_name_has_not_moved(finished: SweepStore, tracking_uri: str) -> None:
@@ -350,4 +344,4 @@ def test_a_trial_restarted_and_then_taken_from_another_sweep_has_none_of_its_old
     finish(other, entry, {"exact_w1": 0.25})
     assert store.copy_finished(entry) == "other"
     Mirror(store, tracking_uri).finish()
-    assert points_of(dump(tracking_uri, "hand")[name_of(entry)]) == stored_points(store, entry)
+    assert points_of(dump(tracking_uri, "hand")[name_of(entry)]) == expected_points(store.trial(entry.trial_id))

@@ -35,9 +35,21 @@ def test_the_pages_are_there_until_they_are_interrupted(
         os.kill(running.process.pid, signal.SIGINT)
         _, out, _ = running.end()
         assert running.left_over(10) == []
-    assert out.startswith(address)  # the line to click on
+    assert out.startswith(f"all sweeps: {address}/#/experiments")  # the line to click on
 
 
 def test_a_server_elsewhere_has_pages_of_its_own(tmp_path: Path, command_line: CommandLine) -> None:
     code, out, _ = command_line("ui", "--tracking-uri", "http://somewhere:5000", "--runs-dir", tmp_path)
-    assert (code, out) == (0, "http://somewhere:5000 is a running MLflow server: open it in a browser.\n")
+    assert (code, out) == (0, "all sweeps: http://somewhere:5000/#/experiments?workflowType=machine_learning\n")
+
+
+def test_a_sweep_that_mlflow_does_not_know(
+    store: SweepStore, tracking_uri: str, tmp_path: Path, command_line: CommandLine
+) -> None:
+    code, _, errors = command_line("ui", "hand", "--runs-dir", tmp_path / "runs")
+    told = "MLflow knows no sweep called 'hand'; 'orchestrator sync hand' shows it to MLflow"
+    assert (code, errors) == (2, f"orchestrator: {told}\n")
+    Mirror(store, tracking_uri).finish()
+    code, _, errors = command_line("ui", "hnad", "--runs-dir", tmp_path / "runs")
+    assert code == 2
+    assert "did you mean 'hand'?" in errors

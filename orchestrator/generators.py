@@ -43,8 +43,8 @@ def final_generator(trial: TrialStore) -> Generator:
         config = TrialConfig.from_dict(trial.config())
     except ConfigError as error:  # of another version
         raise NoGenerator(f"config.yaml cannot be used: {error}") from None
-    if config.opponent == "data":
-        raise NoGenerator("the critic's opponent was the data")
+    if config.opponent != "generator":
+        raise NoGenerator(f"the critic's opponent was {'the data' if config.opponent == 'data' else config.opponent}")
     try:
         state = checkpoints.read(trial.checkpoint_file)["training"]
     except FileNotFoundError:

@@ -25,6 +25,8 @@ STYLES = {
     State.PENDING: "dim",
 }
 ORDER = (State.RUNNING, State.FAILED, State.LOST, State.DIVERGED, State.DONE, State.STOPPED, State.PENDING)
+NUMBERS = 60
+"""Characters that the table's other columns take, generously: wider it would only be harder to read across."""
 
 
 @dataclass
@@ -165,7 +167,8 @@ class Progress:
         watch = self._watch
         rows = sorted(watch.trials, key=lambda seen: ORDER.index(seen.status.state))
         room = max(3, self._console.height - 7)
-        table = Table(box=None, pad_edge=False, expand=True, header_style="bold")
+        wanted = max(len(seen.entry.label) for seen in rows) + len(watch.metric) + NUMBERS
+        table = Table(box=None, pad_edge=False, width=min(wanted, self._console.width), header_style="bold")
         table.add_column("trial", ratio=1, overflow="ellipsis", no_wrap=True)
         for name in (
             "seed",  # apart: of a long name the end is cut off

@@ -24,6 +24,8 @@ from trainers.config import TrialConfig
 from trainers.networks import Mlp
 from trainers.training import Training
 
+pytestmark = pytest.mark.long
+
 SWEEP = """\
 name: hand
 base: [dataset=digits, evaluation=none, batch_size=64, budget=4, evaluation.times=1, device=cpu]

@@ -117,7 +117,9 @@ def _settings(store: SweepStore, trials: list[_Trial]) -> dict[str, str]:
         "network": [config["network"]["name"] for config in configs],
         "budget (critic iterations)": [f"{config['budget']:,}" for config in configs],
         "batch size": [str(config["batch_size"]) for config in configs],
-        "evaluation": [f"{config['evaluation']['name']}, {config['evaluation']['times']} times" for config in configs],
+        "evaluation": [
+            f"{config['evaluation']['name']}, {config['evaluation']['times']} a trial" for config in configs
+        ],
         "seeds": [str(trial.entry.seed) for trial in trials],
     }
     return {name: ", ".join(_number_of(values)) for name, values in told.items()}

@@ -11,15 +11,16 @@ from orchestrator.figures.data import BAD_ENDS, Cell, Curve, Horizontal, Single,
 from orchestrator.figures.style import (
     COLOURS,
     LINES,
+    LOG,
     MARKERS,
     PALE,
     WIDTH,
     add_note,
     columns_for,
-    is_logarithmic,
     metric_label,
     remark,
-    set_logarithmic,
+    scale_of,
+    set_scale,
     shown,
 )
 from orchestrator.store import State
@@ -55,7 +56,7 @@ def curve_panels(sweep: Sweep, horizontal: Horizontal) -> Figure:
     size = (WIDTH if columns > 1 else 4.6, (2.1 + 0.11 * tallest) * rows + 0.3)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    logarithmic = _set_scale(grid[0, 0], sweep, drawn)
+    scale = _set_scale(grid[0, 0], sweep, drawn)
     for index, (title, cells) in enumerate(panels):
         axes = grid[index // columns, index % columns]
         axes.set_title(title, loc="left", fontweight="bold")
@@ -65,10 +66,10 @@ def curve_panels(sweep: Sweep, horizontal: Horizontal) -> Figure:
         axes.locator_params(axis="x", integer=horizontal != "seconds")
         _draw_panel(axes, cells, drawn, with_variant=index == 0 and len(panels) > 1)
         if index % columns == 0:
-            axes.set_ylabel(metric_label(sweep, logarithmic))
+            axes.set_ylabel(metric_label(sweep, scale))
     for index in range(len(panels), rows * columns):
         grid[index // columns, index % columns].remove()
-    handles = _reference_lines(figure, sweep, logarithmic)
+    handles = _reference_lines(figure, sweep, scale)
     handles += _marks({single.state for _, singles in drawn.values() for single in singles})
     words = [f"best: by {sweep.ranked_by}"] if len(panels) > 1 else []
     words += ["x: mean over seeds"] if horizontal == "seconds" else []
@@ -171,29 +172,24 @@ def _marks(states: Collection[State]) -> list[Any]:
     return [Line2D([], [], marker=mark, label=told[mark], **kind) for mark in marks]
 
 
-def _set_scale(axes: Axes, sweep: Sweep, drawn: Drawn) -> bool:
-    """The vertical axis, and whether it is logarithmic. Trials that came to a bad end do not stretch it."""
+def _set_scale(axes: Axes, sweep: Sweep, drawn: Drawn) -> str:
+    """Sets the vertical axis and returns its scale. Trials that came to a bad end do not stretch it."""
     import numpy as np
 
     means = [curve for curve, _ in drawn.values() if curve is not None]
     singles = [single for _, several in drawn.values() for single in several]
     good = [curve.mean for curve in means] + [each.y for each in singles if each.state not in BAD_ENDS]
     known = np.concatenate(good or [each.y for each in singles] or [np.zeros(1)])
-    logarithmic = is_logarithmic(known)
+    scale = scale_of(known)
     edges = [edge for curve in means for edge in (curve.low, curve.high) if edge is not None]
     values = np.concatenate([known, *edges, [*sweep.references.values()]])
-    if logarithmic:
-        set_logarithmic(axes)
+    if scale == LOG:
         values = values[values > known.min() / 3]  # a band may reach down to nothing
-        axes.set_ylim(values.min() / 1.3, values.max() * 1.3)
-    else:
-        low, high = values.min(), values.max()
-        room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-        axes.set_ylim(low - room, high + room)
-    return logarithmic
+    set_scale(axes, scale, values)
+    return scale
 
 
-def _reference_lines(figure: Figure, sweep: Sweep, logarithmic: bool) -> list[Any]:
+def _reference_lines(figure: Figure, sweep: Sweep, scale: str) -> list[Any]:
     """The untrained generator's and real training images' values, in every panel."""
     from matplotlib.lines import Line2D
 
@@ -201,7 +197,7 @@ def _reference_lines(figure: Figure, sweep: Sweep, logarithmic: bool) -> list[An
     for name, value in sweep.references.items():
         line: Any = (0, (1, 2)) if name == UNTRAINED else (0, (7, 2, 1, 2))
         kind: dict[str, Any] = {"color": "#555555", "linestyle": line, "linewidth": 0.9}
-        off = logarithmic and not min(figure.axes[0].get_ylim()) <= value
+        off = scale == LOG and not min(figure.axes[0].get_ylim()) <= value
         for axes in [] if off else figure.axes:
             axes.axhline(value, zorder=1, **kind)
         handles.append(Line2D([], [], label=f"{name}: {shown(value)}" + (" (off the scale)" if off else ""), **kind))

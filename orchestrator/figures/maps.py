@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.figures.data import RESULTS, Axis, Cell, Sweep, best_first, varying_axes
 from orchestrator.figures.style import (
+    LINEAR,
+    LOG,
     PALE,
     SHADES,
     WIDTH,
     add_note,
     columns_for,
-    is_logarithmic,
     metric_label,
     remark,
+    scale_of,
     shown,
 )
 
@@ -52,7 +54,7 @@ def heat_maps(sweep: Sweep) -> Figure | None:
     if not maps:
         return None
     values = np.array([cell.value for _, cells, _ in maps for cell in cells if cell.value is not None])
-    logarithmic = is_logarithmic(values)
+    logarithmic = scale_of(values) == LOG
     norm = (LogNorm if logarithmic else Normalize)(float(values.min()), float(values.max()))
     shapes = [(len(down.values), len(across.values)) for *_, (down, across) in maps]
     tallest, widest = (max(sizes) for sizes in zip(*shapes, strict=True))
@@ -71,7 +73,7 @@ def heat_maps(sweep: Sweep) -> Figure | None:
     for index in range(len(maps), rows * columns):
         grid[index // columns, index % columns].remove()
     bar = figure.colorbar(ScalarMappable(norm, shades), ax=figure.axes, shrink=0.9, aspect=25, pad=0.02)
-    bar.set_label(metric_label(sweep, logarithmic))
+    bar.set_label(metric_label(sweep, LOG if logarithmic else LINEAR))
     bar.outline.set_visible(False)
     outlined = ["outlined: the best of a map"] if sweep.mode else []
     told = ["mean over seeds with a result", *outlined, "hatched: no such cell, or no result"]
@@ -128,7 +130,7 @@ def parallel_coordinates(sweep: Sweep) -> Figure | None:
         return None
     missing = [cell for cell in sweep.cells if cell.value is None]
     values = np.array([cell.value for cell in valued], dtype=float)
-    logarithmic = is_logarithmic(values)
+    logarithmic = scale_of(values) == LOG
     norm = (LogNorm if logarithmic else Normalize)(float(values.min()), float(values.max()))
     most = max(len(axis.values) for axis in columns)
     figure = Figure(figsize=(WIDTH, min(5.0, max(2.4, 0.3 * most + 1.2))), layout="constrained")
@@ -146,7 +148,7 @@ def parallel_coordinates(sweep: Sweep) -> Figure | None:
     for position, axis in enumerate(columns):
         _draw_axis(axes, position, axis, sweep.cells)
     _draw_metric_axis(axes, len(columns), norm, with_nowhere=bool(missing))
-    label = metric_label(sweep, logarithmic).replace(" (", "\n(")
+    label = metric_label(sweep, LOG if logarithmic else LINEAR).replace(" (", "\n(")
     axes.set(xlim=(-0.1, len(columns) + 0.25), ylim=(NOWHERE - 0.06 if missing else -0.04, 1.04))
     axes.set_xticks(range(len(columns) + 1), [*(axis.name for axis in columns), label])
     axes.tick_params(length=0, labelsize=7)

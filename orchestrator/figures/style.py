@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINEAR, LOG, SYMMETRIC_LOG = "linear", "log", "symmetric log"
 SHADES = "cividis"
 PALE = "#9a9a9a"
 WIDTH = 7.0
@@ -89,10 +90,10 @@ def shown(value: float) -> str:
     return format_value(Value(value, None, 1))
 
 
-def metric_label(sweep: Sweep, logarithmic: bool) -> str:
-    """The metric with an arrow that says which way is better, and the scale where it is logarithmic."""
+def metric_label(sweep: Sweep, scale: str) -> str:
+    """The metric with an arrow that says which way is better, and the scale where it is not linear."""
     arrow = {"min": " ↓", "max": " ↑"}.get(sweep.mode or "", "")
-    return sweep.metric + arrow + (" (log scale)" if logarithmic else "")
+    return sweep.metric + arrow + (f" ({scale} scale)" if scale != LINEAR else "")
 
 
 def remark(cell: Cell) -> str:
@@ -101,17 +102,37 @@ def remark(cell: Cell) -> str:
     return ", ".join(f"{cell.missing.count(state)} of {len(cell.trials)} {state}" for state in states)
 
 
-def is_logarithmic(values: np.ndarray) -> bool:
-    """Whether values are told apart better on a logarithmic scale: positive, over more than a decade."""
-    return bool((values > 0).all() and values.max() > 10 * values.min())
+def scale_of(values: np.ndarray) -> str:
+    """On which scale values are told apart: logarithmic if they are positive and span more than a decade.
+
+    Of both signs, or with a zero among them, and some far greater than most: linear about zero, logarithmic beyond.
+    """
+    import numpy as np
+
+    if (values > 0).all():
+        return LOG if values.max() > 10 * values.min() else LINEAR
+    sizes = np.abs(values[values != 0])
+    return SYMMETRIC_LOG if len(sizes) and sizes.max() > 30 * np.median(sizes) else LINEAR
 
 
-def set_logarithmic(axes: Axes) -> None:
-    """A logarithmic vertical axis with plain numbers."""
+def set_scale(axes: Axes, scale: str, values: np.ndarray) -> None:
+    """A vertical axis of that scale for these values, with plain numbers."""
+    import numpy as np
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    low, high = float(values.min()), float(values.max())
+    if scale == LINEAR:
+        room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+        axes.set_ylim(low - room, high + room)
+        return
+    if scale == LOG:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.3, high * 1.3)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    else:
+        near = 10.0 ** round(np.log10(np.median(np.abs(values[values != 0]))))
+        axes.set_yscale("symlog", linthresh=near)
+        axes.set_ylim(low * 1.3 if low < 0 else -near / 10, high * 1.3 if high > 0 else near / 10)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 

@@ -91,7 +91,7 @@ def columns(table: Table, *, intervals: bool = True) -> list[Column]:
     ]
     for number, metric in enumerate(table.metrics):
         found.append(_metric_column(table, metric))
-        if metric in table.intervals and intervals:
+        if metric in table.intervals and intervals and _has_intervals(table, metric):
             found.append(_column("95 % interval", metric, format_interval))
             if number == 0:
                 found.append(_column("seeds", metric, lambda value: "—" if value is None else str(value.count)))
@@ -101,6 +101,11 @@ def columns(table: Table, *, intervals: bool = True) -> list[Column]:
     if any(row.remarks for row in table.rows):
         found.append(Column("remarks", lambda row, to: to.text("; ".join(row.remarks))))
     return found
+
+
+def _has_intervals(table: Table, metric: str) -> bool:
+    """Whether a cell has several seeds: of one alone there is nothing to tell."""
+    return any(value.interval for row in table.rows if not row.reference and (value := row.values.get(metric)))
 
 
 def _metric_column(table: Table, metric: str) -> Column:

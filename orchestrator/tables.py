@@ -135,7 +135,8 @@ def comparison_table(
     shown = tuple(name for name in dict.fromkeys(wanted) if name in frame)
     higher = {name for each in references for name in each.get("higher_is_better", [])} - set(compares)
     higher |= {name for name, mode in compares.items() if mode == "max"}
-    neutral = {"training_seconds", *(name for each in references for name in each.get("neutral", []))} - set(compares)
+    neutral = {name for each in references for name in each.get("neutral", [])} - set(compares)
+    neutral |= set(shown) - {*measured, *compares}  # losses, seconds: what nobody evaluated by is neither good nor bad
 
     reported = {
         store.name: (plan.get("paper") or {"rows": {}})["rows"] for store, plan in zip(stores, plans, strict=True)

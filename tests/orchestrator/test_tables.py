@@ -292,7 +292,7 @@ def test_metrics_are_those_that_are_asked_for_each_with_its_interval(store: Swee
     assert header(table) == [
         "method",
         "setting",
-        "critic_loss ↓",
+        "critic_loss",
         "95 % interval",
         "seeds",
         "exact_w1 ↓",

@@ -215,10 +215,10 @@ def export(
     again = None
     if not any(store.has_results() for store in stores):
         raise UserError(f"there is nothing to show: no trial of '{', '.join(names)}' has come to its end yet")
-    lay_out(comparison_table(*stores, metrics=wanted, baseline=baseline), rows, columns)  # is all of it there?
     if when.what == "best":
         from orchestrator.evaluate import best_again
 
+        lay_out(comparison_table(*stores, metrics=wanted, baseline=baseline), rows, columns)  # is all of it there?
         again = best_again(stores, feature_weights, tell=lambda text: typer.echo(text, err=True))
     table = comparison_table(*stores, at=when, metrics=wanted, baseline=baseline, again=again)
     text = FORMATS[format][1](lay_out(table, rows, columns))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,9 @@ def bootstrap_interval(numbers: Sequence[float]) -> tuple[float, float] | None:
         return None
     means = np.asarray(numbers, dtype=np.float64)[_resamples(len(numbers))].mean(axis=1)
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(means, [tail, 1 - tail], method="inverted_cdf")
-    return float(low), float(high)
+    low, high = (math.ceil(share * len(means)) - 1 for share in (tail, 1 - tail))  # the inverted distribution function
+    ordered = np.partition(means, [low, high])
+    return float(ordered[low]), float(ordered[high])
 
 
 @functools.lru_cache(maxsize=32)
@@ -40,4 +42,4 @@ def _resamples(count: int) -> np.ndarray[Any, Any]:
 
     if count <= EXACT:
         return np.array(list(itertools.product(range(count), repeat=count)))
-    return np.random.default_rng(SEED).integers(count, size=(RESAMPLES, count))
+    return np.random.default_rng(SEED).integers(count, size=(RESAMPLES, count), dtype=np.int32)

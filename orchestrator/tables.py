@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +22,9 @@ MIXED_CODE = "mixed code"
 OTHER_REFERENCE = "other reference"
 IDENTITY = frozenset({"trial_id", "cell", "variant", "setting", "seed", "state", "error", "commits", "short"})
 """Columns of the trials' frame that are no metrics, beside the dotted ones."""
+USED = ("seed", "state", "commits", "short")
+"""Those that a row is made of."""
+_Trial = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,13 @@ class Value:
         return self.interval or (self.mean, self.mean)
 
 
-def value_of(numbers: Sequence[float]) -> Value | None:
+def value_of(numbers: Iterable[float], *, interval: bool = True) -> Value | None:
     """The numbers as one value, those that are missing left out; None where none is there."""
     there = [float(number) for number in numbers if number is not None and not math.isnan(number)]
     if not there:
         return None
     deviation = statistics.stdev(there) if len(there) > 1 else None
-    return Value(statistics.fmean(there), deviation, len(there), bootstrap_interval(there))
+    return Value(statistics.fmean(there), deviation, len(there), bootstrap_interval(there) if interval else None)
 
 
 @dataclass(frozen=True)
@@ -144,16 +148,18 @@ def comparison_table(
     cells: dict[str, list[int]] = {}
     for index, (store, entry) in enumerate(owners):
         cells.setdefault(json.dumps([store.name, entry.variant, entry.axes]), []).append(index)
+    trials = frame.reindex(columns=[*USED, *shown]).to_dict("records")
     alike = [not each or each.get("info") == told.get("info") for each in references]
     rows = []
     for indices in cells.values():
         store, entry = owners[indices[0]]
-        row = _row(frame.iloc[indices], entry, shown, at)
+        row = _row([trials[i] for i in indices], entry, shown, at)
         remarks = row.remarks if all(alike[i] for i in indices) else (*row.remarks, OTHER_REFERENCE)
         paper = reported[store.name].get(entry.label, {})
         rows.append(replace(row, remarks=remarks, paper=paper, sweep=store.name))
     if baseline:
-        rows = _with_differences(rows, [frame.iloc[indices] for indices in cells.values()], baseline, shown)
+        groups = [[trials[i] for i in indices] for indices in cells.values()]
+        rows = _with_differences(rows, groups, baseline, shown)
     rows += _reference_rows(frame[alike], [name for name in measured if name in shown])
 
     notes = [f"mean ± standard deviation over seeds; 95 % intervals by bootstrap over seeds; {_scope(frame)}"]
@@ -185,23 +191,21 @@ def comparison_table(
     return mark_best(table)
 
 
-def _finished(group: Any) -> Any:
-    return group[group["state"].isin([State.DONE, State.STOPPED])]
+def _finished(group: Sequence[_Trial]) -> list[_Trial]:
+    return [trial for trial in group if trial["state"] in (State.DONE, State.STOPPED)]
 
 
-def _row(group: Any, entry: Entry, metrics: Sequence[str], at: At) -> Row:
+def _row(group: Sequence[_Trial], entry: Entry, metrics: Sequence[str], at: At) -> Row:
     """The row of a cell; ``group`` are its trials, ``entry`` is one of them."""
     finished = _finished(group)
-    values = {metric: value for metric in metrics if (value := value_of(finished[metric]))}
-    remarks = []
-    others = group[group["state"] != State.DONE]["state"].value_counts()
-    remarks += [f"{number} of {len(group)} {state}" for state, number in others.items()]
-    if short := int(finished["short"].sum()):
+    values = {metric: value for metric in metrics if (value := value_of(trial[metric] for trial in finished))}
+    others = Counter(trial["state"] for trial in group if trial["state"] != State.DONE)
+    remarks = [f"{number} of {len(group)} {state}" for state, number in others.most_common()]
+    if short := sum(trial["short"] for trial in finished):
         remarks.append(f"{short} of {len(group)} ended before {at.value:g} {'epochs' if at.what == 'epoch' else 's'}")
-    compared = metrics[0]
-    if missing := int(finished[compared].isna().sum()):
-        remarks.append(f"{missing} of {len(group)} without {compared}")
-    commits = {commit for text in finished["commits"] for commit in text.split(", ")}
+    if missing := len(finished) - (values[metrics[0]].count if metrics[0] in values else 0):
+        remarks.append(f"{missing} of {len(group)} without {metrics[0]}")
+    commits = {commit for trial in finished for commit in trial["commits"].split(", ")}
     if len(commits) > 1:
         remarks.append(f"{MIXED_CODE}: {', '.join(sorted(commits))}")
     return Row(entry.variant, entry.setting, entry.axes, values, frozenset(), tuple(remarks))
@@ -228,7 +232,9 @@ def mark_best(table: Table) -> Table:
     )
 
 
-def _with_differences(rows: Sequence[Row], groups: Sequence[Any], baseline: str, metrics: Sequence[str]) -> list[Row]:
+def _with_differences(
+    rows: Sequence[Row], groups: Sequence[Sequence[_Trial]], baseline: str, metrics: Sequence[str]
+) -> list[Row]:
     """Cell minus baseline, seed by seed: what both seeds share, the data and the noise, cancels."""
     labels = [f"{row.sweep}: {row.label}" for row in rows]
     found = [i for i, row in enumerate(rows) if baseline in (row.label, labels[i])]
@@ -238,15 +244,15 @@ def _with_differences(rows: Sequence[Row], groups: Sequence[Any], baseline: str,
         )
     if len(found) > 1:
         raise UserError(f"--baseline {baseline}: which one? {', '.join(repr(labels[i]) for i in found)}")
-    base = _finished(groups[found[0]]).set_index("seed")
+    base = {trial["seed"]: trial for trial in _finished(groups[found[0]])}
     told = []
     for index, (row, group) in enumerate(zip(rows, groups, strict=True)):
-        ours = _finished(group).set_index("seed")
-        seeds = [seed for seed in ours.index if seed in base.index]
         differences = {}
         if index != found[0] and OTHER_REFERENCE not in row.remarks:
-            pairs = {metric: (ours.loc[seeds, metric] - base.loc[seeds, metric]).tolist() for metric in metrics}
-            differences = {metric: value for metric, numbers in pairs.items() if (value := value_of(numbers))}
+            pairs = [(trial, base[trial["seed"]]) for trial in _finished(group) if trial["seed"] in base]
+            for metric in metrics:
+                if value := value_of(ours[metric] - theirs[metric] for ours, theirs in pairs):
+                    differences[metric] = value
         told.append(replace(row, differences=differences))
     return told
 
@@ -256,10 +262,10 @@ def _reference_rows(frame: Any, metrics: Sequence[str]) -> list[Row]:
     for metric in metrics:
         # one untrained generator a seed and network: cells that share one count it once
         once = frame.drop_duplicates(["seed", f"untrained.{metric}"])
-        if value := value_of(once[f"untrained.{metric}"]):
+        if value := value_of(once[f"untrained.{metric}"], interval=False):
             untrained[metric] = value
         column = f"floor.{metric}"  # which metrics of probes have not
-        if column in frame and (value := value_of(frame[column].drop_duplicates())):
+        if column in frame and (value := value_of(frame[column].drop_duplicates(), interval=False)):
             floor[metric] = value
     return [
         Row(name, "", {}, values, frozenset(), (), reference=True)

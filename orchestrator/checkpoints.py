@@ -59,7 +59,7 @@ def read(path: Path) -> dict[str, Any]:
 def checksum(path: Path) -> str:
     """The digest that a checkpoint ends with; not verified."""
     with path.open("rb") as file:
-        file.seek(-TRAILER, os.SEEK_END)
+        file.seek(max(0, path.stat().st_size - TRAILER))
         return file.read()[len(MARKER) :].decode(errors="replace")
 
 

@@ -213,6 +213,8 @@ def export(
     stores, when = [SweepStore.open(runs_dir, name) for name in dict.fromkeys(names)], parse_at(at)
     wanted = tuple(name.strip() for name in metrics.split(",") if name.strip())
     again = None
+    if feature_weights is not None and when.what != "best":
+        raise UserError("--feature-weights goes with --at best: nothing else is measured again")
     if not any(store.has_results() for store in stores):
         raise UserError(f"there is nothing to show: no trial of '{', '.join(names)}' has come to its end yet")
     if when.what == "best":
@@ -226,7 +228,7 @@ def export(
         typer.echo(text, nl=False)
         return
     try:
-        output.write_text(text)
+        output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written: {error.strerror}") from None
 

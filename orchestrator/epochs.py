@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -44,7 +45,7 @@ class EpochLog:
         metric = evaluation.metrics[0]
         sign = -1 if metric in evaluation.higher_is_better else 1
         others = [sign * stored[metric] for epoch, stored in self._stored.items() if epoch and metric in stored]
-        return all(sign * record[metric] <= other for other in others)
+        return math.isfinite(record[metric]) and not any(other < sign * record[metric] for other in others)
 
     def append(self, record: Mapping[str, Any]) -> list[str]:
         """Stores an epoch, timestamped in milliseconds. Returns the names of metrics that differ from a stored one."""

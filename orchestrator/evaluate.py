@@ -22,7 +22,7 @@ from orchestrator.errors import UserError, disk_errors
 from orchestrator.files import write_atomically
 from orchestrator.selection import one_entry
 from orchestrator.single import check_device
-from orchestrator.store import SweepStore, TrialStore, sweep_names
+from orchestrator.store import State, SweepStore, TrialStore, sweep_names
 from orchestrator.tables import FLOOR
 from orchestrator.weights import with_weights
 from trainers.config import RUNTIME_OPTIONS, TrialConfig, identity_of
@@ -206,6 +206,7 @@ def best_again(
         for store in stores
         for entry in store.entries()
         if store.trial(entry.trial_id).best_file.exists()
+        and store.trial(entry.trial_id).status().state in (State.DONE, State.STOPPED)
     ]
     if not todo:
         raise UserError("--at best: no trial has a best checkpoint: none was evaluated, or they were pruned")
@@ -221,7 +222,11 @@ def best_again(
             tell(str(problem))
             continue
         tell(f"measuring the best checkpoint of {trial.trial_id} on fresh noise")
-        found[trial.trial_id] = _measure_again(trial, state, feature_weights, store.cache_dir)
+        metrics, info = _measure_again(trial, state, feature_weights, store.cache_dir)
+        if info != trial.references().get("info", info):
+            tell(f"{trial.trial_id}: this is another extractor than that of its epochs: they cannot be compared")
+            continue
+        found[trial.trial_id] = metrics
         with contextlib.suppress(OSError):  # a directory that can only be read: the next time it is measured again
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, json.dumps(found[trial.trial_id]))
@@ -230,7 +235,8 @@ def best_again(
 
 def _measure_again(
     trial: TrialStore, state: dict[str, Any], feature_weights: Path | None, cache: Path
-) -> dict[str, float]:
+) -> tuple[dict[str, float], Mapping[str, Any]]:
+    """Metrics, and what they depend on."""
     from trainers.training import FRESH_SEED, Training
 
     config = TrialConfig.from_dict(with_weights({**trial.config(), "device": "auto"}, feature_weights))
@@ -238,7 +244,8 @@ def _measure_again(
     training = Training(config, cache_dir=cache)
     training.load_state_dict(state["training"])
     metrics = training.evaluate(FRESH_SEED).metrics
-    return {name: value for name, value in metrics.items() if name != "evaluation_seconds"}
+    del metrics["evaluation_seconds"]
+    return metrics, training.evaluator.info if training.evaluator else {}
 
 
 def _scores(config: TrialConfig, request: Request) -> Scores:

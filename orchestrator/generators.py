@@ -55,6 +55,14 @@ def final_generator(trial: TrialStore) -> Generator:
     return Generator(config.network, config.dataset.shape, _weights(state), epoch)
 
 
+def check_traceable(generator: Generator) -> None:
+    """Raises :class:`NoGenerator` where torch cannot make a graph of the network."""
+    try:
+        _traced(generator.network, generator.shape)
+    except Exception as error:  # whatever torch.export raises
+        raise NoGenerator(f"torch.export cannot trace it ({type(error).__name__})") from None
+
+
 def save_generator(generator: Generator, folder: Path, model: Model) -> None:
     """Writes a generator into ``folder``, which must not be there yet, as the MLflow model ``model``.
 

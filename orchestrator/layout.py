@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.plan import short_value
 from orchestrator.tables import Row, Table, mark_best
 from trainers.parts import nearest
 
@@ -46,7 +48,7 @@ def lay_out(table: Table, rows: str = "", columns: str = "") -> Table:
 
 def _items(option: str, text: str, table: Table) -> list[Item]:
     items = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    for part in filter(None, (part.strip() for part in re.split(r",(?![^\[]*\])", text))):  # but those in a list
         name, equals, values = part.partition("=")
         chosen = tuple(value.strip() for value in values.split("|"))
         if equals and not all(chosen):
@@ -98,11 +100,18 @@ def _selected(table: Table, option: str, item: Item) -> Table:
 
 
 def _same(text: str, written: str) -> bool:
-    """1 is 1.0."""
+    """1 is 1.0, and a list may be written as in the table."""
     try:
         return float(text) == float(written)
     except ValueError:
-        return text == written
+        return text == written or text == short_value(_read(written))
+
+
+def _read(written: str) -> Any:
+    try:
+        return json.loads(written)
+    except ValueError:
+        return written
 
 
 def _pivoted(table: Table, ordered: Sequence[str], across: Sequence[str]) -> Table:

@@ -13,6 +13,7 @@ from orchestrator.errors import UserError
 from orchestrator.sweep_file import Compare, EarlyStopping, Paper, SweepFile, check_name, parse_seeds
 from trainers.config import EPOCH_METRICS, RUNTIME_OPTIONS, TrialConfig
 from trainers.parts import nearest
+from trainers.probes import NEUTRAL
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _check_paper(sweep_file: SweepFile, labels: Sequence[str]) -> None:
 def _compare(sweep_file: SweepFile, config: TrialConfig) -> Compare:
     """What tables compare by: the file's word, or the evaluation's first metric."""
     if sweep_file.compare is None:
-        metric = next(iter(config.metrics), "critic_loss")
+        metric = next((name for name in config.metrics if name not in NEUTRAL), [*config.metrics, "critic_loss"][0])
         return Compare(metric, "max" if metric in config.higher_is_better else "min")
     _check_metric(sweep_file, "compare", sweep_file.compare.metric, config)
     return sweep_file.compare

@@ -20,7 +20,7 @@ CHUNK = 1000
 """Trials whose epochs are kept as dictionaries at once: a DataFrame takes a tenth of their memory."""
 TEXT = ("trial_id", "error", "commits")
 CATEGORIES = ("cell", "variant", "setting", "state")
-INTEGERS = ("seed", "epoch", "iteration")
+INTEGERS = {"seed": "UInt64", "epoch": "Int64", "iteration": "Int64"}
 POSITION = ("epoch", "iteration", "timestamp")
 
 
@@ -51,7 +51,7 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
         elif name in CATEGORIES:
             frame[name] = pd.Categorical(frame[name], categories=frame[name].unique())
         elif name in INTEGERS:
-            frame[name] = frame[name].astype("Int64")
+            frame = frame.astype({name: INTEGERS[name]})
         elif name == "timestamp":
             frame[name] = pd.to_datetime(frame[name], unit="ms", utc=True)
         elif name.startswith("axis."):
@@ -188,9 +188,11 @@ def _until(records: list[dict[str, Any]], at: At, references: Mapping[str, Any])
                 break
             kept.append(record)
         return kept
-    metric = next(iter(references.get("metrics", [])), None) if at.what == "best" else at.what
-    measured = [index for index, each in enumerate(records) if each["epoch"] and metric in each]
-    if metric is None or not measured:
+    metric: str = next(iter(references.get("metrics", [])), "") if at.what == "best" else at.what
+    measured = [
+        index for index, each in enumerate(records) if each["epoch"] and math.isfinite(each.get(metric, math.nan))
+    ]
+    if not measured:
         return records
     sign = -1 if metric in references.get("higher_is_better", []) else 1
     if at.what == "best":  # of equals the last, whose checkpoint is kept

@@ -14,6 +14,7 @@ from orchestrator.errors import UserError
 from orchestrator.intervals import bootstrap_interval
 from orchestrator.results import LAST, At, check_metrics, trials_frame
 from orchestrator.store import Entry, State, SweepStore
+from trainers.config import without_runtime_options
 from trainers.parts import nearest
 
 UNTRAINED = "untrained generator"
@@ -43,8 +44,8 @@ class Value:
 
 
 def value_of(numbers: Iterable[float], *, interval: bool = True) -> Value | None:
-    """The numbers as one value, those that are missing left out; None where none is there."""
-    there = [float(number) for number in numbers if number is not None and not math.isnan(number)]
+    """The numbers as one value, those that are missing or not finite left out; None where none is there."""
+    there = [float(number) for number in numbers if number is not None and math.isfinite(number)]
     if not there:
         return None
     deviation = statistics.stdev(there) if len(there) > 1 else None
@@ -149,7 +150,11 @@ def comparison_table(
     for index, (store, entry) in enumerate(owners):
         cells.setdefault(json.dumps([store.name, entry.variant, entry.axes]), []).append(index)
     trials = frame.reindex(columns=[*USED, *shown]).to_dict("records")
-    alike = [not each or each.get("info") == told.get("info") for each in references]
+    measured_on = {store.name: _measured_on(store) for store in stores}
+    alike = [
+        measured_on[store.name] == measured_on[stores[0].name] and (not each or each.get("info") == told.get("info"))
+        for (store, _), each in zip(owners, references, strict=True)
+    ]
     rows = []
     for indices in cells.values():
         store, entry = owners[indices[0]]
@@ -162,19 +167,11 @@ def comparison_table(
         rows = _with_differences(rows, groups, baseline, shown)
     rows += _reference_rows(frame[alike], [name for name in measured if name in shown])
 
-    notes = [f"mean ± standard deviation over seeds; 95 % intervals by bootstrap over seeds; {_scope(frame)}"]
-    notes += [f"{name}: {value}" for name, value in told.get("info", {}).items()]
-    if at != LAST:
-        notes.append(f"each trial at: {at}")
-    if baseline:
-        notes.append(f"Δ: difference to {baseline}, paired by seed, with its interval")
-    for plan in plans:
-        if plan.get("paper"):
-            notes.append(f"paper's: {plan['paper']['source']}; its data, extractor and budget may not be ours")
+    notes = _notes(plans, frame, told.get("info", {}), at, baseline)
     if any(remark.startswith(MIXED_CODE) for row in rows for remark in row.remarks):
         notes.append(f"{MIXED_CODE}: the seeds of this cell ran different commits")
     if not all(alike):
-        notes.append(f"{OTHER_REFERENCE}: measured with another extractor or sample count, not comparable")
+        notes.append(f"{OTHER_REFERENCE}: measured on another dataset, with another extractor or sample count")
     table = Table(
         title=names,
         axes=tuple(dict.fromkeys(axis for _, entry in owners for axis in entry.axes)),
@@ -191,6 +188,27 @@ def comparison_table(
     return mark_best(table)
 
 
+def _notes(plans: Sequence[Mapping[str, Any]], frame: Any, info: Mapping[str, Any], at: At, baseline: str) -> list[str]:
+    """What all rows have in common; each on one line, which LaTeX's comments need."""
+    notes = [f"mean ± standard deviation over seeds; 95 % intervals by bootstrap over seeds; {_scope(frame)}"]
+    notes += [f"{name}: {value}" for name, value in info.items()]
+    if at != LAST:
+        notes.append(f"each trial at: {at}")
+    if baseline:
+        notes.append(f"Δ: difference to {baseline}, paired by seed, with its interval")
+    sources = [plan["paper"]["source"] for plan in plans if plan.get("paper")]
+    notes += [f"paper's: {' '.join(text.split())}; its data, extractor and budget may not be ours" for text in sources]
+    return notes
+
+
+def _measured_on(store: SweepStore) -> Any:
+    """What all trials of a sweep have in common and those of another may not: dataset and evaluation."""
+    entries = store.entries()
+    config = without_runtime_options(store.trial(entries[0].trial_id).config())
+    evaluation = {key: value for key, value in config["evaluation"].items() if key not in ("times", "stop_at")}
+    return config["dataset"], evaluation
+
+
 def _finished(group: Sequence[_Trial]) -> list[_Trial]:
     return [trial for trial in group if trial["state"] in (State.DONE, State.STOPPED)]
 
@@ -203,8 +221,10 @@ def _row(group: Sequence[_Trial], entry: Entry, metrics: Sequence[str], at: At) 
     remarks = [f"{number} of {len(group)} {state}" for state, number in others.most_common()]
     if short := sum(trial["short"] for trial in finished):
         remarks.append(f"{short} of {len(group)} ended before {at.value:g} {'epochs' if at.what == 'epoch' else 's'}")
-    if missing := len(finished) - (values[metrics[0]].count if metrics[0] in values else 0):
-        remarks.append(f"{missing} of {len(group)} without {metrics[0]}")
+    for metric in metrics:
+        there = values[metric].count if metric in values else 0
+        if there < len(finished) and (there or metric == metrics[0]):  # of what no seed has there is no mean to mistake
+            remarks.append(f"{len(finished) - there} of {len(group)} without {metric}")
     commits = {commit for trial in finished for commit in trial["commits"].split(", ")}
     if len(commits) > 1:
         remarks.append(f"{MIXED_CODE}: {', '.join(sorted(commits))}")
@@ -248,7 +268,7 @@ def _with_differences(
     told = []
     for index, (row, group) in enumerate(zip(rows, groups, strict=True)):
         differences = {}
-        if index != found[0] and OTHER_REFERENCE not in row.remarks:
+        if index != found[0] and OTHER_REFERENCE not in (*row.remarks, *rows[found[0]].remarks):
             pairs = [(trial, base[trial["seed"]]) for trial in _finished(group) if trial["seed"] in base]
             for metric in metrics:
                 if value := value_of(ours[metric] - theirs[metric] for ours, theirs in pairs):

@@ -160,7 +160,7 @@ class Mirror:
                 trial.run_id = run.info.run_id
                 trial.described = DESCRIBED_TAG in run.data.tags
                 trial.level = run.data.tags.get(LEVEL_TAG, "")
-                trial.generator = GENERATOR in run.data.tags
+                trial.generator = run.data.tags.get(GENERATOR, "").startswith("runs:")
                 trial.epochs = int(run.data.tags.get(MIRRORED_TAG, 0))
                 trial.read()
                 del trial.pending[: trial.epochs]
@@ -179,14 +179,14 @@ class Mirror:
         """
         self.sync()
         self._find_runs()
-        for trial in self._trials if generators else []:
-            self._sync_generator(trial)
         statuses = self._statuses()
         for file in [self._store.path / "sweep.yaml", *sorted(self._store.tables.glob("*"))]:
             self._client.log_artifact(self._parent, str(file))
         done = all(status.state.is_result for status in statuses)
         ended = _attempt_times(statuses, "ended")
         self._client.set_terminated(self._parent, "FINISHED" if done else "KILLED", max(ended, default=None))
+        for trial in self._trials if generators else []:
+            self._sync_generator(trial)
 
     def _statuses(self) -> list[Status]:
         return [self._store.trial(trial.entry.trial_id).status() for trial in self._trials]
@@ -314,10 +314,11 @@ class Mirror:
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus
         from mlflow.models import Model
 
-        from orchestrator.generators import NoGenerator, final_generator, save_generator
+        from orchestrator.generators import NoGenerator, check_traceable, final_generator, save_generator
 
         try:
             generator = final_generator(trial)
+            check_traceable(generator)
         except NoGenerator as why:
             return f"none: {why}"
         if not any(model.status == LoggedModelStatus.READY for model in self._models(run_id)):

@@ -40,7 +40,8 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
         "type": "LINE",
         "metricKey": metric,
         "lineSmoothness": 0,
-        "scaleType": "log" if plan["compare"]["mode"] == "min" else "linear",  # the untrained generator is far above
+        # An untrained generator's distance is far above all others; a loss or KID may be negative.
+        "scaleType": "log" if metric.endswith(("fid", "exact_w1", "_distance", "_error")) else "linear",
         "useGlobalXaxisKey": True,
         "useGlobalLineSmoothing": True,
     }

@@ -369,6 +369,7 @@ def test_the_user_interface_before_any_sweep(tmp_path: Path, command_line: Comma
         pytest.param(["--rows", "wieght"], ["--rows", "have no 'wieght'", "penalty.weight"], id="an axis"),
         pytest.param(["--rows", "weight=3"], ["no cell has penalty.weight=3; there are 1, 2"], id="a value"),
         pytest.param(["--rows", "weight="], ["expected NAME=VALUE"], id="a selection without a value"),
+        pytest.param(["--feature-weights", "x"], ["--feature-weights goes with --at best"], id="weights for nothing"),
         pytest.param(["--columns", "weight|"], ["--columns", "have no 'weight|'"], id="a malformed selection"),
     ],
 )

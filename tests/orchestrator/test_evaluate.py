@@ -100,6 +100,13 @@ def test_the_best_checkpoints_are_measured_again_on_noise_that_did_not_choose_th
     assert "best.pt cannot be used" in errors
     assert "1 of 2 without exact_w1" in out
     assert repr(again[done[2].trial_id]["exact_w1"]) in out
+    first = copy.trial(done[0].trial_id)
+    first.best_file.write_bytes(b"short")
+    assert done[0].trial_id not in best_again([copy])
+    shutil.copyfile(sweep.trial(first.trial_id).best_file, first.best_file)
+    first.write_references({**first.references(), "info": {"exact_transport": "another solver"}})
+    assert done[0].trial_id not in best_again([copy], tell=told.append)
+    assert "another extractor" in told[-1]
     for entry in done:
         copy.trial(entry.trial_id).best_file.unlink()
     with pytest.raises(UserError, match="--at best: no trial has a best checkpoint"):

@@ -140,3 +140,12 @@ def test_a_short_name_of_two_axes_is_not_guessed(tmp_path: Path) -> None:
     text = f"name: hand\nbase: [dataset=mixture, batch_size=8, budget=40]\n{zipped}\ncompare: {{metric: exact_w1}}\n"
     with pytest.raises(UserError, match=r"--rows: 'lr' may be critic.lr or generator.lr"):
         lay_out(comparison_table(make_sweep(tmp_path, text)), "lr")
+
+
+def test_a_list_is_selected_as_it_is_written(tmp_path: Path) -> None:
+    text = (
+        "name: hand\nbase: [dataset=mixture, batch_size=8, budget=40]\ngrid: {critic.betas: [[0, 0.9], [0.5, 0.9]]}\n"
+    )
+    table = comparison_table(make_sweep(tmp_path, text + "compare: {metric: exact_w1}\n"))
+    for written in ("betas=[0.5, 0.9]", "critic.betas=[0.5,0.9]", "variant=hand,betas=[0.5,0.9]"):
+        assert [row.axes["critic.betas"] for row in cells(lay_out(table, written))] == [[0.5, 0.9]]

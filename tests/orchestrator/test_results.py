@@ -132,6 +132,16 @@ def test_the_best_is_the_evaluation_whose_checkpoint_is_kept(four_evaluations: S
     assert trials_frame(four_evaluations, At("best"))["epoch"][0] == 5
 
 
+def test_an_evaluation_that_gave_no_number_is_not_the_nearest_and_not_the_best(store: SweepStore) -> None:
+    trial = store.trial(store.entries()[0].trial_id)
+    trial.write_references({"metrics": ["exact_w1"], "higher_is_better": [], "floor": {}, "info": {}})
+    log = EpochLog(trial.metrics_file)
+    for epoch, value in enumerate([9.0, float("nan"), 4.0, float("-inf"), 5.0]):
+        log.append({"epoch": epoch, "iteration": epoch, "exact_w1": value} | ({"epoch_seconds": 1.0} if epoch else {}))
+    for at in (At("best"), At("exact_w1", 4.2)):
+        assert trials_frame(store, at)["exact_w1"][0] == 4.0
+
+
 def test_what_was_measured_again_takes_the_place_of_what_is_stored(four_evaluations: SweepStore) -> None:
     first, second, *_ = four_evaluations.entries()
     frame = trials_frame(four_evaluations, At("best"), {first.trial_id: {"exact_w1": 2.25}}).set_index("trial_id")
@@ -150,7 +160,7 @@ def test_a_notebook_gets_one_row_a_trial_and_one_an_epoch_with_types(
     assert (len(trials), len(epochs)) == (4, 9)
     assert trials["state"].dtype.name == epochs["cell"].dtype.name == "category"
     assert list(trials["state"]) == ["DONE"] * 3 + ["PENDING"]
-    assert {str(trials[name].dtype) for name in ("seed", "epoch", "iteration")} == {"Int64"}
+    assert [str(trials[name].dtype) for name in ("seed", "epoch", "iteration")] == ["UInt64", "Int64", "Int64"]
     assert {str(trials[name].dtype) for name in ("exact_w1", "count", "training_seconds")} == {"float64"}
     assert str(epochs["timestamp"].dtype).endswith("UTC]")
     assert abs((pd.Timestamp.now("UTC") - epochs["timestamp"]).max().total_seconds()) < 600

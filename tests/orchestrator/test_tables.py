@@ -164,9 +164,7 @@ def test_two_reference_rows(store: SweepStore) -> None:
     fill(store, [[0.5, 0.75], [1.25, 3.5]])
     references = [row for row in comparison_table(store).rows if row.reference]
     assert [row.variant for row in references] == [UNTRAINED, FLOOR]
-    assert references[0].values["exact_w1"] == Value(
-        9.5, pytest.approx(np.std([9, 10], ddof=1)), 2, (9, 10)
-    )  # once a seed
+    assert references[0].values["exact_w1"] == Value(9.5, pytest.approx(np.std([9, 10], ddof=1)), 2)  # once a seed
     assert references[1].values["exact_w1"] == Value(0.125, None, 1)
 
 
@@ -361,3 +359,54 @@ def test_a_sweep_that_was_measured_otherwise_is_not_compared(tmp_path: Path) -> 
     rows = cell_rows(comparison_table(one, other))
     assert [row.remarks for row in rows] == [(), (), ("other reference",), ("other reference",)]
     assert "exact_w1" in rows[0].best
+
+
+def test_sweeps_on_other_data_are_not_compared_though_they_are_measured_alike(tmp_path: Path) -> None:
+    """Nor is a difference taken to a baseline among them."""
+    one = make_sweep(tmp_path)
+    other = make_sweep(
+        tmp_path,
+        TWO_CELLS.replace("name: hand", "name: more").replace(
+            "dataset=mixture", "dataset=gaussians, evaluation=transport, opponent=generator"
+        ),
+    )
+    fill(one, [[0.5, 0.75], [1.25, 3.5]])
+    fill(other, [[0.01, 0.02], [0.03, 0.04]])
+    table = comparison_table(one, other, baseline="more weight=1")
+    assert [row.remarks for row in cell_rows(table)] == [(), (), ("other reference",), ("other reference",)]
+    assert [bool(row.best) for row in cell_rows(table)] == [True, False, False, False]
+    assert not any(row.differences for row in table.rows)
+    assert next(row for row in table.rows if row.variant == FLOOR).values["exact_w1"].count == 1
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
+def test_a_value_that_is_no_number_is_left_out_and_named(store: SweepStore, bad: float) -> None:
+    fill(store, [[0.5, bad], [1.25, 3.5]])
+    table = comparison_table(store, baseline="hand weight=2")
+    first, _ = cell_rows(table)
+    assert first.values["exact_w1"] == Value(0.5, None, 1)
+    assert first.remarks == ("1 of 2 without exact_w1",)
+    assert first.differences["exact_w1"] == Value(-0.75, None, 1)
+    for render in (render for _, render in FORMATS.values()):
+        assert "1 of 2 without exact_w1" in render(table).replace("\\_", "_")
+
+
+def test_a_seed_without_another_metric_is_named_too(store: SweepStore) -> None:
+    for entry in store.entries():
+        metrics = (
+            {"exact_w1": 1.0, "probed": 2.0} if entry.seed or entry.axes["penalty.weight"] == 2 else {"exact_w1": 1.0}
+        )
+        finish(store, entry, metrics)
+    first, second = cell_rows(comparison_table(store, metrics=["exact_w1", "probed"]))
+    assert first.remarks == ("1 of 2 without probed",)
+    assert second.remarks == ()
+
+
+def test_a_paper_s_source_stays_on_one_line(tmp_path: Path) -> None:
+    """In LaTeX what follows a line break would not be a comment any more."""
+    paper = "paper:\n  source: |\n    Somebody\n    \\input{else}\n  rows: {hand weight=2: {exact_w1: 0.125}}\n"
+    store = make_sweep(tmp_path, TWO_CELLS + paper)
+    fill(store, [[0.5, 0.75], [1.25, 3.5]])
+    latex = FORMATS["latex"][1](comparison_table(store))
+    assert "Somebody \\input{else}" in latex
+    assert all(line.startswith("%") for line in latex.splitlines() if "input" in line)

@@ -33,11 +33,12 @@ NOWHERE = -0.12
 
 
 def mapped(sweep: Sweep) -> list[tuple[str, list[Cell], tuple[Axis, Axis]]]:
-    """The variants with two varying axes and a value somewhere."""
+    """The variants with two varying axes, which all of their cells have, and a value somewhere."""
     found = []
     for name, cells in sweep.variants().items():
         axes = varying_axes(cells)
-        if len(axes) == 2 and any(cell.value is not None for cell in cells):
+        everywhere = all(cell.label in axis.of for cell in cells for axis in axes)
+        if len(axes) == 2 and everywhere and any(cell.value is not None for cell in cells):
             found.append((name, cells, (axes[0], axes[1])))
     return found
 

@@ -373,6 +373,19 @@ def test_axes_that_vary(tmp_path: Path, axes: str, names: list[str]) -> None:
         assert (parallel_coordinates(read_sweep(store)) is None) == (len(names) < 2)
 
 
+def test_a_cell_that_an_axis_passes_by_is_in_no_heat_map(tmp_path: Path, command_line: CommandLine) -> None:
+    axes = "grid: {penalty: [gradient, none], penalty.weight: [1, 2]}"
+    store = make_drawn(tmp_path, f"name: s\nbase: {POINTS}\n{axes}\ncompare: {{metric: {METRIC}, mode: min}}\n")
+    labels = ["s penalty=gradient weight=1", "s penalty=gradient weight=2", "s penalty=none"]
+    assert [cell.label for cell in read_sweep(store).cells] == labels
+    code, out, errors = command_line("plot", "s", "--runs-dir", store.runs_dir)
+    assert (code, errors) == (0, "")
+    drawn = {Path(line).stem for line in out.splitlines()}
+    assert f"{METRIC}_heat_map" not in drawn
+    assert f"{METRIC}_parallel" in drawn
+    assert command_line("report", "s", "--runs-dir", store.runs_dir)[0] == 0
+
+
 def test_parallel_coordinates_lead_every_cell_to_its_metric(drawn: SweepStore) -> None:
     sweep = read_sweep(drawn)
     with style():

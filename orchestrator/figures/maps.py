@@ -102,7 +102,7 @@ def _heat_map(axes: Axes, sweep: Sweep, cells: Sequence[Cell], down: Axis, acros
             colour = shade(cell.value)
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=0.5))
             luminance = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]
-            words = shown(cell.value) + (f"\n{remark(cell)}" if cell.missing else "")
+            words = shown(cell.value) + (f"\n{remarks}" if (remarks := remark(cell)) else "")
             ink = "black" if luminance > 0.45 else "white"
             axes.text(column, row, words, ha="center", va="center", fontsize=size, color=ink)
     if sweep.mode and best.value is not None:

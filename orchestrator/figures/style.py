@@ -97,9 +97,9 @@ def metric_label(sweep: Sweep, scale: str) -> str:
 
 
 def remark(cell: Cell) -> str:
-    """``1 of 3 FAILED``, for each state of seeds without a result."""
-    states = dict.fromkeys(cell.missing)
-    return ", ".join(f"{cell.missing.count(state)} of {len(cell.trials)} {state}" for state in states)
+    """``1 of 3 FAILED``, for each state of seeds without a result; those whose result has no value."""
+    states = [f"{cell.missing.count(state)} of {len(cell.trials)} {state}" for state in dict.fromkeys(cell.missing)]
+    return ", ".join([*states, *([f"{cell.without} of {len(cell.trials)} without a value"] if cell.without else [])])
 
 
 def scale_of(values: np.ndarray) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -215,10 +216,25 @@ def test_values_that_are_no_numbers_and_trials_that_run_away_leave_the_scale_alo
     assert list(cross.get_ydata()) == [high]
 
 
-def test_a_cell_whose_value_is_no_number_has_no_result(store: SweepStore) -> None:
+@pytest.mark.parametrize(
+    ("ends", "value", "without"),
+    [
+        pytest.param((1.0, math.inf), 1.0, 1, id="one is infinite"),
+        pytest.param((math.nan, 1.0), 1.0, 1, id="one is not a number"),
+        pytest.param((math.inf, -math.inf), None, 2, id="their sum would be nothing"),
+        pytest.param((1.0, 2.0), 1.5, 0, id="both are numbers"),
+    ],
+)
+def test_a_value_that_is_no_number_is_no_result(
+    store: SweepStore, ends: tuple[float, float], value: float | None, without: int
+) -> None:
     for entry in store.entries():
-        store_trial(store, entry, {0: {METRIC: 2.0}, 1: {METRIC: float("inf") if entry.seed else 1.0}})
-    assert [cell.value for cell in read_sweep(store).cells] == [None, None]
+        store_trial(store, entry, {0: {METRIC: 2.0}, 1: {METRIC: ends[entry.seed]}})
+    sweep = read_sweep(store)
+    assert [(cell.value, cell.without) for cell in sweep.cells] == [(value, without)] * 2
+    with style():
+        told = legend_of(curve_panels(sweep, "epoch").axes[0])[0].replace("\n", " ")
+    assert told == "weight=1" + (f" ({without} of 2 without a value)" if without else "")
     assert len(sweep_pictures(store, kinds=())) == 4
 
 

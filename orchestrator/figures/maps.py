@@ -20,6 +20,7 @@ from orchestrator.figures.style import (
     metric_label,
     remark,
     scale_of,
+    set_log_ticks,
     shown,
 )
 
@@ -74,6 +75,8 @@ def heat_maps(sweep: Sweep) -> Figure | None:
     for index in range(len(maps), rows * columns):
         grid[index // columns, index % columns].remove()
     bar = figure.colorbar(ScalarMappable(norm, shades), ax=figure.axes, shrink=0.9, aspect=25, pad=0.02)
+    if logarithmic:
+        set_log_ticks(bar.ax.yaxis)
     bar.set_label(metric_label(sweep, LOG if logarithmic else LINEAR))
     bar.outline.set_visible(False)
     outlined = ["outlined: the best of a map"] if sweep.mode else []

@@ -389,6 +389,21 @@ def test_axes_that_vary(tmp_path: Path, axes: str, names: list[str]) -> None:
         assert (parallel_coordinates(read_sweep(store)) is None) == (len(names) < 2)
 
 
+def test_a_logarithmic_colour_bar_has_plain_numbers(tmp_path: Path) -> None:
+    text = TWO_CELLS.replace("penalty.weight: [1, 2]", "penalty.weight: [1, 2], critic_iterations: [1, 2]")
+    store = make_drawn(tmp_path, text)
+    for number, entry in enumerate(store.entries()):
+        store_trial(store, entry, {0: {METRIC: 2.0}, 1: {METRIC: 0.3 * 5.0**number}})
+    with style():
+        figure = heat_maps(read_sweep(store))
+        assert figure is not None
+        figure.canvas.draw()
+        labels = [text.get_text() for text in figure.axes[1].get_yticklabels(which="both")]
+    assert {"100", "1000"} <= set(labels)
+    for label in filter(None, labels):
+        float(label)
+
+
 def test_a_cell_that_an_axis_passes_by_is_in_no_heat_map(tmp_path: Path, command_line: CommandLine) -> None:
     axes = "grid: {penalty: [gradient, none], penalty.weight: [1, 2]}"
     store = make_drawn(tmp_path, f"name: s\nbase: {POINTS}\n{axes}\ncompare: {{metric: {METRIC}, mode: min}}\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from command_line import CommandLine
 from drawn_sweeps import METRIC, make_drawn, store_trial
-from hand_made import TWO_CELLS, attempt
+from hand_made import TWO_CELLS, attempt, make_sweep
 
 from orchestrator.figures import sweep_pictures
 from orchestrator.report import report_html
@@ -139,6 +139,13 @@ def test_a_sweep_of_which_all_went_well(store: SweepStore) -> None:
     sections = Page(report_html(store)).sections
     assert "not finished" not in sections["question"]
     assert "Nothing: no trial failed" in sections["problems"]
+
+
+def test_the_sweep_file_is_read_as_the_planner_reads_it(tmp_path: Path) -> None:
+    """To whom this is text: to other readers of YAML it is a date, which there is not."""
+    sections = Page(report_html(make_sweep(tmp_path, TWO_CELLS.replace("two cells", "2020-13-45")))).sections
+    assert "2020-13-45" in sections[None]
+    assert "description: 2020-13-45" in sections["repeat"]
 
 
 def test_nothing_is_taken_for_markup(store: SweepStore) -> None:

@@ -243,5 +243,5 @@ def convergence(sweep: Sweep, estimate: str, exact: str) -> Figure:
             axes.tick_params(labelbottom=True)
     for index in range(count, rows * columns):
         grid[index // columns, index % columns].remove()
-    add_note(figure, sweep, [band(sweep)], IN_MEANS, [*handles.values(), *_marks(states)])
+    add_note(figure, sweep, [band(sweep, exact)], IN_MEANS, [*handles.values(), *_marks(states)])
     return figure

@@ -264,16 +264,27 @@ def curves(
     return Curve(x, mean, mean - deviation, mean + deviation), singles
 
 
-def band(sweep: Sweep) -> str:
-    """What the bands of this sweep's curves are, in words."""
-    counts = {sum(trial.state is State.DONE for trial in cell.trials) for cell in sweep.cells}
+def band(sweep: Sweep, metric: str | None = None) -> str:
+    """What the bands of this sweep's curves are, in words: of the DONE seeds that have the metric, as curves are."""
+    import numpy as np
+
+    metric = metric or sweep.metric
+    counts = {
+        sum(
+            trial.state is State.DONE
+            and trial.trial_id in sweep.epochs
+            and bool(np.isfinite(sweep.epochs[trial.trial_id][metric].to_numpy(dtype=float)).any())
+            for trial in cell.trials
+        )
+        for cell in sweep.cells
+    }
     many = " or ".join(str(count) for count in sorted(counts) if count > 2)
     if many:
         two = ["of 2 from minimum to maximum"] if 2 in counts else []
         parts = [f"mean ± standard deviation over {many} seeds", *two]
     else:
         parts = ["mean over 2 seeds, band from minimum to maximum"] if 2 in counts else []
-    return ", ".join([*parts, *(["of one seed no band"] if 1 in counts else [])]) or "no seed is DONE"
+    return ", ".join([*parts, *(["of one seed no band"] if 1 in counts else [])]) or f"no DONE seed has {metric}"
 
 
 def varying_axes(cells: Sequence[Cell]) -> list[Axis]:

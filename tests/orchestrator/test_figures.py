@@ -158,6 +158,19 @@ def test_bands_of_cells_that_have_different_numbers_of_seeds(tmp_path: Path) -> 
     assert band(read_sweep(store)) == "mean over 2 seeds, band from minimum to maximum, of one seed no band"
 
 
+def test_a_band_counts_the_seeds_that_have_the_metric(tmp_path: Path) -> None:
+    store = make_drawn(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 3"))
+    for entry in store.entries():
+        estimates = {"distance_estimate": 1.0, "distance_exact": 2.0} if entry.seed == 0 else {}
+        values = {METRIC: math.nan if entry.seed == 2 else 1.0}
+        store_trial(store, entry, dict.fromkeys(range(2), values | estimates))
+    told = "mean over 2 seeds, band from minimum to maximum"
+    assert band(read_sweep(store)) == told
+    captions = {picture.name: picture.caption for picture in sweep_pictures(store, kinds=())}
+    assert told in captions[f"{METRIC}_by_epoch"]
+    assert captions["distance_estimate"].endswith("of one seed no band.")
+
+
 def test_iterations_and_training_seconds_are_those_of_the_store(store: SweepStore) -> None:
     for entry in store.entries():
         store_trial(store, entry, falling(entry), seconds=1.0 + entry.seed)

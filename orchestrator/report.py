@@ -85,6 +85,7 @@ def report_html(store: SweepStore) -> str:
         problems=[trial for trial in trials if trial.status.error or trial.status.state not in FINE],
         costs=_costs(trials),
         copied=_number_of(trial.status.copied_from for trial in trials if trial.status.copied_from),
+        continued=_number_of(origin["sweep"] for trial in trials if (origin := trial.status.continued_from)),
         commits=_number_of(attempt["commit"] for trial in trials for attempt in trial.status.attempts),
         versions=_versions(trials),
         commands=_commands(store, plan, trials),

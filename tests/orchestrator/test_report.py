@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import CommandLine
@@ -123,6 +124,16 @@ def test_cost_is_the_sum_of_what_epochs_took(drawn: SweepStore, report: str) -> 
         "hand weight=2": ["3", "3", "3.5", "2.5", "0.002", "cpu (x86_64)"],
         "all": ["6", "6", "6.0", "4.5", "0.003", "cpu (x86_64)"],
     }
+
+
+def test_trials_of_other_sweeps_are_named_beside_their_cost(store: SweepStore) -> None:
+    origin = {"sweep": "short", "trial_id": "a", "iteration": 20}
+    origins: list[dict[str, Any]] = [{"copied_from": "before"}, *[{"continued_from": origin}] * 2, {}]
+    for entry, told in zip(store.entries(), origins, strict=True):
+        store.trial(entry.trial_id).write_status(Status(State.DONE, [attempt()], **told))
+    cost = Page(report_html(store)).sections["cost"]
+    assert "1 of the trials was copied from the sweep before, where its cost arose." in cost
+    assert "2 of the trials continue trials of the sweep short: the seconds up to there are counted here too." in cost
 
 
 def test_the_command_writes_the_same_bytes_into_the_sweep_s_folder(

@@ -10,15 +10,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from orchestrator.errors import UserError
 from orchestrator.figures import sweep_pictures
 from orchestrator.files import reason, write_atomically
 from orchestrator.formats import to_html
 from orchestrator.plan import short_names, short_value
-from orchestrator.store import SAFE_LOADER, Entry, State, Status, SweepStore
+from orchestrator.store import Entry, State, Status, SweepStore
 from orchestrator.tables import comparison_table
+from orchestrator.yaml_document import read_document
 
 TEMPLATE = "report.html.jinja"
 FINE = (State.DONE, State.RUNNING, State.PENDING)
@@ -70,16 +69,15 @@ def report_html(store: SweepStore) -> str:
         why_none = str(problem)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("orchestrator") / TEMPLATE).read_text(encoding="utf-8"))
-    file = (store.path / "sweep.yaml").read_text(encoding="utf-8")
-    written = yaml.load(file, Loader=SAFE_LOADER)
+    document = read_document(store.path / "sweep.yaml")
     return template.render(
         plan=plan,
         counts=_counts(trials),
         unfinished=sum(not trial.status.state.is_result for trial in trials),
         trials=len(trials),
         settings=_settings(store, trials),
-        base=_words(written),
-        grid=_grid(trials, written),
+        base=_words(document.data),
+        grid=_grid(trials, document.data),
         table=to_html(comparison_table(store)),
         figures=[picture for picture in pictures if picture.name != SAMPLES],
         samples=[picture for picture in pictures if picture.name == SAMPLES],
@@ -87,10 +85,11 @@ def report_html(store: SweepStore) -> str:
         problems=[trial for trial in trials if trial.status.error or trial.status.state not in FINE],
         costs=_costs(trials),
         copied=_number_of(trial.status.copied_from for trial in trials if trial.status.copied_from),
+        continued=_number_of(origin["sweep"] for trial in trials if (origin := trial.status.continued_from)),
         commits=_number_of(attempt["commit"] for trial in trials for attempt in trial.status.attempts),
         versions=_versions(trials),
         commands=_commands(store, plan, trials),
-        file=file,
+        file=document.text,
         data_uri=lambda picture: "data:image/svg+xml;base64," + base64.b64encode(picture.files["svg"]).decode(),
     )
 

@@ -96,7 +96,7 @@ def _figures(sweep: Sweep) -> Iterator[tuple[str, str, str, str, Figure]]:
     for estimate, exact in ESTIMATES:
         if {estimate, exact} <= sweep.logged:
             title = f"{estimate} against {exact}"
-            caption = f"{title}, per epoch: {band(sweep)}."
+            caption = f"{title}, per epoch: {band(sweep, exact)}."
             alt = f"A panel for each of {len(sweep.cells)} cells with two lines: {estimate} and {exact}."
             yield estimate, title, caption, alt, convergence(sweep, estimate, exact)
     if figure := sample_grids(sweep):

@@ -114,8 +114,8 @@ def _told(cells: Sequence[Cell]) -> Sequence[Cell]:
 
 def _label(cell: Cell, *, with_variant: bool) -> str:
     words = cell.label if with_variant else cell.setting or cell.label
-    remarks = f" ({remark(cell)})" if cell.missing else ""
-    return textwrap.fill(words + remarks, LABEL, break_on_hyphens=False)
+    remarks = remark(cell)
+    return textwrap.fill(words + (f" ({remarks})" if remarks else ""), LABEL, break_on_hyphens=False)
 
 
 def _lines(cells: Sequence[Cell], *, with_variant: bool) -> int:
@@ -243,5 +243,5 @@ def convergence(sweep: Sweep, estimate: str, exact: str) -> Figure:
             axes.tick_params(labelbottom=True)
     for index in range(count, rows * columns):
         grid[index // columns, index % columns].remove()
-    add_note(figure, sweep, [band(sweep)], IN_MEANS, [*handles.values(), *_marks(states)])
+    add_note(figure, sweep, [band(sweep, exact)], IN_MEANS, [*handles.values(), *_marks(states)])
     return figure

@@ -43,7 +43,8 @@ class Cell:
     """A cell of the plan.
 
     ``value`` is the metric's mean over its seeds with a result (DONE or STOPPED), as tables have it; ``rank`` what
-    cells are ordered by, less is better. None where no seed has one.
+    cells are ordered by, less is better. None where no seed has one. ``without`` is how many seeds with a result
+    have no finite value.
     """
 
     variant: str
@@ -52,6 +53,7 @@ class Cell:
     trials: tuple[Trial, ...]
     value: float | None
     rank: float | None
+    without: int = 0
 
     @property
     def label(self) -> str:
@@ -177,7 +179,8 @@ def _cells(store: SweepStore, trials: pd.DataFrame, metric: str, ranked_by: str,
     for entries in groups.values():
         members = tuple(Trial(e.trial_id, e.seed, State(rows[e.trial_id]["state"])) for e in entries)
         finished = [rows[each.trial_id] for each in members if each.state in RESULTS]
-        rank = _mean(row.get(ranked_by) for row in finished)
+        rank = _mean(_finite(row.get(ranked_by) for row in finished))
+        values = _finite(row.get(metric) for row in finished)
         first = entries[0]
         cells.append(
             Cell(
@@ -185,17 +188,21 @@ def _cells(store: SweepStore, trials: pd.DataFrame, metric: str, ranked_by: str,
                 first.setting,
                 first.axes,
                 members,
-                _mean(row.get(metric) for row in finished),
+                _mean(values),
                 None if rank is None else sign * rank,
+                len(finished) - len(values),
             )
         )
     return tuple(cells)
 
 
-def _mean(values: Iterable[Any]) -> float | None:
-    numbers = [float(value) for value in values if value is not None and not math.isnan(value)]
-    mean = statistics.fmean(numbers) if numbers else math.nan
-    return mean if math.isfinite(mean) else None
+def _finite(values: Iterable[Any]) -> list[float]:
+    """Those that are numbers: what is missing, not a number or infinite is no result."""
+    return [float(value) for value in values if value is not None and math.isfinite(value)]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
 
 
 def _references(trials: pd.DataFrame, metric: str) -> dict[str, float]:
@@ -207,7 +214,7 @@ def _references(trials: pd.DataFrame, metric: str) -> dict[str, float]:
     for name, column in ((UNTRAINED, f"untrained.{metric}"), (FLOOR, f"floor.{metric}")):
         if {column, f"floor.{metric}"} <= set(trials):
             once = trials.drop_duplicates(["seed", column] if name == UNTRAINED else [column])
-            if (value := _mean(once[column])) is not None:
+            if (value := _mean(_finite(once[column]))) is not None:
                 found[name] = value
     return found
 
@@ -257,16 +264,27 @@ def curves(
     return Curve(x, mean, mean - deviation, mean + deviation), singles
 
 
-def band(sweep: Sweep) -> str:
-    """What the bands of this sweep's curves are, in words."""
-    counts = {sum(trial.state is State.DONE for trial in cell.trials) for cell in sweep.cells}
+def band(sweep: Sweep, metric: str | None = None) -> str:
+    """What the bands of this sweep's curves are, in words: of the DONE seeds that have the metric, as curves are."""
+    import numpy as np
+
+    metric = metric or sweep.metric
+    counts = {
+        sum(
+            trial.state is State.DONE
+            and trial.trial_id in sweep.epochs
+            and bool(np.isfinite(sweep.epochs[trial.trial_id][metric].to_numpy(dtype=float)).any())
+            for trial in cell.trials
+        )
+        for cell in sweep.cells
+    }
     many = " or ".join(str(count) for count in sorted(counts) if count > 2)
     if many:
         two = ["of 2 from minimum to maximum"] if 2 in counts else []
         parts = [f"mean ± standard deviation over {many} seeds", *two]
     else:
         parts = ["mean over 2 seeds, band from minimum to maximum"] if 2 in counts else []
-    return ", ".join([*parts, *(["of one seed no band"] if 1 in counts else [])]) or "no seed is DONE"
+    return ", ".join([*parts, *(["of one seed no band"] if 1 in counts else [])]) or f"no DONE seed has {metric}"
 
 
 def varying_axes(cells: Sequence[Cell]) -> list[Axis]:

@@ -20,6 +20,7 @@ from orchestrator.figures.style import (
     metric_label,
     remark,
     scale_of,
+    set_log_ticks,
     shown,
 )
 
@@ -33,11 +34,12 @@ NOWHERE = -0.12
 
 
 def mapped(sweep: Sweep) -> list[tuple[str, list[Cell], tuple[Axis, Axis]]]:
-    """The variants with two varying axes and a value somewhere."""
+    """The variants with two varying axes, which all of their cells have, and a value somewhere."""
     found = []
     for name, cells in sweep.variants().items():
         axes = varying_axes(cells)
-        if len(axes) == 2 and any(cell.value is not None for cell in cells):
+        everywhere = all(cell.label in axis.of for cell in cells for axis in axes)
+        if len(axes) == 2 and everywhere and any(cell.value is not None for cell in cells):
             found.append((name, cells, (axes[0], axes[1])))
     return found
 
@@ -73,6 +75,8 @@ def heat_maps(sweep: Sweep) -> Figure | None:
     for index in range(len(maps), rows * columns):
         grid[index // columns, index % columns].remove()
     bar = figure.colorbar(ScalarMappable(norm, shades), ax=figure.axes, shrink=0.9, aspect=25, pad=0.02)
+    if logarithmic:
+        set_log_ticks(bar.ax.yaxis)
     bar.set_label(metric_label(sweep, LOG if logarithmic else LINEAR))
     bar.outline.set_visible(False)
     outlined = ["outlined: the best of a map"] if sweep.mode else []
@@ -101,7 +105,7 @@ def _heat_map(axes: Axes, sweep: Sweep, cells: Sequence[Cell], down: Axis, acros
             colour = shade(cell.value)
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=0.5))
             luminance = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]
-            words = shown(cell.value) + (f"\n{remark(cell)}" if cell.missing else "")
+            words = shown(cell.value) + (f"\n{remarks}" if (remarks := remark(cell)) else "")
             ink = "black" if luminance > 0.45 else "white"
             axes.text(column, row, words, ha="center", va="center", fontsize=size, color=ink)
     if sweep.mode and best.value is not None:

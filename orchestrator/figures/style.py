@@ -20,6 +20,7 @@ from orchestrator.tables import Value
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
@@ -97,9 +98,9 @@ def metric_label(sweep: Sweep, scale: str) -> str:
 
 
 def remark(cell: Cell) -> str:
-    """``1 of 3 FAILED``, for each state of seeds without a result."""
-    states = dict.fromkeys(cell.missing)
-    return ", ".join(f"{cell.missing.count(state)} of {len(cell.trials)} {state}" for state in states)
+    """``1 of 3 FAILED``, for each state of seeds without a result; those whose result has no value."""
+    states = [f"{cell.missing.count(state)} of {len(cell.trials)} {state}" for state in dict.fromkeys(cell.missing)]
+    return ", ".join([*states, *([f"{cell.without} of {len(cell.trials)} without a value"] if cell.without else [])])
 
 
 def scale_of(values: np.ndarray) -> str:
@@ -118,7 +119,6 @@ def scale_of(values: np.ndarray) -> str:
 def set_scale(axes: Axes, scale: str, values: np.ndarray) -> None:
     """A vertical axis of that scale for these values, with plain numbers."""
     import numpy as np
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = float(values.min()), float(values.max())
     if scale == LINEAR:
@@ -128,13 +128,28 @@ def set_scale(axes: Axes, scale: str, values: np.ndarray) -> None:
     if scale == LOG:
         axes.set_yscale("log")
         axes.set_ylim(low / 1.3, high * 1.3)
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+        set_log_ticks(axes.yaxis)
     else:
         near = 10.0 ** round(np.log10(np.median(np.abs(values[values != 0]))))
         axes.set_yscale("symlog", linthresh=near)
         axes.set_ylim(low * 1.3 if low < 0 else -near / 10, high * 1.3 if high > 0 else near / 10)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+        _set_plain_numbers(axes.yaxis)
+
+
+def set_log_ticks(axis: Axis) -> None:
+    """A logarithmic axis' ticks at 1, 2 and 5 of each decade, with plain numbers."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    _set_plain_numbers(axis)
+
+
+def _set_plain_numbers(axis: Axis) -> None:
+    """Numbers and not formulas, which would be shown as they are written."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def add_note(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -157,6 +158,19 @@ def test_bands_of_cells_that_have_different_numbers_of_seeds(tmp_path: Path) -> 
     assert band(read_sweep(store)) == "mean over 2 seeds, band from minimum to maximum, of one seed no band"
 
 
+def test_a_band_counts_the_seeds_that_have_the_metric(tmp_path: Path) -> None:
+    store = make_drawn(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 3"))
+    for entry in store.entries():
+        estimates = {"distance_estimate": 1.0, "distance_exact": 2.0} if entry.seed == 0 else {}
+        values = {METRIC: math.nan if entry.seed == 2 else 1.0}
+        store_trial(store, entry, dict.fromkeys(range(2), values | estimates))
+    told = "mean over 2 seeds, band from minimum to maximum"
+    assert band(read_sweep(store)) == told
+    captions = {picture.name: picture.caption for picture in sweep_pictures(store, kinds=())}
+    assert told in captions[f"{METRIC}_by_epoch"]
+    assert captions["distance_estimate"].endswith("of one seed no band.")
+
+
 def test_iterations_and_training_seconds_are_those_of_the_store(store: SweepStore) -> None:
     for entry in store.entries():
         store_trial(store, entry, falling(entry), seconds=1.0 + entry.seed)
@@ -215,10 +229,25 @@ def test_values_that_are_no_numbers_and_trials_that_run_away_leave_the_scale_alo
     assert list(cross.get_ydata()) == [high]
 
 
-def test_a_cell_whose_value_is_no_number_has_no_result(store: SweepStore) -> None:
+@pytest.mark.parametrize(
+    ("ends", "value", "without"),
+    [
+        pytest.param((1.0, math.inf), 1.0, 1, id="one is infinite"),
+        pytest.param((math.nan, 1.0), 1.0, 1, id="one is not a number"),
+        pytest.param((math.inf, -math.inf), None, 2, id="their sum would be nothing"),
+        pytest.param((1.0, 2.0), 1.5, 0, id="both are numbers"),
+    ],
+)
+def test_a_value_that_is_no_number_is_no_result(
+    store: SweepStore, ends: tuple[float, float], value: float | None, without: int
+) -> None:
     for entry in store.entries():
-        store_trial(store, entry, {0: {METRIC: 2.0}, 1: {METRIC: float("inf") if entry.seed else 1.0}})
-    assert [cell.value for cell in read_sweep(store).cells] == [None, None]
+        store_trial(store, entry, {0: {METRIC: 2.0}, 1: {METRIC: ends[entry.seed]}})
+    sweep = read_sweep(store)
+    assert [(cell.value, cell.without) for cell in sweep.cells] == [(value, without)] * 2
+    with style():
+        told = legend_of(curve_panels(sweep, "epoch").axes[0])[0].replace("\n", " ")
+    assert told == "weight=1" + (f" ({without} of 2 without a value)" if without else "")
     assert len(sweep_pictures(store, kinds=())) == 4
 
 
@@ -371,6 +400,34 @@ def test_axes_that_vary(tmp_path: Path, axes: str, names: list[str]) -> None:
     with style():
         assert (heat_maps(read_sweep(store)) is None) == (len(names) < 2)
         assert (parallel_coordinates(read_sweep(store)) is None) == (len(names) < 2)
+
+
+def test_a_logarithmic_colour_bar_has_plain_numbers(tmp_path: Path) -> None:
+    text = TWO_CELLS.replace("penalty.weight: [1, 2]", "penalty.weight: [1, 2], critic_iterations: [1, 2]")
+    store = make_drawn(tmp_path, text)
+    for number, entry in enumerate(store.entries()):
+        store_trial(store, entry, {0: {METRIC: 2.0}, 1: {METRIC: 0.3 * 5.0**number}})
+    with style():
+        figure = heat_maps(read_sweep(store))
+        assert figure is not None
+        figure.canvas.draw()
+        labels = [text.get_text() for text in figure.axes[1].get_yticklabels(which="both")]
+    assert {"100", "1000"} <= set(labels)
+    for label in filter(None, labels):
+        float(label)
+
+
+def test_a_cell_that_an_axis_passes_by_is_in_no_heat_map(tmp_path: Path, command_line: CommandLine) -> None:
+    axes = "grid: {penalty: [gradient, none], penalty.weight: [1, 2]}"
+    store = make_drawn(tmp_path, f"name: s\nbase: {POINTS}\n{axes}\ncompare: {{metric: {METRIC}, mode: min}}\n")
+    labels = ["s penalty=gradient weight=1", "s penalty=gradient weight=2", "s penalty=none"]
+    assert [cell.label for cell in read_sweep(store).cells] == labels
+    code, out, errors = command_line("plot", "s", "--runs-dir", store.runs_dir)
+    assert (code, errors) == (0, "")
+    drawn = {Path(line).stem for line in out.splitlines()}
+    assert f"{METRIC}_heat_map" not in drawn
+    assert f"{METRIC}_parallel" in drawn
+    assert command_line("report", "s", "--runs-dir", store.runs_dir)[0] == 0
 
 
 def test_parallel_coordinates_lead_every_cell_to_its_metric(drawn: SweepStore) -> None:

@@ -10,11 +10,12 @@ import shutil
 import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import CommandLine
 from drawn_sweeps import METRIC, make_drawn, store_trial
-from hand_made import TWO_CELLS, attempt
+from hand_made import TWO_CELLS, attempt, make_sweep
 
 from orchestrator.figures import sweep_pictures
 from orchestrator.report import report_html
@@ -125,6 +126,16 @@ def test_cost_is_the_sum_of_what_epochs_took(drawn: SweepStore, report: str) -> 
     }
 
 
+def test_trials_of_other_sweeps_are_named_beside_their_cost(store: SweepStore) -> None:
+    origin = {"sweep": "short", "trial_id": "a", "iteration": 20}
+    origins: list[dict[str, Any]] = [{"copied_from": "before"}, *[{"continued_from": origin}] * 2, {}]
+    for entry, told in zip(store.entries(), origins, strict=True):
+        store.trial(entry.trial_id).write_status(Status(State.DONE, [attempt()], **told))
+    cost = Page(report_html(store)).sections["cost"]
+    assert "1 of the trials was copied from the sweep before, where its cost arose." in cost
+    assert "2 of the trials continue trials of the sweep short: the seconds up to there are counted here too." in cost
+
+
 def test_the_command_writes_the_same_bytes_into_the_sweep_s_folder(
     drawn: SweepStore, report: str, command_line: CommandLine
 ) -> None:
@@ -139,6 +150,13 @@ def test_a_sweep_of_which_all_went_well(store: SweepStore) -> None:
     sections = Page(report_html(store)).sections
     assert "not finished" not in sections["question"]
     assert "Nothing: no trial failed" in sections["problems"]
+
+
+def test_the_sweep_file_is_read_as_the_planner_reads_it(tmp_path: Path) -> None:
+    """To whom this is text: to other readers of YAML it is a date, which there is not."""
+    sections = Page(report_html(make_sweep(tmp_path, TWO_CELLS.replace("two cells", "2020-13-45")))).sections
+    assert "2020-13-45" in sections[None]
+    assert "description: 2020-13-45" in sections["repeat"]
 
 
 def test_nothing_is_taken_for_markup(store: SweepStore) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,11 +44,13 @@ class Value:
 
 def value_of(numbers: Iterable[float], *, interval: bool = True) -> Value | None:
     """The numbers as one value, those that are missing or not finite left out; None where none is there."""
+    import numpy as np
+
     there = [float(number) for number in numbers if number is not None and math.isfinite(number)]
     if not there:
         return None
-    deviation = statistics.stdev(there) if len(there) > 1 else None
-    return Value(statistics.fmean(there), deviation, len(there), bootstrap_interval(there) if interval else None)
+    deviation = float(np.std(there, ddof=1)) if len(there) > 1 else None
+    return Value(math.fsum(there) / len(there), deviation, len(there), bootstrap_interval(there) if interval else None)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,9 @@ def columns_for(count: int, most: int) -> int:
 
 
 def shown(value: float) -> str:
-    """As tables have it: three significant digits, at most four decimals."""
+    """As tables have it: three significant digits, at most four decimals; below 0.001 as many as three digits need."""
+    if 0 < abs(value) < 1e-3:
+        return f"{value:.3g}"
     return format_value(Value(value, None, 1))
 
 

@@ -26,7 +26,7 @@ from orchestrator.figures.curves import convergence, curve_panels
 from orchestrator.figures.data import Cell, Sweep, band, curves, read_sweep, varying_axes
 from orchestrator.figures.maps import heat_maps, parallel_coordinates
 from orchestrator.figures.samples import sample_grids
-from orchestrator.figures.style import COLOURS, LINES, MARKERS, columns_for, saved, scale_of, style
+from orchestrator.figures.style import COLOURS, LINES, MARKERS, columns_for, saved, scale_of, shown, style
 from orchestrator.formats import format_value
 from orchestrator.store import State, SweepStore
 from orchestrator.tables import FLOOR, UNTRAINED, comparison_table
@@ -579,6 +579,21 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     picture = Picture("p", "", "", "", 7.0, {"svg": b""})
     with pytest.raises(UserError, match="file/figures: cannot be written"):
         write_pictures([picture], tmp_path / "file" / "figures")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (12.345, "12.3"),
+        (0.012345, "0.0123"),
+        (0.001, "0.0010"),
+        (0.00012345, "0.000123"),
+        (-4.2e-5, "-4.2e-05"),
+        (0.0, "0.00"),
+    ],
+)
+def test_numbers_are_those_of_tables_and_small_ones_are_not_zero(value: float, text: str) -> None:
+    assert shown(value) == text
 
 
 @pytest.mark.parametrize(("count", "most", "columns"), [(1, 3, 1), (4, 3, 2), (5, 3, 3), (16, 5, 4), (5, 5, 5)])

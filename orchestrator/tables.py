@@ -169,6 +169,8 @@ def comparison_table(
     rows += _reference_rows(frame[alike], [name for name in measured if name in shown])
 
     notes = _notes(plans, frame, told.get("info", {}), at, baseline)
+    if any(value.count in (2, 3) for row in rows for value in row.values.values() if value.interval):
+        notes.append("of two or three seeds the interval is the range of what was seen: run five or more")
     if any(remark.startswith(MIXED_CODE) for row in rows for remark in row.remarks):
         notes.append(f"{MIXED_CODE}: the seeds of this cell ran different commits")
     if not all(alike):

@@ -169,8 +169,10 @@ def comparison_table(
     rows += _reference_rows(frame[alike], [name for name in measured if name in shown])
 
     notes = _notes(plans, frame, told.get("info", {}), at, baseline)
-    if any(value.count in (2, 3) for row in rows for value in row.values.values() if value.interval):
-        notes.append("of two or three seeds the interval is the range of what was seen: run five or more")
+    counts = {value.count for row in rows for value in row.values.values() if value.interval}
+    if counts:
+        few = "; of two or three seeds they are the range of what was seen" if counts & {2, 3} else ""
+        notes.append(f"95 % intervals of the mean by bootstrap over seeds{few}")
     if any(remark.startswith(MIXED_CODE) for row in rows for remark in row.remarks):
         notes.append(f"{MIXED_CODE}: the seeds of this cell ran different commits")
     if not all(alike):
@@ -193,7 +195,7 @@ def comparison_table(
 
 def _notes(plans: Sequence[Mapping[str, Any]], frame: Any, info: Mapping[str, Any], at: At, baseline: str) -> list[str]:
     """What all rows have in common; each on one line, which LaTeX's comments need."""
-    notes = [f"mean ± standard deviation over seeds; 95 % intervals by bootstrap over seeds; {_scope(frame)}"]
+    notes = [f"mean ± standard deviation over seeds; {_scope(frame)}"]
     notes += [f"{name}: {value}" for name, value in info.items()]
     if at != LAST:
         notes.append(f"each trial at: {at}")

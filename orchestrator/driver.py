@@ -95,7 +95,7 @@ def run_sweep(
         interrupted, stopped_because = False, None
         if todo:
             written = store.plan()
-            devices = [store.trial(trial_id).config()["device"] for trial_id in todo]
+            devices = [config["device"] for _, config in store.configs(todo)]
             resources = needed_resources(Resources(**written["resources"]), devices, options.address)
             tell(f"{store.name}: {len(todo)} trials to run; starting Ray{' and MLflow' if mirroring else ''} …")
             try:
@@ -147,7 +147,7 @@ def prepare(
 
 def _prepare_parts(store: SweepStore, trial_ids: Sequence[str]) -> None:
     """Datasets and evaluations make sure of what they need, once for all trials that have the same."""
-    configs = [store.trial(trial_id).config() for trial_id in trial_ids]
+    configs = [config for _, config in store.configs(trial_ids)]
     with disk_errors():
         for values in {json.dumps(config["dataset"]): config["dataset"] for config in configs}.values():
             cast(Dataset, build_part("dataset", values)).prepare(store.cache_dir)

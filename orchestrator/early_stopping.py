@@ -35,7 +35,7 @@ class Stopper:
     def __init__(self, store: SweepStore, options: EarlyStopping) -> None:
         self._store = store
         self._metric = options.metric
-        self._scheduler = _scheduler(options, max(store.trial(e.trial_id).config()["budget"] for e in store.entries()))
+        self._scheduler = _scheduler(options, max((config["budget"] for _, config in store.configs()), default=1))
         self._epochs = {entry.trial_id: entry.epochs for entry in store.entries()}
         self._seen = dict.fromkeys(self._epochs, -1)
         for trial_id in self._epochs:

@@ -37,17 +37,15 @@ def ancestors(store: SweepStore) -> dict[str, Ancestor]:
         return {}
     source = SweepStore.open(store.runs_dir, name)
     known: dict[str, list[tuple[int, TrialStore]]] = {}
-    for entry in source.entries():
-        trial = source.trial(entry.trial_id)
+    for trial_id, config in source.configs():
+        trial = source.trial(trial_id)
         if trial.status().state is State.DONE and trial.checkpoint_file.exists():
-            config = trial.config()
             known.setdefault(_kind(config), []).append((config["budget"], trial))
     found = {}
-    for entry in store.entries():
-        config = store.trial(entry.trial_id).config()
+    for trial_id, config in store.configs():
         shorter = [each for each in known.get(_kind(config), []) if each[0] < config["budget"]]
         if shorter:
-            found[entry.trial_id] = Ancestor(name, max(shorter, key=lambda each: each[0])[1])
+            found[trial_id] = Ancestor(name, max(shorter, key=lambda each: each[0])[1])
     return found
 
 

@@ -110,7 +110,7 @@ def _counts(trials: list[_Trial]) -> dict[str, int]:
 
 def _settings(store: SweepStore, trials: list[_Trial]) -> dict[str, str]:
     """What all cells have, or the values that they have, of the options a reader asks for first."""
-    configs = [store.trial(trial.entry.trial_id).config() for trial in _one_a_cell(trials)]
+    configs = [config for _, config in store.configs(trial.entry.trial_id for trial in _one_a_cell(trials))]
     told = {
         "dataset": [config["dataset"]["name"] for config in configs],
         "network": [config["network"]["name"] for config in configs],

@@ -14,7 +14,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -27,7 +27,8 @@ from orchestrator.errors import UserError
 from orchestrator.files import write_atomically
 from orchestrator.plan import Plan
 from orchestrator.sweep_file import check_name
-from trainers.parts import nearest
+from trainers.config import TrialConfig
+from trainers.parts import ConfigError, nearest
 
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built in
 
@@ -86,12 +87,22 @@ class TrialStore:
         if not (self.path / "status.json").exists():
             write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
             self.write_status(Status())
-        elif not self.status().state.is_result and self.config() != config:
+        elif not self.status().state.is_result and self._config() != config:
             write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
     def config(self) -> dict[str, Any]:
-        """The resolved configuration."""
-        return yaml.load((self.path / "config.yaml").read_text(), Loader=SAFE_LOADER)
+        """The resolved configuration. Raises :class:`UserError` if the file is missing or damaged."""
+        if (config := self._config()) is None:
+            again = "running the sweep's file again writes it anew"
+            raise UserError(f"{self.path / 'config.yaml'}: is missing or damaged; {again}")
+        return config
+
+    def _config(self) -> dict[str, Any] | None:
+        try:
+            config = yaml.load((self.path / "config.yaml").read_text(), Loader=SAFE_LOADER)
+        except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError):
+            return None
+        return config if isinstance(config, dict) else None
 
     def status(self) -> Status:
         """The state; PENDING where nothing has been written yet, LOST where the file is damaged."""
@@ -267,6 +278,17 @@ class SweepStore:
     def trial(self, trial_id: str) -> TrialStore:
         """The directory of one trial, there or not."""
         return TrialStore(self.path / "trials" / trial_id)
+
+    def configs(self, trial_ids: Iterable[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Trial id and configuration of these trials, or of all in the plan.
+
+        One that no trial can have any more is left out: it is its own trial's failure, and nobody else's.
+        """
+        for trial_id in [entry.trial_id for entry in self.entries()] if trial_ids is None else trial_ids:
+            with contextlib.suppress(UserError, ConfigError):
+                config = self.trial(trial_id).config()
+                TrialConfig.from_dict(config)
+                yield trial_id, config
 
     def has_results(self) -> bool:
         """Whether a trial has come to an end, good or bad."""

@@ -208,8 +208,9 @@ def _notes(plans: Sequence[Mapping[str, Any]], frame: Any, info: Mapping[str, An
 
 def _measured_on(store: SweepStore) -> Any:
     """What all trials of a sweep have in common and those of another may not: dataset and evaluation."""
-    entries = store.entries()
-    config = without_runtime_options(store.trial(entries[0].trial_id).config())
+    if (values := next((config for _, config in store.configs()), None)) is None:
+        return None
+    config = without_runtime_options(values)
     evaluation = {key: value for key, value in config["evaluation"].items() if key not in ("times", "stop_at")}
     return config["dataset"], evaluation
 

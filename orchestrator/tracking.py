@@ -10,6 +10,7 @@ of its run's, called ``generator``.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import logging
 import os
@@ -268,8 +269,9 @@ class Mirror:
         tags = {MIRRORED_TAG: str(trial.epochs + len(trial.pending))}
         params: list[tuple[str, Any]] = []
         if not trial.described:
-            params = list(_flat(store.config()))
-            self._client.log_artifact(trial.run_id, str(store.path / "config.yaml"))
+            with contextlib.suppress(UserError):  # a damaged one: its trial says so
+                params = list(_flat(store.config()))
+                self._client.log_artifact(trial.run_id, str(store.path / "config.yaml"))
             tags[DESCRIBED_TAG] = "true"
         if trial.level != level:
             for picture in pictures[int(trial.level.split()[-1]) if trial.level else 0 :]:

@@ -34,6 +34,5 @@ def plan_with_weights(plan: Plan, file: Path | None) -> Plan:
 
 def give_weights(store: SweepStore, trial_ids: Iterable[str], file: Path) -> None:
     """Writes the weights into the configurations of trials without a result."""
-    for trial_id in trial_ids:
-        trial = store.trial(trial_id)
-        trial.create(with_weights(trial.config(), file))
+    for trial_id, config in store.configs(trial_ids):
+        store.trial(trial_id).create(with_weights(config, file))

@@ -30,7 +30,7 @@ def sample_grids(sweep: Sweep) -> Figure | None:
 
     first = [sweep.store.trial(cell.trials[0].trial_id) for cell in sweep.cells]
     files = [max(trial.samples.glob(EPOCHS), default=None) for trial in first]
-    if not any(files) or first[0].config().get("opponent") == "data":
+    if not any(files) or next((config for _, config in sweep.store.configs()), {}).get("opponent") == "data":
         return None
     few = len(files) <= WHOLE
     columns = columns_for(len(files), 5) if few else 8

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Cluster, CommandLine, started, wait_until
-from hand_made import write_file
+from hand_made import make_sweep, write_file
 from mlflow_dump import dump, expected_points, points_of
 
 from orchestrator.driver import prepare
@@ -76,15 +76,14 @@ def replace_in_config(trial: TrialStore, old: str, new: str) -> None:
 def early(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Early:
     """Two trials run at once. Workers are held (SIGSTOP), so that ``sound`` is half-way when ``raises`` begins."""
     folder = tmp_path_factory.mktemp("early")
-    path, store = write_file(folder, EARLY), SweepStore(folder / "runs", "early")
+    store = make_sweep(folder, EARLY)
+    trials = {entry.variant: store.trial(entry.trial_id) for entry in store.entries()}
+    replace_in_config(trials["raises"], *FAULT)
     trap = folder / "trap" / "mlflow"
     write_file(trap, TRAP, "__init__.py")
-    arguments = ["sweep", path, "--offline", "--max-concurrent", 2, *cluster.arguments]
+    arguments = ["resume", "early", "--offline", "--max-concurrent", 2, *cluster.arguments]
     paths = os.pathsep.join(filter(None, [str(trap.parent), os.environ.get("PYTHONPATH")]))
     with started(*arguments, cwd=folder, PYTHONPATH=paths, **cluster.environment) as running:
-        wait_until((store.path / "plan.json").exists)
-        trials = {entry.variant: store.trial(entry.trial_id) for entry in store.entries()}
-        replace_in_config(trials["raises"], *FAULT)
         begun = {"sound", "quick"}
 
         def both_are_held() -> bool:

@@ -145,7 +145,7 @@ def test_the_first_address_has_the_means_of_cells_over_time(pages: Pages) -> Non
     lines = pages.lines()
     assert sorted(values for _, _, values in lines) == [[9.0, pytest.approx(value)] for value in sorted(means)]
     assert all(seconds[0] == 0 <= seconds[1] for _, seconds, _ in lines)
-    pages.until(lambda: f"{cells[0]} (exact_w1)" in pages.text())  # the legend
+    assert pages.until(lambda: f"{cells[0]} (exact_w1)" in pages.text()), "the legend"
 
 
 def test_the_second_address_has_trials_over_seconds_of_training_and_steps_through_samples(pages: Pages) -> None:
@@ -166,7 +166,7 @@ def test_both_are_in_the_menu_of_views(pages: Pages) -> None:
     pages.open(f"{pages.server}/#/experiments/1/runs")
     pages.until(lambda: pages.all("[data-testid=saved-views-trigger]"))[0].click()
     for name in ("Methods: exact_w1 over time", "Trials: exact_w1 over training_seconds, samples"):
-        pages.until(lambda: name in pages.text())  # noqa: B023
+        assert pages.until(lambda: name in pages.text())  # noqa: B023
 
 
 def test_a_run_has_its_pictures_among_its_artifacts(pages: Pages) -> None:
@@ -175,7 +175,8 @@ def test_a_run_has_its_pictures_among_its_artifacts(pages: Pages) -> None:
     pages.open(f"{pages.server}/#/experiments/1/runs/{run.info.run_id}/artifacts/images")
     name = f"samples+step+000003+timestamp+0+{run.data.tags['orchestrator.trial_id']}.png"
     pages.until(lambda: [item for item in pages.all("li, span, div") if item.text == name])[-1].click()
-    pages.until(lambda: [picture for picture in pages.all("img") if picture.size["width"] >= 200])
+    shown = pages.until(lambda: [picture for picture in pages.all("img") if picture.size["width"] >= 200])
+    assert shown
 
 
 def names_of(store: SweepStore) -> set[str]:

@@ -38,6 +38,36 @@ def test_making_a_trial_again_changes_nothing(trial: TrialStore) -> None:
     assert trial.config()["seed"] == 1
 
 
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+    "torn": lambda path: path.write_bytes(path.read_bytes()[:-20] + b"{"),
+    "no text": lambda path: path.write_bytes(b"\xff\xfe\xfd"),
+    "a list": lambda path: path.write_text("[1, 2]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_configuration_is_said_and_planning_again_writes_it_anew(
+    trial: TrialStore, damage: Callable[[Path], object]
+) -> None:
+    config = trial.config()
+    damage(trial.path / "config.yaml")
+    with pytest.raises(UserError, match=r"config\.yaml: is missing or damaged; running the sweep's file again"):
+        trial.config()
+    trial.create(config)
+    assert trial.config() == config
+
+
+def test_a_configuration_that_no_trial_can_have_is_left_out_of_the_sweeps(tmp_path: Path) -> None:
+    store = make_sweep(tmp_path, TWO_CELLS)
+    first, second, third, fourth = (store.trial(entry.trial_id) for entry in store.entries())
+    DAMAGES["torn"](first.path / "config.yaml")
+    third.create({**third.config(), "budgt": 1})
+    assert list(store.configs()) == [(trial.trial_id, trial.config()) for trial in (second, fourth)]
+    assert [trial_id for trial_id, _ in store.configs([first.trial_id, fourth.trial_id])] == [fourth.trial_id]
+
+
 @pytest.mark.parametrize("state", State)
 def test_a_state_is_a_result_or_is_not(trial: TrialStore, state: State) -> None:
     trial.set_state(state, "why")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import ot
 import pytest
 import torch
+from twins import assert_equal_critics, interrupted_twins
 
 from trainers.config import TrialConfig, identity_of
 from trainers.datasets import to_input
@@ -45,17 +46,7 @@ def test_against_the_data_the_critic_alone_is_trained(start: Start) -> None:
 
 
 def test_a_trial_against_the_data_resumes_to_the_bit(start: Start) -> None:
-    changes = {"opponent": "data", "budget": 30, "network": {"dropout": 0.2}}
-    undisturbed, first, second = (start(**changes) for _ in range(3))
-    undisturbed.run_epoch()
-    undisturbed.run_epoch()
-    stops = iter([False] * 7 + [True])
-    assert first.run_epoch(lambda: next(stops)) is None
-    second.load_state_dict(copy.deepcopy(first.state_dict()))
-    second.run_epoch()
-    second.run_epoch()
-    for name, tensor in undisturbed.critic.state_dict().items():
-        assert torch.equal(tensor, second.critic.state_dict()[name])
+    assert_equal_critics(*interrupted_twins(start, opponent="data", budget=30, network={"dropout": 0.2}))
 
 
 def test_options_that_came_later_leave_identities_alone(trial: Callable[..., TrialConfig]) -> None:

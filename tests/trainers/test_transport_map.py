@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from function_critic import FunctionCritic
+from torch import Tensor
+from twins import assert_equal_critics, interrupted_twins
 
 from trainers.config import TrialConfig
 from trainers.datasets import to_examples
@@ -18,17 +19,6 @@ from trainers.transport_map import transport_map
 
 Start = Callable[..., Training]
 AGAINST_NOISE = {"opponent": "noise", "objective": {"name": "c_transform", "p": 2}, "penalty": "none"}
-
-
-class Potential(nn.Module):
-    """φ as a function."""
-
-    def __init__(self, phi: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.phi = phi
-
-    def forward(self, points: Tensor) -> Tensor:
-        return self.phi(points)
 
 
 @pytest.fixture
@@ -43,20 +33,20 @@ def test_the_potential_of_a_translation_translates(points: Tensor, q: float, p: 
     moved_by = torch.tensor([1.0, -0.5, 0.0, 2.0], dtype=torch.float64)
     back = -moved_by.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(back.abs().pow(q).sum() ** (p / q) / p, back)
-    mapped = transport_map(Potential(lambda x: x @ slope), points, q=q, p=p)
+    mapped = transport_map(FunctionCritic(lambda x: x @ slope), points, q=q, p=p)
     assert torch.allclose(mapped, points + moved_by)
 
 
 def test_the_potential_of_a_dilation_dilates(points: Tensor) -> None:
     """Half the squared distance: φ(x) = (1 − a) ‖x‖² / 2 is optimal from N(0, 1) to N(0, a²)."""
-    mapped = transport_map(Potential(lambda x: -x.square().sum(dim=1)), points, q=2, p=2)
+    mapped = transport_map(FunctionCritic(lambda x: -x.square().sum(dim=1)), points, q=2, p=2)
     assert torch.allclose(mapped, 3 * points)
 
 
 @pytest.mark.parametrize(("q", "p"), [(2.0, 2.0), (1.2, 5.0), (3.0, 1.2)])
 def test_where_the_potential_is_flat_nothing_moves(q: float, p: float) -> None:
     images = torch.rand(3, 1, 2, 2)
-    assert torch.equal(transport_map(Potential(lambda x: 0 * x.sum(dim=(1, 2, 3))), images, q=q, p=p), images)
+    assert torch.equal(transport_map(FunctionCritic(lambda x: 0 * x.sum(dim=(1, 2, 3))), images, q=q, p=p), images)
 
 
 def test_the_trained_potential_carries_noise_to_the_data(start: Start) -> None:
@@ -107,17 +97,9 @@ def test_no_generator_is_trained(start: Start) -> None:
 
 
 def test_a_trial_against_noise_resumes_to_the_bit(start: Start) -> None:
-    undisturbed, first, second = (start(**AGAINST_NOISE, reuse_batch=True, budget=30) for _ in range(3))
-    undisturbed.run_epoch()
-    undisturbed.run_epoch()
-    stops = iter([False] * 7 + [True])
-    assert first.run_epoch(lambda: next(stops)) is None
-    second.load_state_dict(copy.deepcopy(first.state_dict()))
-    second.run_epoch()
-    second.run_epoch()
-    assert torch.equal(undisturbed.sample(3), second.sample(3))
-    for name, tensor in undisturbed.critic.state_dict().items():
-        assert torch.equal(tensor, second.critic.state_dict()[name])
+    undisturbed, resumed = interrupted_twins(start, **AGAINST_NOISE, reuse_batch=True, budget=30)
+    assert_equal_critics(undisturbed, resumed)
+    assert torch.equal(undisturbed.sample(3), resumed.sample(3))
 
 
 @pytest.mark.parametrize(

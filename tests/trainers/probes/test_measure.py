@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from function_critic import FunctionCritic
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainers.config import TrialConfig
 from trainers.parts import ConfigError
@@ -28,19 +29,8 @@ from trainers.training import NOISE_SCALE, Training
 Start = Callable[..., Training]
 
 
-class Critic(nn.Module):
-    """φ as a function."""
-
-    def __init__(self, phi: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.phi = phi
-
-    def forward(self, points: Tensor) -> Tensor:
-        return self.phi(points)
-
-
 def with_critic(training: Training, phi: Callable[[Tensor], Tensor]) -> Training:
-    training.critic = Critic(phi)  # type: ignore[assignment]
+    training.critic = FunctionCritic(phi)  # type: ignore[assignment]
     return training
 
 

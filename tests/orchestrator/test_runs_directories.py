@@ -138,7 +138,7 @@ def test_a_trial_stopped_on_one_machine_goes_on_on_another_to_the_bit(place: Pla
     assert [attempt["resumed_at"] for attempt in trial.status().attempts] == [0, 30]
 
 
-@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize("epoch", [1])
 def test_a_killed_worker_s_trial_goes_on_elsewhere_to_the_bit(place: Place, twin: TrialStore, epoch: int) -> None:
     store = planned(place)
     runs = place.url or str(store.runs_dir)
@@ -352,7 +352,7 @@ def test_an_outage_of_seconds_costs_nothing(bucket: Place, network: Network, twi
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("requests", [2, 5, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22, 24])
+@pytest.mark.parametrize("requests", [2, 8, 10, 12, 14, 16, 18, 22])
 def test_wherever_the_network_goes_for_good_another_machine_goes_on_to_the_bit(
     bucket: Place, network: Network, twin: TrialStore, requests: int
 ) -> None:

@@ -23,12 +23,12 @@ export MLFLOW_AUTH_CONFIG_PATH
 cat > "$MLFLOW_AUTH_CONFIG_PATH" << END
 [mlflow]
 default_permission = NO_PERMISSIONS
-database_uri = postgresql:///${MLFLOW_AUTH_DATABASE:-mlflow_auth}
+database_uri = postgresql+psycopg2:///${MLFLOW_AUTH_DATABASE:-mlflow_auth}
 auth_cache_ttl_seconds = 60
 END
 
 exec mlflow server --app-name basic-auth \
-    --backend-store-uri "postgresql:///${MLFLOW_DATABASE:-mlflow}" \
+    --backend-store-uri "postgresql+psycopg2:///${MLFLOW_DATABASE:-mlflow}" \
     --artifacts-destination "$MLFLOW_ARTIFACTS_DESTINATION" \
     --allowed-hosts "$MLFLOW_SERVER_ALLOWED_HOSTS" \
     --host "${MLFLOW_HOST:-0.0.0.0}" --port "${MLFLOW_PORT:-5000}" --workers "${MLFLOW_WORKERS:-4}" "$@"

@@ -160,9 +160,7 @@ def prune(
         paths = prunable(outline, checkpoints=checkpoints, removed=removed)
         if dry_run:
             for path in paths:
-                typer.echo(
-                    f"{in_bytes(size_of(path)):>9}  {place(store.runs)}/{path.relative_to(outline.runs_dir)}"
-                )
+                typer.echo(f"{in_bytes(size_of(path)):>9}  {place(store.runs)}/{path.relative_to(outline.runs_dir)}")
             typer.echo(f"{in_bytes(sum(map(size_of, paths)))} could be freed. Nothing was deleted.")
         else:
             typer.echo(f"{in_bytes(prune(paths))} freed.")

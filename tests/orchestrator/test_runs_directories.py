@@ -23,7 +23,7 @@ from hand_made import make_sweep, plan_file, write_file
 from object_stores import BUCKET, ENVIRONMENT, Network, Place, s3_server
 from small_trials import assert_equal_to_the_bit, contents, run
 
-from orchestrator import lease, replica
+from orchestrator import lease, load, replica
 from orchestrator.driver import prepare
 from orchestrator.errors import UserError
 from orchestrator.lock import driver_lock
@@ -304,6 +304,7 @@ def test_commands_that_read_say_the_same_everywhere(
         said.add((tuple(states), table))
     assert len(said) == 1
     assert sorted(states) == ["DONE", "PENDING"]
+    assert list(load(f"{runs}/small").trials["state"]) == states
 
 
 # --- an object store ------------------------------------------------------------------------------------------------

@@ -109,8 +109,9 @@ def run_sweep(
                             store, todo, resources=resources, at_once=at_once, mark=driver.mark
                         )
             except (Aborted, KeyboardInterrupt):
-                with contextlib.suppress(OSError):  # the next command will
-                    store.mend("the driver left at once")
+                if store.replica is None:  # else the next command will: leaving at once waits for nobody
+                    with contextlib.suppress(OSError):
+                        store.mend("the driver left at once")
                 tell(f"Left at once; go on with: {_resume_command(store, options)}")
                 raise
             interrupted = stopped_because is None and (stopping.is_set() or store.stop_file.exists())

@@ -210,6 +210,6 @@ def tune_trial(config: dict[str, Any], runs: str, sweep: str, metric: str | None
         if metric is not None and metric in record:
             tune.report({"epoch": record["epoch"], "iteration": record["iteration"], metric: record[metric]})
 
-    with trial_at_hand(runs_at(runs), sweep, config["trial_id"]) as (trial, cache, should_stop):
+    with trial_at_hand(runs_at(runs, asking=False), sweep, config["trial_id"]) as (trial, cache, should_stop):
         state = run_trial(trial, cache, should_stop=should_stop, on_epoch=report)
     tune.report({"state": str(state)})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
+from orchestrator.files import reason
 from orchestrator.store import State, SweepStore
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class StoreSearcher(Searcher):
         try:
             yield
         except OSError as error:
-            self.stopped_because = f"{self._store.path}: {error.strerror}"
+            self.stopped_because = f"{self._store.path}: {reason(error)}"
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the state."""

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from orchestrator import checkpoints
 from orchestrator.epochs import EpochLog
-from orchestrator.replica import Replica, asked_to_stop, patiently, scratch
+from orchestrator.replica import Replica, asked_to_stop, scratch
 from orchestrator.store import CHECKPOINTS, Runs, State, Status, SweepStore, TrialStore, cache_dir, runs_at
 
 
@@ -50,7 +50,7 @@ def trial_at_hand(runs: Runs, sweep: str, trial_id: str) -> Iterator[tuple[Trial
     with scratch(runs) as ours:
         store = SweepStore(ours, sweep)
         trial = store.trial(trial_id)
-        patiently(lambda: ours.pull(ours.key(trial.path), checkpoints=CHECKPOINTS))
+        ours.patiently(lambda: ours.pull(ours.key(trial.path), checkpoints=CHECKPOINTS))
         share()
         with asked_to_stop(ours, store.stop_file, trial.early_stop_file) as asked:
             yield trial, cache, asked.is_set
@@ -62,7 +62,7 @@ def fill_cache(runs: str, config: dict[str, Any]) -> None:
     from trainers.config import TrialConfig
     from trainers.training import Training
 
-    replica = runs_at(runs)
+    replica = runs_at(runs, asking=False)
     assert not isinstance(replica, Path)
     cache = cache_dir(replica.copy)
     _share(replica, cache)
@@ -72,11 +72,10 @@ def fill_cache(runs: str, config: dict[str, Any]) -> None:
 
 
 def _share(replica: Replica, cache: Path) -> None:
-    """What is missing in either can be made again."""
-    with contextlib.suppress(OSError):
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{cache}.lock"):
-            replica.share(cache)
+    """What is missing in either, after minutes without the store, is made again."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{cache}.lock"), contextlib.suppress(OSError):
+        replica.patiently(lambda: replica.share(cache))
 
 
 def run_trial(

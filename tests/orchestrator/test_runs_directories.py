@@ -328,6 +328,16 @@ def test_what_cannot_be_a_runs_directory_is_refused_with_the_reason(
     assert (code, error) == (2, "orchestrator: --runs-dir s3://bucket/runs: this command wants a folder\n")
 
 
+def test_a_bucket_that_is_not_there_is_said(
+    command_line: CommandLine, bucket: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    runs = str(bucket.url).replace(BUCKET, "bucked")
+    code, _, error = command_line("sweep", write_file(tmp_path, SWEEP), "--offline", "--runs-dir", runs)
+    assert code == 2
+    assert error == f"orchestrator: {runs}/small cannot be read and written: The specified bucket does not exist\n"
+
+
 def test_mlflow_wants_a_server_where_runs_are_in_an_object_store(
     command_line: CommandLine, bucket: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

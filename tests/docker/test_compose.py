@@ -211,3 +211,4 @@ def test_secrets_are_made_at_random_once_and_for_their_owner_only(tmp_path: Path
     assert again.returncode == 1
     assert "stays as it is" in again.stderr
     assert files[0].read_bytes() == before
+    assert ".env" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()

@@ -14,6 +14,7 @@ import fcntl
 import fnmatch
 import hashlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -494,7 +495,8 @@ def _file_system(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise UserError(f"--runs-dir {url}: {error}") from None
     if hasattr(found, "retries"):
-        found.retries = 2
+        found.retries = 1
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of lost connections it prints tracebacks
     return found, str(root).rstrip("/")
 
 

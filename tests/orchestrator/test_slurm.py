@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # a Ray takes second
 
 LIMITED = """\
 name: limited
-base: [dataset=mixture, evaluation=none, batch_size=8, budget=2000, device=cpu, checkpoint_seconds=0.3]
+base: [dataset=mixture, evaluation=none, batch_size=8, budget=1600, device=cpu, checkpoint_seconds=0.3]
 grid: {critic_iterations: [4, 5]}
 retries: 0
 """
@@ -79,13 +79,13 @@ class Life:
 
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
-    """A sweep that is warned, is requeued, goes on, loses a worker and ends; a second job for that one is cancelled."""
+    """A sweep that is warned, requeued, goes on, loses a worker and ends; a second job, of one node, is cancelled."""
     if reason := own_slurm.missing():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("slurm")
     with own_slurm.own_slurm(folder, nodes=2) as slurm, new_sweep(tmp_path_factory.mktemp("limited"), LIMITED) as sweep:
         seen = Life(sweep, slurm)
-        first = _submit(seen)
+        first = _submit(seen, nodes=2)
         _wait_until_busy(seen, first, [0, 1], attempt=1)
         seen.rays = [process for process in _processes(first) if "ORCHESTRATOR_SLURM" in process.environment]
         seen.nodes = {_node_of(seen, number) for number in (0, 1)}
@@ -98,7 +98,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         seen.failed, seen.unfinished = slurm.job(first), sweep.statuses()
         seen.left.append(_processes(first))
 
-        second = _submit(seen)
+        second = _submit(seen, nodes=1)
         _wait_until_busy(seen, second, [0], attempt=3)
         slurm.command("scancel", second)
         _wait(seen, second, lambda: _ended(slurm, second))
@@ -107,8 +107,8 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         yield seen
 
 
-def _submit(seen: Life) -> str:
-    options = ["--parsable", "--nodes=2", "--cpus-per-task=1", "--time=60"]
+def _submit(seen: Life, *, nodes: int) -> str:
+    options = ["--parsable", f"--nodes={nodes}", "--cpus-per-task=1", "--time=60"]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return seen.slurm.command("sbatch", *options, SCRIPT, "sweep.yaml", cwd=seen.sweep.folder, PATH=path)
 

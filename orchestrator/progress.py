@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,7 +98,7 @@ class Watch:
 class Progress:
     """Shows a :class:`Watch`. Use as a context; ``update`` after each ``refresh``."""
 
-    def __init__(self, watch: Watch, console: Console, at_once: int) -> None:
+    def __init__(self, watch: Watch, console: Console, at_once: Callable[[], int]) -> None:
         self._watch = watch
         self._console = console
         self._at_once = at_once
@@ -158,7 +159,7 @@ class Progress:
         parts = [f"[{done}/{len(self._watch.trials)}]", str(seen.status.state), seen.label]
         if seen.metric is not None and seen.status.state.is_result:
             parts.append(f"{self._watch.metric}={seen.metric:.4g}")
-        left = self._watch.seconds_left(self._at_once)
+        left = self._watch.seconds_left(self._at_once())
         if left:
             parts.append(f"({duration(left)} left)")
         return " ".join(parts)
@@ -192,7 +193,7 @@ class Progress:
                 "" if left is None else duration(left),
             )
         counts = ", ".join(f"{number} {state}" for state, number in watch.counts().items())
-        left = watch.seconds_left(self._at_once)
+        left = watch.seconds_left(self._at_once())
         hidden = f" ({len(rows) - room} more not shown)" if len(rows) > room else ""
         footer = f"{counts}{hidden} · {duration(time.monotonic() - self._started)} so far"
         return Group(table, Text(footer + (f" · about {duration(left)} left" if left else ""), style="dim"))

@@ -21,6 +21,9 @@ from orchestrator import checkpoints
 from orchestrator.epochs import EpochLog
 from orchestrator.store import State, Status, TrialStore
 
+COMMIT = "ORCHESTRATOR_COMMIT"
+"""The environment variable that tells workers of a cluster the commit of the code that came to them."""
+
 
 class Superseded(Exception):
     """Another attempt at this trial has begun: this worker had been given up for lost, and must not write any more."""
@@ -233,6 +236,8 @@ def surroundings() -> dict[str, Any]:
 @functools.cache
 def git_commit() -> str:
     """The commit of the running code, ``-dirty`` if it was changed since; ``unknown`` outside a checkout."""
+    if told := os.environ.get(COMMIT):
+        return told
     folder = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:

@@ -215,5 +215,6 @@ def tune_trial(config: dict[str, Any], sweep: str, metric: str | None, versions:
         store.cache_dir,
         should_stop=lambda: store.stop_file.exists() or trial.early_stop_file.exists(),
         on_epoch=report,
+        gpus=config["gpus"],
     )
     tune.report({"state": str(state)})

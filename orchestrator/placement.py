@@ -235,10 +235,14 @@ class Placement:
         return self._requests[trial_id]
 
     def begin(self, trial_id: str) -> dict[str, Any]:
-        """Counts a trial as running. Returns what :func:`bundle_of` has to know of it."""
+        """Counts a trial as running. Returns what :func:`bundle_of` and the worker have to know of it."""
         kind = self._requests[trial_id]
         self._running[kind] += 1
-        return {"kind": self.kinds.index(kind), "avoid": ",".join(self._refused)}
+        return {
+            "kind": self.kinds.index(kind),
+            "avoid": ",".join(self._refused),
+            "gpus": dict(kind).get("GPU", 0.0),
+        }
 
     def end(self, trial_id: str, *, finished: bool) -> None:
         """Counts a trial as running no more, and as finished if it will not run again."""

@@ -42,6 +42,8 @@ class Seen:
     metric: float | None = None
     seconds: float = 0.0
     timed: int = 0
+    memory: float | None = None
+    """Peak memory in MB: of the GPU, or of the process on a CPU."""
 
     @property
     def label(self) -> str:
@@ -74,6 +76,8 @@ class Watch:
             for record in seen.tail.read():
                 seen.epoch, seen.epoch_at = record["epoch"], record["timestamp"] / 1000
                 seen.metric = record.get(self.metric, seen.metric)
+                if "peak_memory_mb" in record:
+                    seen.memory = max(seen.memory or 0.0, record["peak_memory_mb"])
                 if "epoch_seconds" in record:
                     seen.seconds += record["epoch_seconds"] + record.get("evaluation_seconds", 0.0)
                     seen.timed += 1

@@ -139,6 +139,9 @@ class StoreSearcher(Searcher):
     def set_state(self, state: dict[str, Any]) -> None:
         """Nothing to take back."""
 
+    def __getstate__(self) -> dict[str, Any]:  # Tune pickles its searcher once, and never reads that
+        return {}
+
 
 def _got_on(attempts: Sequence[dict[str, Any]]) -> bool:
     """Whether the last attempt began further than the one before."""

@@ -25,7 +25,8 @@ def sweep_status(store: SweepStore) -> dict[str, Any]:
     ``driver`` is None, or the host and process of the driver and whether it is alive. ``seconds_left`` assumes that as
     many trials run at once as do now (one, if none does); None before the first epoch. ``disk_bytes`` counts the
     sweep's directory, ``removed`` the trials that are no longer in its file. Of a trial ``epoch`` is the last stored
-    one, ``epoch_at`` its time (seconds since 1970), ``error`` what ended the last attempt or lost it.
+    one, ``epoch_at`` its time (seconds since 1970), ``peak_memory_mb`` the GPU's, or the process's on a CPU, ``error``
+    what ended the last attempt or lost it.
     """
     watch = Watch(store)
     watch.refresh()
@@ -50,6 +51,7 @@ def sweep_status(store: SweepStore) -> dict[str, Any]:
                 "epochs": seen.entry.epochs,
                 "epoch_at": seen.epoch_at,
                 watch.metric: seen.metric,
+                "peak_memory_mb": seen.memory,
                 "error": seen.status.error,
             }
             for seen in watch.trials
@@ -89,10 +91,10 @@ def _trials(known: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("trial", no_wrap=True)
     table.add_column("cell", overflow="fold")
-    for column in ("state", "epoch", "attempts", known["metric"], "last epoch"):
+    for column in ("state", "epoch", "attempts", known["metric"], "memory", "last epoch"):
         table.add_column(column, justify="right", no_wrap=True)
     for trial in known["trials"]:
-        value, at = trial[known["metric"]], trial["epoch_at"]
+        value, memory, at = trial[known["metric"]], trial["peak_memory_mb"], trial["epoch_at"]
         table.add_row(
             trial["trial_id"],
             Text(f"{trial['cell']} seed={trial['seed']}"),
@@ -100,6 +102,7 @@ def _trials(known: dict[str, Any]) -> Table:
             f"{trial['epoch']}/{trial['epochs']}",
             str(trial["attempts"]),
             "" if value is None else f"{value:.4g}",
+            "" if memory is None else in_bytes(round(1e6 * memory)),
             "" if at is None else f"{duration(max(0.0, time.time() - at))} ago",
         )
     return table

@@ -5,22 +5,38 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
+import signal
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import started, wait_until
+from command_line import orchestrator, started, wait_until
 from hand_made import write_file
 from hypothesis import given
 from hypothesis import strategies as st
+from small_trials import assert_equal_to_the_bit
 
 from orchestrator.errors import UserError
-from orchestrator.placement import Node, Placement, Request, bundle_of, difference, request_of, share_out, unservable
+from orchestrator.placement import (
+    Node,
+    Placement,
+    Request,
+    bundle_of,
+    compared_versions,
+    difference,
+    request_of,
+    share_out,
+    unservable,
+)
 from orchestrator.store import State, SweepStore, TrialStore
 from orchestrator.sweep_file import Resources
+from orchestrator.worker import git_commit, run_trial
 
 CPU: Request = (("CPU", 1.0),)
 GPU: Request = (("CPU", 1.0), ("GPU", 1.0))
@@ -85,9 +101,7 @@ def test_what_is_shared_out_is_wanted_and_there(sizes: list[tuple[int, int, int]
 @pytest.mark.parametrize(
     ("request_", "told"),
     [
-        pytest.param(
-            (("CPU", 2.0),), r"resources\.cpus: .*2 CPUs and no node has more than 1 \(2 on 2", id="CPUs"
-        ),
+        pytest.param((("CPU", 2.0),), r"resources\.cpus: .*2 CPUs and no node has more than 1 \(2 on 2", id="CPUs"),
         pytest.param(GPU, r"resources\.gpus: .*1 GPUs and no node has more than 0; .*device=cpu", id="GPUs"),
         pytest.param((("CPU", 1.0), ("big_memry", 1.0)), r"custom\.big_memry: .*'big_memory'.*ray start", id="name"),
         pytest.param(
@@ -161,79 +175,151 @@ def test_versions_differ_by_package_and_not_by_build() -> None:
     assert told == "torch 2.14.1 there and 2.15.0 here, numpy missing there and 2.4.1 here"
 
 
-# Three trials of some seconds, all beginning with epochs of 20 critic iterations and a checkpoint after each.
 SWEEP = """\
 name: nodes
 base: [dataset=digits, evaluation=none, "network.generator_widths=[16]", "network.critic_widths=[16]", device=cpu]
 grid: {critic.lr: [1e-3, 2e-3, 3e-3]}
 retries: 1
 """
-OPTIONS = ["budget=1600", "checkpoint_epochs=1"]
+STALE = "raise ImportError('the code of this node is not what came with the sweep')\n"
 
 
 @dataclass
 class Nodes:
-    """The sweep, what it said, and the process ids of the raylets, by the name of their node."""
+    """A sweep on a real cluster, and the process ids of the raylets with the names that the tests give the nodes."""
 
     cluster: Any
+    command: list[object]
     environment: dict[str, str]
-    folder: Path
     store: SweepStore
-    raylets: dict[int, str]
+    raylets: dict[int, str] = field(default_factory=dict)
+    seen: dict[tuple[str, int], str] = field(default_factory=dict)
     code: int = -1
     out: str = ""
-    errors: str = ""
 
     def add(self, name: str, **arguments: Any) -> Any:
-        """Starts a node, a real raylet."""
-        added = self.cluster.add_node(**arguments)
+        """Starts a node with one processor: a raylet, and workers below it."""
+        added = self.cluster.add_node(num_cpus=1, **arguments)
         self.raylets[added.all_processes["raylet"][0].process.pid] = name
         return added
 
-    def node_of(self, attempt: Mapping[str, Any]) -> str:
-        """Where an attempt runs; its worker is alive. Nobody waits for it: "?" if it has just ended."""
-        with contextlib.suppress(OSError):
-            stat = Path(f"/proc/{attempt['pid']}/stat").read_text()
-            return self.raylets.get(int(stat.rpartition(")")[2].split()[1]), "?")
-        return "?"
-
-    def running(self) -> dict[str, TrialStore]:
-        """The trials that run, by the name of the node."""
-        found = {}
-        for entry in self.store.entries():
-            trial = self.store.trial(entry.trial_id)
+    def trial_on(self, name: str) -> TrialStore | None:
+        """The trial that runs on a node. Where each attempt was seen is kept in ``seen``."""
+        for trial in self.trials():
             status = trial.status()
             if status.state is State.RUNNING:
-                found[self.node_of(status.attempts[-1])] = trial
-        return found
+                with contextlib.suppress(OSError):  # its worker has just ended
+                    stat = Path(f"/proc/{status.attempts[-1]['pid']}/stat").read_text()
+                    where = self.raylets.get(int(stat.rpartition(")")[2].split()[1]))
+                    if where is not None:  # else its raylet has died, and init has taken it over
+                        self.seen[trial.trial_id, len(status.attempts)] = where
+                    if where == name:
+                        return trial
+        return None
+
+    def hold(self, name: str) -> int:
+        """Stops the worker of the trial that runs on a node, and returns its process id."""
+        trial = self.trial_on(name)
+        assert trial is not None
+        pid = trial.status().attempts[-1]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        return pid
+
+    def trials(self) -> list[TrialStore]:
+        return [self.store.trial(entry.trial_id) for entry in self.store.entries()]
 
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """A sweep that begins on one node. One with another torch joins, then a sound one, which is killed."""
+    """A sweep that begins on one node. One with another torch joins, then a sound one, which is killed.
+
+    Workers are held (SIGSTOP), so that the first trial does not end before the others have been where they shall.
+    """
     from ray.cluster_utils import Cluster
 
     folder = tmp_path_factory.mktemp("nodes")
-    other = folder / "other" / "torch-9.9.9.dist-info"
-    write_file(other, "Metadata-Version: 2.1\nName: torch\nVersion: 9.9.9\n", "METADATA")
+    paths = {"first": folder / "stale", "other": folder / "other"}
+    for package in ("orchestrator", "trainers"):
+        write_file(paths["first"] / package, STALE, "__init__.py")
+    metadata = "Metadata-Version: 2.1\nName: torch\nVersion: 9.9.9\n"
+    write_file(paths["other"] / "torch-9.9.9.dist-info", metadata, "METADATA")
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"]}
-    text = write_file(folder, SWEEP)
-    # no trial runs on the head, and nothing but what travels with the job is in the workers' path
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": temporary}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        there = Nodes(cluster, token, folder, SweepStore(folder / "runs", "nodes"), {})
-        there.add("first", num_cpus=1)
-        arguments = ["sweep", text, *OPTIONS, "--offline", "--address", cluster.address]
-        with started(*arguments, cwd=folder, **token) as command:
-            wait_until(lambda: (there.store.path / "plan.json").exists() and "first" in there.running(), 120)
-            there.add("other", num_cpus=1, env_vars={"PYTHONPATH": str(other.parent)})
-            wait_until(lambda: (there.store.path / "refused").exists(), 30, may_fail=True)
-            joining = there.add("joining", num_cpus=1)
-            wait_until(lambda: "joining" in there.running(), 120)
-            trial = there.running()["joining"]
-            wait_until(trial.previous_checkpoint_file.exists, 120)
+        text = write_file(folder, SWEEP)
+        command = ["sweep", text, "budget=600", "checkpoint_epochs=1", "--name", "nodes", "--offline"]
+        there = Nodes(cluster, [*command, "--address", cluster.address], token, SweepStore(folder / "runs", "nodes"))
+        there.add("first", env_vars={"PYTHONPATH": str(paths["first"])})
+        with started(*there.command, cwd=folder, **token) as running:
+            assert running.process.stdout is not None
+            wait_until((there.store.path / "plan.json").exists, 60)
+            wait_until(lambda: there.trial_on("first"), 120)
+            first = there.hold("first")
+            there.add("other", env_vars={"PYTHONPATH": str(paths["other"])})
+            for line in running.process.stdout:
+                there.out += line
+                if "gets no trials" in line:
+                    break
+            joining = there.add("joining")
+            wait_until(lambda: (trial := there.trial_on("joining")) and trial.previous_checkpoint_file.exists(), 120)
+            held = there.hold("joining")
             cluster.remove_node(joining, allow_graceful=False)
-            there.code, there.out, there.errors = command.end()
+            os.kill(held, signal.SIGKILL)  # the whole machine has gone
+            os.kill(first, signal.SIGCONT)
+            wait_until(lambda: there.trial_on("nowhere") or running.process.poll() is not None, 200)
+            there.code, out, errors = running.end()
+            there.out += out + errors
         yield there
     finally:
         cluster.shutdown()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@pytest.mark.long
+def test_a_node_that_joins_with_other_versions_gets_no_trials_and_is_named_with_both(nodes: Nodes) -> None:
+    ours = compared_versions()["torch"]
+    assert re.search(rf"node .* gets no trials: it has torch 9\.9\.9 there and {re.escape(ours)} here", nodes.out)
+    assert nodes.out.count("gets no trials") == 1
+    assert "other" not in nodes.seen.values()
+
+
+@pytest.mark.long
+def test_a_node_that_joins_is_used_and_what_it_leaves_behind_goes_on_elsewhere(nodes: Nodes) -> None:
+    assert nodes.code == 0, nodes.out
+    assert [trial.status().state for trial in nodes.trials()] == [State.DONE] * 3
+    (lost,) = {trial_id for (trial_id, _), where in nodes.seen.items() if where == "joining"}
+    attempts = {trial.trial_id: trial.status().attempts for trial in nodes.trials()}
+    assert {trial_id: len(each) for trial_id, each in attempts.items()} == {
+        trial_id: 2 if trial_id == lost else 1 for trial_id in attempts
+    }
+    assert "ended" not in attempts[lost][0]
+    assert attempts[lost][1]["resumed_at"] >= 20
+    assert nodes.seen[lost, 2] == "first"
+    assert nodes.out.count("LOST") == 1
+
+
+@pytest.mark.long
+def test_trials_that_moved_equal_undisturbed_twins_to_the_bit(nodes: Nodes, tmp_path: Path) -> None:
+    for trial in [trial for trial in nodes.trials() if len(trial.status().attempts) > 1]:
+        twin = TrialStore(tmp_path / trial.trial_id)
+        twin.create(trial.config())
+        assert run_trial(twin, tmp_path / "cache") is State.DONE
+        assert_equal_to_the_bit(trial, twin)
+
+
+@pytest.mark.long
+def test_attempts_of_a_cluster_tell_the_commit_of_the_code_that_came_to_them(nodes: Nodes) -> None:
+    commits = {attempt["commit"] for trial in nodes.trials() for attempt in trial.status().attempts}
+    assert commits == {git_commit()}
+
+
+@pytest.mark.long
+def test_nodes_with_other_versions_are_refused_by_name_before_anything_starts(nodes: Nodes) -> None:
+    runs = nodes.store.runs_dir.with_name("refused")
+    ran = orchestrator(*nodes.command, "--runs-dir", runs, cwd=runs.parent, **nodes.environment)
+    assert ran.returncode == 2, ran.stdout + ran.stderr
+    assert re.search(rf"node \S+ \(\S+\) has torch 9\.9\.9 there and {compared_versions()['torch']}", ran.stderr)
+    assert "Traceback" not in ran.stderr
+    assert not list(runs.glob("nodes/trials/*/metrics.jsonl"))

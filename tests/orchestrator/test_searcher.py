@@ -170,7 +170,12 @@ def test_a_trial_that_a_node_refused_comes_again_first_and_has_lost_nothing(
     assert told == ["node b gets no trials: it has torch 9 there and 2 here"]
     assert driven.ask() is None  # one node is left, and busy
     driven.end(State.DONE, asked=2)
-    assert driven.searcher.suggest("again") == {"trial_id": driven.ids[0], "kind": 0, "avoid": "id-b"}
+    assert driven.searcher.suggest("again") == {
+        "trial_id": driven.ids[0],
+        "kind": 0,
+        "avoid": "id-b",
+        "gpus": 0.0,
+    }
     assert store.trial(driven.ids[0]).status() == Status()
     driven.searcher.on_trial_complete("again", error=True)
     assert [driven.ask(), driven.ask()] == [driven.ids[2], None]

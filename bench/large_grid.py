@@ -137,8 +137,8 @@ def page(samples: list[Sample], kept: int) -> str:
             "",
             *lines,
             "",
-            f"Growth over the second half, a trial: driver {growth(samples, 2):.1f} kB, head {growth(samples, 3):.1f} kB "
-            f"(bound: {BOUND:g}). Trials that Ray Tune has in memory at the end: {kept}.",
+            f"Growth over the second half, a trial: driver {growth(samples, 2):.1f} kB, head {growth(samples, 3):.1f}"
+            f" kB (bound: {BOUND:g}). Trials that Ray Tune has in memory at the end: {kept}.",
             "",
         ]
     )

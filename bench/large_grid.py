@@ -114,7 +114,7 @@ def measure(trials: int) -> tuple[list[Sample], int]:
 
 def growth(samples: list[Sample], column: int) -> float:
     """kB a trial: least squares over the second half."""
-    half = [sample for sample in samples if sample[0] >= samples[-1][0] / 2]
+    half = [sample for sample in samples if samples[-1][0] / 2 <= sample[0] < samples[-1][0]]
     return statistics.linear_regression([each[0] for each in half], [each[column] for each in half]).slope
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 
@@ -16,7 +17,16 @@ KEPT = 100
 
 
 class Forgetting(FIFOScheduler):
-    """Tune's own first-in-first-out scheduler. Of the trials that have ended it leaves Tune :data:`KEPT` at most."""
+    """Tune's own first-in-first-out scheduler. Of the trials that have ended it leaves Tune :data:`KEPT` at most.
+
+    When the searcher has nothing more, what still waits in Ray is not to begin either: the sweep was stopped.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        if tune_controller.search_alg.is_finished():
+            for trial in [trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING]:
+                tune_controller.stop_trial(trial)
+        return super().choose_trial_to_run(tune_controller)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         _forget_ended(tune_controller)

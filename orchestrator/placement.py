@@ -202,6 +202,9 @@ class Placement:
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS:
             self._nodes, self._looked = self._look(), now
+        return self._usable()
+
+    def _usable(self) -> list[Node]:
         return [node for node in self._nodes if node.node_id not in self._refused]
 
     def serving(self) -> list[Node]:
@@ -217,8 +220,8 @@ class Placement:
                 self._tell(f"{why}; such trials wait for a node that can run them")
 
     def at_once(self) -> int:
-        """How many of the unfinished trials can run at once now; one at least."""
-        fit = self._limit if self._beyond else sum(share_out(self.nodes(), self._unfinished).values())
+        """How many of the unfinished trials can run at once on the nodes that were seen last; one at least."""
+        fit = self._limit if self._beyond else sum(share_out(self._usable(), self._unfinished).values())
         return max(1, min(number for number in (fit, self._limit) if number is not None))
 
     def may_begin(self) -> set[Request]:

@@ -129,7 +129,10 @@ def test_what_may_come_later_is_told_and_waited_for() -> None:
 def test_a_limit_counts_besides_what_fits() -> None:
     requests = dict.fromkeys("abcd", CPU)
     look = lambda: [node("a", CPU=2)]  # noqa: E731
-    assert [Placement(requests, limit, look=look).at_once() for limit in (None, 1, 30)] == [2, 1, 2]
+    for limit, at_once in ((None, 2), (1, 1), (30, 2)):
+        placement = Placement(requests, limit, look=look)
+        placement.check()
+        assert placement.at_once() == at_once
     placement = Placement(requests, 1, look=look)
     placement.begin("a")
     assert placement.may_begin() == set()
@@ -158,6 +161,7 @@ def test_a_refused_node_counts_no_more_and_is_told_once() -> None:
     told: list[str] = []
     nodes = [node("a", CPU=1), node("b", CPU=1)]
     placement = Placement(dict.fromkeys("abc", CPU), tell=told.append, look=lambda: nodes)
+    placement.check()
     assert placement.at_once() == 2
     assert bundle_of(placement.begin("a"), placement.kinds).bundles == [{"CPU": 1.0}]
     for _ in range(2):

@@ -79,6 +79,8 @@ def _headline(known: dict[str, Any]) -> str:
     if known["seconds_left"]:
         parts.append(f"about {duration(known['seconds_left'])} left")
     parts.append(in_bytes(known["disk_bytes"]))
+    if peaks := [trial["peak_memory_mb"] for trial in known["trials"] if trial["peak_memory_mb"] is not None]:
+        parts.append(f"peak memory of a trial {in_bytes(1e6 * max(peaks))}")
     if known["removed"]:
         parts.append(f"{known['removed']} trials no longer in the sweep file")
     if driver := known["driver"]:
@@ -91,10 +93,10 @@ def _trials(known: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("trial", no_wrap=True)
     table.add_column("cell", overflow="fold")
-    for column in ("state", "epoch", "attempts", known["metric"], "memory", "last epoch"):
+    for column in ("state", "epoch", "attempts", known["metric"], "last epoch"):
         table.add_column(column, justify="right", no_wrap=True)
     for trial in known["trials"]:
-        value, memory, at = trial[known["metric"]], trial["peak_memory_mb"], trial["epoch_at"]
+        value, at = trial[known["metric"]], trial["epoch_at"]
         table.add_row(
             trial["trial_id"],
             Text(f"{trial['cell']} seed={trial['seed']}"),
@@ -102,7 +104,6 @@ def _trials(known: dict[str, Any]) -> Table:
             f"{trial['epoch']}/{trial['epochs']}",
             str(trial["attempts"]),
             "" if value is None else f"{value:.4g}",
-            "" if memory is None else in_bytes(round(1e6 * memory)),
             "" if at is None else f"{duration(max(0.0, time.time() - at))} ago",
         )
     return table

@@ -25,6 +25,7 @@ class Forgetting(FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         if tune_controller.search_alg.is_finished():
             for trial in [trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING]:
+                trial.init_local_path()  # Tune asks each trial for its folder at the end
                 tune_controller.stop_trial(trial)
         return super().choose_trial_to_run(tune_controller)
 

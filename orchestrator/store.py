@@ -276,8 +276,8 @@ class SweepStore:
         store.pull(checkpoints)
         if not (store.path / "plan.json").exists():
             known = sweep_names(runs)
-            there = nearest(name, known) if known else f"; there are no sweeps in '{place(runs)}'"
-            raise UserError(f"there is no sweep called '{name}' in '{place(runs)}'{there}")
+            there = nearest(name, known) if known else f"; there are no sweeps in '{location(runs)}'"
+            raise UserError(f"there is no sweep called '{name}' in '{location(runs)}'{there}")
         return store
 
     def pull(self, checkpoints: Collection[str] = ()) -> None:
@@ -535,6 +535,6 @@ def folder_of(runs: Runs) -> Path:
     return runs if isinstance(runs, Path) else runs.copy
 
 
-def place(runs: Runs) -> str:
+def location(runs: Runs) -> str:
     """A runs directory as one gives it to ``--runs-dir``."""
     return str(runs) if isinstance(runs, Path) else runs.url

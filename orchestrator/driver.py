@@ -20,7 +20,8 @@ from orchestrator.errors import Aborted, UserError, disk_errors
 from orchestrator.executor import check_address, concurrency, ray_session, run_trials
 from orchestrator.files import reason
 from orchestrator.forking import ancestors, tell_ancestors
-from orchestrator.lock import driver_lock
+from orchestrator.head import watched
+from orchestrator.lock import driver_lock, end_marked
 from orchestrator.progress import Progress, Watch
 from orchestrator.selection import EVERYTHING, Selection
 from orchestrator.store import State, SweepStore, TrialStore
@@ -93,6 +94,21 @@ def run_sweep(
         _prepare_parts(store, todo)
         mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
         interrupted, stopped_because = False, None
+
+        def head_is_gone(why: str) -> None:
+            """Ends this process from a thread: the main one hangs in Ray."""
+            code = 1
+            try:
+                with contextlib.suppress(OSError):
+                    store.mend(why)
+                code = conclude(store, mirroring, console, options, stopped_because=why)
+                console.show_cursor()
+                store.driver_file.unlink(missing_ok=True)
+                end_marked(driver.mark)
+            finally:
+                console.file.flush()
+                os._exit(code)
+
         if todo:
             written = store.plan()
             devices = [config["device"] for _, config in store.configs(todo)]
@@ -103,7 +119,7 @@ def run_sweep(
                     at_once = concurrency(resources, available, options.max_concurrent)
                     if mirroring is not None:
                         mirroring.start()
-                    with following(store, console, at_once):
+                    with following(store, console, at_once), watched(options.address, head_is_gone):
                         stopped_because = run_trials(
                             store, todo, resources=resources, at_once=at_once, mark=driver.mark
                         )

@@ -12,13 +12,13 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.head import check_head
 from orchestrator.lock import MARK, end_marked, temporary_folder
 from orchestrator.store import SweepStore
 from orchestrator.sweep_file import EarlyStopping, Resources
@@ -38,18 +38,16 @@ RAY_ENVIRONMENT = {
 
 
 def check_address(address: str | None) -> None:
-    """Raises :class:`UserError` for an address that Ray Client would serve, or where nobody answers."""
+    """Raises :class:`UserError` for an address that Ray Client would serve, where nobody answers, or where we are not
+    let in."""
     if address is not None and "://" in address:
         raise UserError(
             f"--address {address}: give host:port of a Ray cluster, from a machine in it; through ray:// Tune's "
             "callbacks and signals would leave this process"
         )
-    if address not in (None, "auto"):
-        host, _, port = str(address).rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-        except (OSError, ValueError) as error:
-            raise UserError(f"--address {address}: no Ray cluster answers there ({error})") from None
+    if address is not None and address != "auto":
+        prepare_environment(local=False)
+        check_head(address)
 
 
 def prepare_environment(*, local: bool) -> None:

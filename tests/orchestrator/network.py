@@ -19,38 +19,40 @@ from command_line import wait_until
 
 
 @dataclass(frozen=True)
+class Started:
+    """A process of a machine, and where its output goes."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+
+    def end(self, seconds: float = 200) -> tuple[int, str, str]:
+        """Waits: exit code, standard output, standard error."""
+        code = self.process.wait(seconds)
+        return code, self.out.read_text(), self.err.read_text()
+
+    def succeed(self) -> None:
+        """Waits for an end without an error."""
+        code, out, err = self.end()
+        assert code == 0, out + err
+
+
+@dataclass(frozen=True)
 class Machine:
     """A namespace and its address."""
 
     namespace: str
     address: str
 
-    def inside(self, command: Sequence[object]) -> list[str]:
-        """The command that runs this one on the machine."""
-        return ["ip", "netns", "exec", self.namespace, *map(str, command)]
-
-    def start(
-        self, command: Sequence[object], log: Path, environment: Mapping[str, str], **options: object
-    ) -> subprocess.Popen[bytes]:
-        """Does not wait. The machine's end ends it, and whatever it starts."""
-        with log.open("ab") as file:
-            return subprocess.Popen(
-                self.inside(command), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=dict(environment)
+    def start(self, command: Sequence[object], log: Path, environment: Mapping[str, str]) -> Started:
+        """Does not wait. The machine's end ends it, and whatever it starts. Its output: ``log.out``, ``log.err``."""
+        out, err = log.with_name(f"{log.name}.out"), log.with_name(f"{log.name}.err")
+        inside = ["ip", "netns", "exec", self.namespace, *map(str, command)]
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = subprocess.Popen(
+                inside, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=dict(environment)
             )
-
-    def run(
-        self, command: Sequence[object], environment: Mapping[str, str], seconds: float = 120
-    ) -> subprocess.CompletedProcess[str]:
-        """Runs a command to its end, whatever its exit code."""
-        return subprocess.run(
-            self.inside(command),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            env=dict(environment),
-            timeout=seconds,
-            check=False,
-        )
+        return Started(process, out, err)
 
     def processes(self) -> list[int]:
         """Everything that runs on the machine."""

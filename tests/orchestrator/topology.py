@@ -1,174 +1,210 @@
-"""What ``docker-compose.yml`` brings up, as real processes on machines of their own (:mod:`network`).
+"""What ``docker-compose.yml`` brings up, by the same scripts, as processes on machines of their own (:mod:`network`).
 
-PostgreSQL, an S3 server, MLflow's server behind its authentication, a Ray head and two Ray workers behind a token.
-Nothing has a password or a token by default: each is random.
+PostgreSQL, an S3 server, MLflow's server behind its passwords, a Ray head and two Ray workers behind a token. Every
+password and token is random.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import secrets
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from command_line import PROGRAM, environment, wait_until
-from network import Machine, machines
+from network import Machine, Started, machines, why_not
 
-POSTGRESQL = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda path: int(path.parent.name))
+PATIENCE = 200.0
+"""Seconds after which a test gives up waiting."""
+DOCKER = Path(__file__).parents[2] / "docker"
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+POSTGRESQL = BINARIES[-1] if BINARIES else Path("/nowhere")
 MACHINES = ("database", "objects", "mlflow", "head", "worker1", "worker2")
-PATIENCE = 150.0
-SECONDS_TO_LOSE_A_NODE = {
+WATCHFUL = {
     "RAY_health_check_initial_delay_ms": "2000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "5000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
 }
+"""A node that is gone is lost after 3 s of silence, and a node that has lost its head for 10 s ends."""
 
 
-def secret() -> str:
+def _secret() -> str:
     return secrets.token_hex(16)
 
 
 @dataclass
 class Topology:
-    """The machines, and what is needed to be let in."""
+    """The machines, and what it takes to be let in."""
 
     folder: Path
     machines: dict[str, Machine]
-    database_password: str = field(default_factory=secret)
-    mlflow_password: str = field(default_factory=secret)
-    ray_token: str = field(default_factory=secret)
-    access_key: str = field(default_factory=secret)
-    secret_key: str = field(default_factory=secret)
-    session_key: str = field(default_factory=secret)
-    mlflow: subprocess.Popen[bytes] | None = None
+    database_password: str = field(default_factory=_secret)
+    mlflow_password: str = field(default_factory=_secret)
+    session_key: str = field(default_factory=_secret)
+    ray_token: str = field(default_factory=_secret)
+    object_keys: tuple[str, str] = field(default_factory=lambda: (_secret(), _secret()))
 
     def address(self, name: str) -> str:
         return self.machines[name].address
 
     @property
-    def ray(self) -> str:
+    def ray_address(self) -> str:
         return f"{self.address('head')}:6379"
 
     @property
     def tracking_uri(self) -> str:
         return f"http://{self.address('mlflow')}:5000"
 
-    def database_uri(self, database: str, password: str | None = None) -> str:
-        return f"postgresql+psycopg2://mlflow:{password or self.database_password}@{self.address('database')}:5432/{database}"
-
-    @property
     def ray_environment(self) -> dict[str, str]:
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.ray_token}
 
-    @property
     def mlflow_environment(self) -> dict[str, str]:
         return {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": self.mlflow_password}
 
-    @property
     def object_environment(self) -> dict[str, str]:
         return {
-            "AWS_ENDPOINT_URL": f"http://{self.address('objects')}:5000",
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_ENDPOINT_URL": f"http://{self.address('objects')}:8333",
             "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": self.object_keys[0],
+            "AWS_SECRET_ACCESS_KEY": self.object_keys[1],
         }
 
+    def database_environment(self) -> dict[str, str]:
+        return {"PGHOST": self.address("database"), "PGUSER": "mlflow", "PGPASSWORD": self.database_password}
+
+    def everything(self) -> dict[str, str]:
+        """What a driver has to know."""
+        return {**self.ray_environment(), **self.mlflow_environment(), **self.object_environment()}
+
+    def start(self, name: str, command: list[object], log: str, **changes: str) -> Started:
+        """A process on a machine; its output is in ``log.out`` and ``log.err`` of the topology's folder."""
+        return self.machines[name].start(command, self.folder / log, _environment(changes))
+
     def start_database(self) -> None:
-        """PostgreSQL refuses root; its databases are there on return."""
-        assert POSTGRESQL is not None
-        home = Path(tempfile.mkdtemp(prefix="orchestrator-postgresql-", dir=self.folder))
+        """PostgreSQL, which refuses to be root, with the databases that MLflow wants."""
+        home = self.folder / "postgresql"
+        home.mkdir()
         (home / "password").write_text(self.database_password)
         for path in (home, home / "password"):
             shutil.chown(path, "postgres", "postgres")
-        data, machine = home / "data", self.machines["database"]
         as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        initialise = [POSTGRESQL / "initdb", "-D", data, "-U", "mlflow", "--pwfile", home / "password"]
-        initialise += ["--auth", "scram-sha-256", "--no-sync", "--no-instructions", "--encoding", "UTF8"]
-        done = machine.run([*as_postgres, *initialise], environment())
-        assert done.returncode == 0, done.stderr
-        with (data / "pg_hba.conf").open("a") as rules:
-            rules.write("host all all 0.0.0.0/0 scram-sha-256\n")
-        options = ["-c", f"listen_addresses={machine.address}", "-c", f"unix_socket_directories={home}"]
-        options += ["-c", "fsync=off"]
-        log = self.folder / "postgresql.log"
-        machine.start([*as_postgres, POSTGRESQL / "postgres", "-D", data, *options], log, environment())
-        ready = [POSTGRESQL / "pg_isready", "-h", machine.address]
-        wait_until(lambda: machine.run(ready, environment()).returncode == 0, PATIENCE)
-        for database in ("mlflow", "users"):
-            made = self.sql("postgres", f"CREATE DATABASE {database}")
-            assert made.returncode == 0, made.stderr
+        initialise = [*as_postgres, POSTGRESQL / "initdb", "-D", home / "data", "-U", "mlflow", "--no-sync"]
+        initialise += ["--pwfile", home / "password", "--auth", "scram-sha-256", "--encoding", "UTF8"]
+        self.start("database", initialise, "initdb").succeed()
+        with (home / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all all scram-sha-256\n")
+        serve = [*as_postgres, POSTGRESQL / "postgres", "-D", home / "data", "-c", "fsync=off"]
+        serve += ["-c", f"listen_addresses={self.address('database')}", "-c", f"unix_socket_directories={home}"]
+        self.start("database", serve, "postgres")
+        ready = [POSTGRESQL / "pg_isready", "-h", self.address("database")]
+        wait_until(lambda: self.start("mlflow", ready, "ready").end()[0] == 0, PATIENCE)
+        self.sql("postgres", "CREATE DATABASE mlflow").succeed()
+        self.sql("mlflow", (DOCKER / "postgres" / "mlflow_auth.sql").read_text()).succeed()
 
-    def sql(self, database: str, statement: str, password: str | None = None) -> subprocess.CompletedProcess[str]:
-        """What PostgreSQL answers on MLflow's machine."""
-        uri = self.database_uri(database, password).replace("+psycopg2", "")
-        assert POSTGRESQL is not None
-        return self.machines["mlflow"].run([POSTGRESQL / "psql", "-At", uri, "-c", statement], environment())
+    def sql(self, database: str, statement: str, **changes: str) -> Started:
+        """Asks PostgreSQL from MLflow's machine."""
+        command: list[object] = [POSTGRESQL / "psql", "-At", "-c", statement, database]
+        return self.start("mlflow", command, "psql", **{**self.database_environment(), **changes})
+
+    def points(self) -> int:
+        """How many points MLflow's database has."""
+        code, out, _ = self.sql("mlflow", "SELECT count(*) FROM metrics").end()
+        return int(out) if code == 0 else 0
 
     def start_objects(self) -> None:
-        command = [sys.executable, "-m", "moto.server", "--host", self.address("objects"), "--port", 5000]
-        self.machines["objects"].start(command, self.folder / "objects.log", environment())
+        """An S3 server that keeps everything in memory."""
+        command = [sys.executable, "-m", "moto.server", "--host", self.address("objects"), "--port", 8333]
+        self.start("objects", command, "objects")
+
+    def make_buckets(self) -> None:
+        command = [sys.executable, DOCKER / "make_buckets.py", "runs", "mlflow"]
+        self.start("mlflow", command, "buckets", **self.object_environment()).succeed()
 
     def start_mlflow(self) -> None:
         """Does not wait: it takes some fifteen seconds."""
-        settings = self.folder / "users.ini"
-        uri = self.database_uri("users")
-        settings.write_text(f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = {uri}\n")
-        command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", 1]
-        command += ["--host", self.address("mlflow"), "--port", 5000, "--allowed-hosts", f"{self.address('mlflow')}:5000"]
-        command += ["--backend-store-uri", self.database_uri("mlflow"), "--artifacts-destination", "s3://mlflow/artifacts"]
         changes = {
-            **self.object_environment,
-            "MLFLOW_S3_ENDPOINT_URL": self.object_environment["AWS_ENDPOINT_URL"],
-            "MLFLOW_AUTH_CONFIG_PATH": str(settings),
-            "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
             "MLFLOW_AUTH_ADMIN_PASSWORD": self.mlflow_password,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": self.session_key,
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ALLOWED_HOSTS": self.tracking_uri.removeprefix("http://"),
+            "MLFLOW_ARTIFACTS_DESTINATION": "s3://mlflow",
+            "MLFLOW_HOST": self.address("mlflow"),
+            "MLFLOW_WORKERS": "1",
+            "TMPDIR": str(self.folder),
         }
-        self.machines["mlflow"].start(command, self.folder / "mlflow.log", environment(**changes))
+        secret = {**self.database_environment(), **self.object_environment()}
+        self.start("mlflow", ["sh", DOCKER / "mlflow.sh"], "mlflow", **secret, **changes)
 
-    def mlflow_answers(self) -> bool:
-        return self.status_of(f"{self.tracking_uri}/health") == "200"
+    def wait_for_mlflow(self) -> None:
+        wait_until(lambda: self.http_status(f"{self.tracking_uri}/health") == 200, PATIENCE)
 
-    def status_of(self, url: str, *options: str) -> str:
-        """What a request from the head's machine is answered with; 000 if nobody answers."""
-        command = ["curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}", "--max-time", "20"]
-        return self.machines["head"].run([*command, *options, url], environment()).stdout
+    def http_status(self, url: str, user: str | None = None, host: str | None = None) -> int:
+        """What a request from the head's machine is answered with; 0 if nobody answers."""
+        words: list[object] = ["curl", "--silent", "--output", os.devnull, "--write-out", "%{http_code}"]
+        words += ["--max-time", 20, *(["--user", user] if user else []), *(["--header", f"Host: {host}"] if host else [])]
+        return int(self.start("head", [*words, url], "curl").end()[1])
 
-    def start_head(self) -> None:
-        """Does not wait, as ``docker/`` runs it: in the foreground."""
-        self._start_ray("head", ["--head", "--port", 6379, "--num-cpus", 0, "--include-dashboard", "false"])
+    def start_head(self) -> Started:
+        """Does not wait."""
+        return self._start_ray("head", "ray-head.sh", "--include-dashboard", "false")
 
-    def start_worker(self, name: str) -> None:
-        self._start_ray(name, ["--address", self.ray, "--num-cpus", 1])
+    def start_worker(self, name: str, processors: int, **changes: str) -> Started:
+        """Does not wait, but for the head."""
+        head = [PROGRAM.with_name("python"), "-c", f"import socket; socket.create_connection({self._head()})"]
+        wait_until(lambda: self.start(name, head, "head-answers").end()[0] == 0, PATIENCE)
+        return self._start_ray(name, "ray-worker.sh", "--num-cpus", processors, **changes)
 
-    def _start_ray(self, name: str, options: list[object]) -> None:
-        machine = self.machines[name]
-        temporary = self.folder / name
-        command = [PROGRAM.with_name("ray"), "start", *options, "--node-ip-address", machine.address, "--block"]
-        command += ["--temp-dir", temporary, "--object-store-memory", 100_000_000, "--disable-usage-stats"]
-        changes = {**self.ray_environment, **SECONDS_TO_LOSE_A_NODE, **self.object_environment}
-        log = self.folder / f"{name}.log"
-        log.unlink(missing_ok=True)
-        machine.start(command, log, environment(**changes))
+    def _head(self) -> tuple[str, int]:
+        return self.address("head"), 6379
 
-    def ray_runs(self, name: str) -> bool:
-        """Whether a node has joined, or the head is there."""
-        log = self.folder / f"{name}.log"
-        return log.exists() and "Ray runtime started" in log.read_text()
+    def _start_ray(self, name: str, script: str, *options: object, **changes: str) -> Started:
+        words = ["sh", DOCKER / script, "--node-ip-address", self.address(name), "--temp-dir", self.folder / name]
+        known = {
+            "RAY_HEAD_ADDRESS": self.ray_address,
+            "RAY_AUTH_TOKEN": self.ray_token,
+            "RAY_OBJECT_STORE_BYTES": "100000000",
+        }
+        return self.start(name, [*words, *options], name, **WATCHFUL, **self.object_environment(), **(known | changes))
+
+    def wait_for_node(self, node: Started) -> None:
+        """Until a head or a worker has said that it runs."""
+        wait_until(lambda: "Ray runtime started" in node.out.read_text() + node.err.read_text(), PATIENCE)
+
+    def orchestrator(self, *arguments: object, log: str, **changes: str) -> Started:
+        """A driver on the head's machine; it knows ``everything`` but for the changes, an empty one being unset."""
+        known = {key: value for key, value in (self.everything() | changes).items() if value}
+        return self.start("head", [PROGRAM, *arguments], log, **known)
 
 
 @contextlib.contextmanager
 def topology() -> Iterator[Topology]:
-    with tempfile.TemporaryDirectory(prefix="oc-", dir="/tmp") as folder, machines(*MACHINES) as made:
-        os.chmod(folder, 0o711)  # the database's user goes through
-        yield Topology(Path(folder), made)
+    """The machines, on which nothing runs yet."""
+    with tempfile.TemporaryDirectory(prefix="oc-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o711)  # PostgreSQL's user goes through
+        with machines(*MACHINES) as made:
+            yield Topology(Path(folder), made)
+
+
+def what_is_missing() -> str | None:
+    """Why there can be no topology here, or None."""
+    for command in ("curl", "setpriv"):
+        if shutil.which(command) is None:
+            return f"there is no command '{command}'"
+    if not (POSTGRESQL / "initdb").exists():
+        return "there is no PostgreSQL in /usr/lib/postgresql"
+    with contextlib.suppress(KeyError):
+        pwd.getpwnam("postgres")
+        return why_not()
+    return "there is no user 'postgres'"
+
+
+def _environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """Ours, with the environment's programs first, and the changes."""
+    return environment(PATH=f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}", **changes)

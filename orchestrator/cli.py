@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.driver import Options
     from orchestrator.plan import Plan
     from orchestrator.selection import Selection
-    from orchestrator.store import SweepStore
+    from orchestrator.store import Runs, SweepStore
 
 app = typer.Typer(
     help="Experiment sweeps for Wasserstein GANs: which ground metric, which penalty, how many critic iterations.",
@@ -23,7 +23,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-RunsDir = Annotated[Path, typer.Option(help="Where sweeps, MLflow's database and caches are kept.")]
+RunsDir = Annotated[
+    str,
+    typer.Option(metavar="DIR", help="Where sweeps, MLflow's database and caches are kept; or s3://bucket/folder."),
+]
 TrackingUri = Annotated[str | None, typer.Option(help="MLflow's tracking URI; default: SQLite in the runs directory.")]
 Address = Annotated[str | None, typer.Option(help="host:port of a Ray cluster; default: a local Ray of its own.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Leave MLflow for a later sync.")]
@@ -46,7 +49,7 @@ def sweep(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Another name for the sweep; needed with overrides.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would run.")] = False,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = "runs",
     tracking_uri: TrackingUri = None,
     offline: Offline = False,
     address: Address = None,
@@ -55,19 +58,21 @@ def sweep(
 ) -> None:
     """Plan a sweep, run what is not done, print the comparison table."""
     from orchestrator.plan import make_plan
-    from orchestrator.store import SweepStore, cache_dir
+    from orchestrator.store import SweepStore, cache_dir, folder_of, runs_at
     from orchestrator.sweep_file import read_sweep_file
     from orchestrator.weights import plan_with_weights
 
-    plan = make_plan(read_sweep_file(file), overrides or [], name, cache_dir(runs_dir))
+    runs = runs_at(runs_dir)
+    plan = make_plan(read_sweep_file(file), overrides or [], name, cache_dir(folder_of(runs)))
     plan = plan_with_weights(plan, feature_weights)
-    store = SweepStore(runs_dir, plan.name)
+    store = SweepStore(runs, plan.name)
     if dry_run:
+        store.pull()
         from orchestrator.preview import show_plan
 
         show_plan(plan, store)
         return
-    options = _options(runs_dir, tracking_uri, offline, address, max_concurrent)
+    options = _options(runs, tracking_uri, offline, address, max_concurrent)
     with disk_errors():
         plan.trials[0].config.dataset.prepare(store.cache_dir)  # one of all trials
     raise typer.Exit(_drive(store, options, plan))
@@ -84,7 +89,7 @@ def resume(
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="From the start instead; old attempts are kept.")] = False,
     retry_diverged: Annotated[bool, typer.Option("--retry-diverged", help="Diverged trials as well.")] = False,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = "runs",
     tracking_uri: TrackingUri = None,
     offline: Offline = False,
     address: Address = None,
@@ -93,21 +98,21 @@ def resume(
 ) -> None:
     """Run what failed, was lost or did not finish, from checkpoints."""
     from orchestrator.selection import select
-    from orchestrator.store import SweepStore
+    from orchestrator.store import SweepStore, runs_at
 
-    store = SweepStore.open(runs_dir, name)
-    options = _options(runs_dir, tracking_uri, offline, address, max_concurrent, feature_weights)
+    store = SweepStore.open(runs_at(runs_dir), name)
+    options = _options(store.runs, tracking_uri, offline, address, max_concurrent, feature_weights)
     selection = select(store, only or [], trial or [], restart=restart, retry_diverged=retry_diverged)
     raise typer.Exit(_drive(store, options, selection=selection))
 
 
 @app.command()
-def stop(name: SweepName, runs_dir: RunsDir = Path("runs")) -> None:
+def stop(name: SweepName, runs_dir: RunsDir = "runs") -> None:
     """Ask a running sweep to write checkpoints and end, and wait until it has."""
     from orchestrator.lock import stop_driver
-    from orchestrator.store import SweepStore
+    from orchestrator.store import SweepStore, runs_at
 
-    stop_driver(SweepStore.open(runs_dir, name), typer.echo)
+    stop_driver(SweepStore.open(runs_at(runs_dir), name), typer.echo)
     typer.echo(f"'{name}' has stopped.")
 
 
@@ -115,17 +120,16 @@ def stop(name: SweepName, runs_dir: RunsDir = Path("runs")) -> None:
 def status(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The sweep's name; default: all sweeps.")] = None,
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = "runs",
 ) -> None:
     """Show how far a sweep, or every sweep, has come: from its directory alone, while it runs or afterwards."""
     from json import dumps
 
     from orchestrator.status import show_status, sweep_status
-    from orchestrator.store import SweepStore, sweep_names
+    from orchestrator.store import SweepStore, runs_at, sweep_names
 
-    stores = (
-        [SweepStore.open(runs_dir, name)] if name else [SweepStore(runs_dir, each) for each in sweep_names(runs_dir)]
-    )
+    runs = runs_at(runs_dir)
+    stores = [SweepStore.open(runs, each) for each in ([name] if name else sweep_names(runs))]
     known = [sweep_status(store) for store in stores]
     if json:
         typer.echo(dumps(known[0] if name else known, indent=1))
@@ -143,34 +147,34 @@ def prune(
         bool, typer.Option("--removed", help="Also the trials that are no longer in the sweep file.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = "runs",
 ) -> None:
     """Give disk space back: previous checkpoints of trials that have their result, and what restarts put aside."""
     from orchestrator.lock import driver_lock
     from orchestrator.pruning import prunable, prune, size_of
-    from orchestrator.store import SweepStore
+    from orchestrator.store import SweepStore, place, runs_at
     from orchestrator.units import in_bytes
 
-    store = SweepStore.open(runs_dir, name)
-    with driver_lock(store, typer.echo):
-        paths = prunable(store, checkpoints=checkpoints, removed=removed)
+    store = SweepStore.open(runs_at(runs_dir), name)
+    with driver_lock(store, typer.echo), store.outline() as outline:
+        paths = prunable(outline, checkpoints=checkpoints, removed=removed)
         if dry_run:
             for path in paths:
-                typer.echo(f"{in_bytes(size_of(path)):>9}  {path}")
+                typer.echo(f"{in_bytes(size_of(path)):>9}  {place(store.runs)}/{path.relative_to(outline.runs_dir)}")
             typer.echo(f"{in_bytes(sum(map(size_of, paths)))} could be freed. Nothing was deleted.")
         else:
             typer.echo(f"{in_bytes(prune(paths))} freed.")
 
 
 @app.command()
-def sync(name: SweepName, runs_dir: RunsDir = Path("runs"), tracking_uri: TrackingUri = None) -> None:
+def sync(name: SweepName, runs_dir: RunsDir = "runs", tracking_uri: TrackingUri = None) -> None:
     """Bring MLflow level with the store."""
     from orchestrator.lock import driver_lock
-    from orchestrator.store import SweepStore
+    from orchestrator.store import SweepStore, runs_at
     from orchestrator.tracking import Mirror, check_uri, default_uri
 
-    store = SweepStore.open(runs_dir, name)
-    uri = tracking_uri or default_uri(runs_dir)
+    store = SweepStore.open(runs_at(runs_dir), name)
+    uri = tracking_uri or default_uri(store.runs)
     check_uri(uri)
     with driver_lock(store, typer.echo):
         Mirror(store, uri).finish()
@@ -197,20 +201,22 @@ def export(
         str, typer.Option(metavar="CELL", help="Show differences to this cell, paired by seed; a cell as in the table.")
     ] = "",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A file; default: standard output.")] = None,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = "runs",
     feature_weights: FeatureWeights = None,
 ) -> None:
     """Write a sweep's comparison table, or that of several."""
     from orchestrator.formats import FORMATS
     from orchestrator.layout import lay_out
     from orchestrator.results import parse_at
-    from orchestrator.store import SweepStore
+    from orchestrator.store import SweepStore, runs_at
     from orchestrator.tables import comparison_table
     from trainers.parts import nearest
 
     if format not in FORMATS:
         raise UserError(f"--format: there is no format called '{format}'{nearest(format, FORMATS)}")
-    stores, when = [SweepStore.open(runs_dir, name) for name in dict.fromkeys(names)], parse_at(at)
+    runs, when = runs_at(runs_dir), parse_at(at)
+    checkpoints = ["best.pt"] if when.what == "best" else []
+    stores = [SweepStore.open(runs, name, checkpoints) for name in dict.fromkeys(names)]
     wanted = tuple(name.strip() for name in metrics.split(",") if name.strip())
     again = None
     if feature_weights is not None and when.what != "best":
@@ -240,15 +246,17 @@ def plot(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Default: the sweep's folder figures/.")
     ] = None,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = "runs",
 ) -> None:
     """Draw a sweep's figures as SVG and PNG: curves, heat maps, parallel coordinates, samples."""
     from orchestrator.figures import sweep_pictures, write_pictures
-    from orchestrator.store import SweepStore
+    from orchestrator.store import SweepStore, runs_at
 
-    store = SweepStore.open(runs_dir, name)
-    for path in write_pictures(sweep_pictures(store, metric), output or store.path / "figures"):
+    store = SweepStore.open(runs_at(runs_dir), name)
+    folder = output or store.path / "figures"
+    for path in write_pictures(sweep_pictures(store, metric), folder):
         typer.echo(path)
+    store.keep(folder)
 
 
 @app.command()
@@ -257,26 +265,29 @@ def report(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Default: NAME.html in the sweep's folder.")
     ] = None,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = "runs",
 ) -> None:
     """Write one HTML file with all of a sweep: question, table, figures, samples, failures, cost, how to repeat it."""
     from orchestrator.report import write_report
-    from orchestrator.store import SweepStore
+    from orchestrator.store import SweepStore, runs_at
 
-    store = SweepStore.open(runs_dir, name)
-    typer.echo(write_report(store, output or store.path / f"{name}.html"))
+    store = SweepStore.open(runs_at(runs_dir), name)
+    file = write_report(store, output or store.path / f"{name}.html")
+    typer.echo(file)
+    store.keep(file)
 
 
 @app.command()
 def train(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[OVERRIDE]…", help="key=value.")] = None,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = "runs",
     feature_weights: FeatureWeights = None,
 ) -> None:
     """Train one trial here, without Ray: for developing a method."""
     from orchestrator.single import train_here
+    from orchestrator.store import folder_at
 
-    raise typer.Exit(train_here(overrides or [], runs_dir, feature_weights))
+    raise typer.Exit(train_here(overrides or [], folder_at(runs_dir), feature_weights))
 
 
 @app.command()
@@ -296,15 +307,17 @@ def evaluate(
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="last or best.")] = "last",
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = "runs",
     feature_weights: FeatureWeights = None,
 ) -> None:
     """Measure again: the checkpoints of a sweep, one checkpoint, or a folder of images. The store stays as it is."""
     from json import dumps
 
     from orchestrator.evaluate import Request, evaluate, show_scores
+    from orchestrator.store import runs_at
 
-    request = Request(target, tuple(overrides or []), tuple(trial or []), checkpoint, runs_dir, feature_weights)
+    words = tuple(overrides or []), tuple(trial or [])
+    request = Request(target, *words, checkpoint, runs_at(runs_dir), feature_weights)
     scores = evaluate(request, tell=lambda text: typer.echo(text, err=True))
     if json:
         typer.echo(dumps(scores.to_dict(), indent=1))
@@ -316,18 +329,19 @@ def evaluate(
 @app.command()
 def ui(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The sweep's name; default: all sweeps.")] = None,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = "runs",
     tracking_uri: TrackingUri = None,
     port: Annotated[int, typer.Option(help="On the loopback interface.")] = 5000,
 ) -> None:
     """Open MLflow's pages on this machine: the list of sweeps, or one sweep's charts."""
+    from orchestrator.store import folder_at
     from orchestrator.ui import serve
 
-    serve(runs_dir, tracking_uri, port, name)
+    serve(Path() if tracking_uri else folder_at(runs_dir), tracking_uri, port, name)
 
 
 def _options(
-    runs_dir: Path,
+    runs: Runs,
     tracking_uri: str | None,
     offline: bool,
     address: str | None,
@@ -339,7 +353,7 @@ def _options(
 
     if offline and tracking_uri is not None:
         raise UserError("--offline leaves MLflow out: it does not go with --tracking-uri")
-    uri = None if offline else tracking_uri or default_uri(runs_dir)
+    uri = None if offline else tracking_uri or default_uri(runs)
     return Options(uri, address, max_concurrent, feature_weights)
 
 

@@ -24,7 +24,7 @@ from orchestrator.head import watched
 from orchestrator.lock import driver_lock, end_marked
 from orchestrator.progress import Progress, Watch
 from orchestrator.selection import EVERYTHING, Selection
-from orchestrator.store import State, SweepStore, TrialStore
+from orchestrator.store import State, SweepStore, TrialStore, place
 from orchestrator.sweep_file import Resources
 from orchestrator.tracking import check_uri, default_uri
 from orchestrator.weights import give_weights
@@ -89,9 +89,10 @@ def run_sweep(
             todo = prepare(store, tell, selection)
             if options.feature_weights is not None:
                 give_weights(store, todo, options.feature_weights)
+            _prepare_parts(store, todo)
+            store.publish()
         except OSError as error:
             raise UserError(f"the sweep's directory '{store.path}' cannot be written: {reason(error)}") from None
-        _prepare_parts(store, todo)
         mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
         interrupted, stopped_because = False, None
 
@@ -119,7 +120,7 @@ def run_sweep(
                     at_once = concurrency(resources, available, options.max_concurrent)
                     if mirroring is not None:
                         mirroring.start()
-                    with following(store, console, at_once), watched(options.address, head_is_gone):
+                    with following(store, console, at_once), store.followed(), watched(options.address, head_is_gone):
                         stopped_because = run_trials(
                             store, todo, resources=resources, at_once=at_once, mark=driver.mark
                         )
@@ -136,7 +137,7 @@ def prepare(
     store: SweepStore, tell: Callable[[str], None] = lambda text: None, selection: Selection = EVERYTHING
 ) -> list[str]:
     """The selected trials without a result, in order; those that another sweep has finished are copied."""
-    store.stop_file.unlink(missing_ok=True)
+    store.clear_stop()
     store.mend()
     entries = store.entries()
     untouched = {entry.trial_id for entry in entries if _is_untouched(store.trial(entry.trial_id))}
@@ -208,9 +209,10 @@ def conclude(
             _say(console, note, style="dim")
         try:
             first, *others = write_tables(store, table)
+            store.publish()
             _say(console, f"\nTable: {', '.join([_short(first), *(Path(path).name for path in others)])}")
         except OSError as error:
-            _say(console, f"\nThe table could not be written into {store.tables}: {error.strerror}")
+            _say(console, f"\nThe table could not be written into {store.tables}: {reason(error)}")
     where = _as_arguments(store, options)
     if mirroring is None:
         _say(console, f"MLflow was left out; bring it level with: orchestrator sync {store.name}{where}")
@@ -224,8 +226,8 @@ def conclude(
         return 0
     if stopped_because:
         _say(console, f"Stopped early: {stopped_because}")
-    reason = "Stopped" if interrupted else "Some trials did not finish"
-    _say(console, f"{reason}; go on with: {_resume_command(store, options)}")
+    what = "Stopped" if interrupted else "Some trials did not finish"
+    _say(console, f"{what}; go on with: {_resume_command(store, options)}")
     return 130 if interrupted else 1
 
 
@@ -370,8 +372,8 @@ def _say(console: Console, text: str, style: str | None = None) -> None:
 
 def _as_arguments(store: SweepStore, options: Options) -> str:
     """What a command needs to find this sweep and its MLflow again."""
-    words = "" if store.runs_dir == Path("runs") else f" --runs-dir {shlex.quote(str(store.runs_dir))}"
-    if options.tracking_uri not in (None, default_uri(store.runs_dir)):
+    words = "" if store.runs == Path("runs") else f" --runs-dir {shlex.quote(place(store.runs))}"
+    if options.tracking_uri is not None and (store.replica or options.tracking_uri != default_uri(store.runs)):
         words += f" --tracking-uri {shlex.quote(str(options.tracking_uri))}"
     return words
 

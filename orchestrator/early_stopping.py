@@ -46,7 +46,9 @@ class Stopper:
         """An epoch that has been stored. One that was seen already, or has no value of the metric, counts nothing."""
         if self._decides_to_stop(trial_id, record):
             told = {"metric": self._metric, "value": record[self._metric], TIME: record[TIME]}
-            write_atomically(self._store.trial(trial_id).early_stop_file, json.dumps(told))
+            trial = self._store.trial(trial_id)
+            write_atomically(trial.early_stop_file, json.dumps(told))
+            trial.publish()
 
     def _decides_to_stop(self, trial_id: str, record: Mapping[str, Any]) -> bool:
         if not record["epoch"] > self._seen[trial_id] or self._metric not in record:

@@ -22,14 +22,15 @@ from orchestrator.errors import UserError, disk_errors
 from orchestrator.files import write_atomically
 from orchestrator.selection import one_entry
 from orchestrator.single import check_device
-from orchestrator.store import State, SweepStore, TrialStore, sweep_names
+from orchestrator.store import Runs, State, SweepStore, TrialStore, cache_dir, folder_of, place, sweep_names
 from orchestrator.tables import FLOOR
 from orchestrator.weights import with_weights
 from trainers.config import RUNTIME_OPTIONS, TrialConfig, identity_of
 from trainers.evaluation import FeatureEvaluation
 from trainers.parts import nearest
 
-CHECKPOINTS = ("last", "best")
+CHECKPOINTS = {"last": ("checkpoint.pt", "checkpoint-previous.pt"), "best": ("best.pt",)}
+"""The files of a trial that may be measured."""
 PIPE_WIDTH = 160
 
 
@@ -41,7 +42,7 @@ class Request:
     overrides: tuple[str, ...] = ()
     trials: tuple[str, ...] = ()
     checkpoint: str = "last"
-    runs_dir: Path = Path("runs")
+    runs: Runs = Path("runs")
     feature_weights: Path | None = None
 
 
@@ -94,9 +95,9 @@ def evaluate(request: Request, tell: Callable[[str], None] = lambda text: None) 
     for text in request.overrides:
         parse_override(text)
     path = Path(request.target)
-    is_sweep = path.name == request.target and (request.runs_dir / path / "plan.json").exists()
+    is_sweep = path.name == request.target and path.name in sweep_names(request.runs)
     if request.trials and not is_sweep:
-        raise UserError(f"--trial is for a sweep: there is none called '{request.target}' in '{request.runs_dir}'")
+        raise UserError(f"--trial is for a sweep: there is none called '{request.target}' in '{place(request.runs)}'")
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: tell(f"note: {message}")
         if is_sweep:
@@ -108,15 +109,15 @@ def evaluate(request: Request, tell: Callable[[str], None] = lambda text: None) 
             return _of_subjects([_Subject(trial.trial_id, trial, _file(trial, request.checkpoint))], request)
         if path.is_dir():
             return _of_folder(path, request)
-    known = sweep_names(request.runs_dir)
+    known = sweep_names(request.runs)
     raise UserError(
-        f"'{request.target}' is no sweep in '{request.runs_dir}', no checkpoint and no folder"
+        f"'{request.target}' is no sweep in '{place(request.runs)}', no checkpoint and no folder"
         + (nearest(request.target, known) if known else "")
     )
 
 
 def _of_sweep(request: Request) -> list[_Subject]:
-    store = SweepStore.open(request.runs_dir, request.target)
+    store = SweepStore.open(request.runs, request.target, CHECKPOINTS[request.checkpoint])
     entries = store.entries()
     if request.trials:
         entries = [one_entry(entries, text) for text in request.trials]
@@ -150,7 +151,7 @@ def _of_subjects(subjects: list[_Subject], request: Request) -> Scores:
             continue
         config = _config(subject.trial, request)
         scores = scores or _scores(config, request)
-        scores.scores.append(_measured(subject, state, config, scores, request.runs_dir / "cache"))
+        scores.scores.append(_measured(subject, state, config, scores, cache_dir(folder_of(request.runs))))
     if scores is None:
         raise UserError("; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else ""))
     scores.missing += problems
@@ -255,7 +256,7 @@ def _scores(config: TrialConfig, request: Request) -> Scores:
         raise UserError(f"the evaluation '{evaluation.name}' measures nothing: choose one with evaluation=NAME")
     check_device(config)
     evaluation.prepare()
-    cache = request.runs_dir / "cache"
+    cache = cache_dir(folder_of(request.runs))
     with contextlib.suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
     if not os.access(cache, os.W_OK):
@@ -282,7 +283,7 @@ def _of_folder(folder: Path, request: Request) -> Scores:
 
     if not any(text.startswith("dataset=") for text in request.overrides):
         raise UserError(f"'{folder}' is a folder of images: against which dataset? dataset=digits, say")
-    cache = request.runs_dir / "cache"
+    cache = cache_dir(folder_of(request.runs))
     with disk_errors():
         config = TrialConfig.from_dict(with_weights(compose([*request.overrides]), request.feature_weights), cache)
     if len(config.dataset.shape) != 3:

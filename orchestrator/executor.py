@@ -14,13 +14,12 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.head import check_head
 from orchestrator.lock import MARK, end_marked, temporary_folder
-from orchestrator.store import SweepStore
+from orchestrator.store import SweepStore, place, runs_at
 from orchestrator.sweep_file import EarlyStopping, Resources
 
 RAY_ENVIRONMENT = {
@@ -158,9 +157,9 @@ def run_trials(
     request: dict[str, float] = {"cpu": resources.cpus}
     if resources.gpus:
         request["gpu"] = resources.gpus
-    told = tune.with_parameters(
-        tune_trial, sweep=str(store.path.resolve()), metric=plan["early_stopping"] and plan["early_stopping"]["metric"]
-    )
+    runs = place(store.runs) if store.replica else str(store.runs_dir.resolve())
+    metric = plan["early_stopping"] and plan["early_stopping"]["metric"]
+    told = tune.with_parameters(tune_trial, runs=runs, sweep=store.name, metric=metric)
     trainable = tune.with_resources(told, request)
     tuner = tune.Tuner(
         trainable,
@@ -174,30 +173,41 @@ def run_trials(
     for name in ("ray", "ray.tune"):  # a killed worker is told by its state, not by Ray's traceback
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
+        if store.replica is not None:
+            _fill_cache(store, trial_ids, runs, resources)
         tuner.fit()
     finally:
         shutil.rmtree(storage, ignore_errors=True)
     return searcher.stopped_because
 
 
-def tune_trial(config: dict[str, Any], sweep: str, metric: str | None) -> None:
+def _fill_cache(store: SweepStore, trial_ids: Sequence[str], runs: str, resources: Resources) -> None:
+    """On a node, before machines that share an object store alone would each make their own. Errors are the trials'."""
+    import ray
+
+    from orchestrator.worker import fill_cache
+
+    config = next((config for _, config in store.configs(trial_ids)), None)
+    if config is None:
+        return
+    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0)(fill_cache)
+    filled = task.remote(runs, config)
+    while not ray.wait([filled], timeout=0.5)[0]:
+        if store.stop_file.exists():
+            ray.cancel(filled, force=True)
+            return
+
+
+def tune_trial(config: dict[str, Any], runs: str, sweep: str, metric: str | None) -> None:
     """What Tune runs on a worker. Early stopping sees every stored epoch that has the ``metric`` it looks at."""
     from ray import tune
 
-    from orchestrator.worker import run_trial
-
-    path = Path(sweep)
-    store = SweepStore(path.parent, path.name)
-    trial = store.trial(config["trial_id"])
+    from orchestrator.worker import run_trial, trial_at_hand
 
     def report(record: dict[str, Any]) -> None:
         if metric is not None and metric in record:
             tune.report({"epoch": record["epoch"], "iteration": record["iteration"], metric: record[metric]})
 
-    state = run_trial(
-        trial,
-        store.cache_dir,
-        should_stop=lambda: store.stop_file.exists() or trial.early_stop_file.exists(),
-        on_epoch=report,
-    )
+    with trial_at_hand(runs_at(runs), sweep, config["trial_id"]) as (trial, cache, should_stop):
+        state = run_trial(trial, cache, should_stop=should_stop, on_epoch=report)
     tune.report({"state": str(state)})

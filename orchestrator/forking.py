@@ -35,11 +35,11 @@ def ancestors(store: SweepStore) -> dict[str, Ancestor]:
     name = store.plan()["continue_from"]
     if name is None:
         return {}
-    source = SweepStore.open(store.runs_dir, name)
+    source = SweepStore.open(store.runs, name)
     known: dict[str, list[tuple[int, TrialStore]]] = {}
     for trial_id, config in source.configs():
         trial = source.trial(trial_id)
-        if trial.status().state is State.DONE and trial.checkpoint_file.exists():
+        if trial.status().state is State.DONE and trial.has(trial.checkpoint_file):
             known.setdefault(_kind(config), []).append((config["budget"], trial))
     found = {}
     for trial_id, config in store.configs():

@@ -46,7 +46,8 @@ def final_generator(trial: TrialStore) -> Generator:
     if config.opponent != "generator":
         raise NoGenerator(f"the critic's opponent was {'the data' if config.opponent == 'data' else config.opponent}")
     try:
-        state = checkpoints.read(trial.checkpoint_file)["training"]
+        with trial.at_hand(trial.checkpoint_file) as file:
+            state = checkpoints.read(file)["training"]
     except FileNotFoundError:
         raise NoGenerator(f"{trial.checkpoint_file.name} has been deleted") from None
     except checkpoints.Unreadable as problem:

@@ -4,6 +4,9 @@
 it is, for people and for other hosts, where a lock may not reach: its time of change is the driver's heartbeat. Every
 process of the driver's Ray bears the driver's ``mark`` in its environment, and Ray's temporary folders bear it in their
 names: so a later command finds what a dead driver left, and nothing else.
+
+Where the runs directory is in an object store this is so for the drivers of one machine, in its copy, and a ``lease``
+in the store is for those of all machines.
 """
 
 from __future__ import annotations
@@ -24,13 +27,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.files import write_atomically
+from orchestrator.lease import STALE_SECONDS, Held, Lease, take
+from orchestrator.lease import holder as lease_holder
 from orchestrator.store import SweepStore
 
 HEARTBEAT_SECONDS = 10.0
-STALE_SECONDS = 60.0
 MARK = "ORCHESTRATOR_DRIVER"
 """The environment variable that the processes of a driver's Ray inherit."""
 
@@ -84,24 +89,51 @@ def driver_lock(store: SweepStore, tell: Callable[[str], None] = lambda text: No
         _take(file.fileno(), store)
         left = read_driver(store)
         if left is not None and is_alive(store, left):
-            raise UserError(_held(store, left))
+            raise UserError(_held(store, _who(left)))
         end_leftovers(store.runs_dir, tell, own=store)
         driver = this_process()
-        try:
-            write_atomically(store.driver_file, json.dumps(asdict(driver)))
-        except OSError as error:
-            raise UserError(f"the sweep's directory '{store.path}' cannot be written: {error.strerror}") from None
-        ended = threading.Event()
-        heart = threading.Thread(target=_beat, args=(store, driver, ended), name="heartbeat", daemon=True)
-        heart.start()
-        try:
-            yield driver
-        finally:
-            ended.set()
-            heart.join()
-            if read_driver(store) == driver:
-                with contextlib.suppress(OSError):  # a disk that can only be read by now: it tells a dead process
-                    store.driver_file.unlink(missing_ok=True)
+        with _leased(store, driver) as lease:
+            try:
+                write_atomically(store.driver_file, json.dumps(asdict(driver)))
+            except OSError as error:
+                raise UserError(f"the sweep's directory '{store.path}' cannot be written: {error.strerror}") from None
+            ended = threading.Event()
+            heart = threading.Thread(target=_beat, args=(store, driver, lease, ended), name="heartbeat", daemon=True)
+            heart.start()
+            try:
+                yield driver
+            finally:
+                ended.set()
+                heart.join()
+                if read_driver(store) == driver:
+                    with contextlib.suppress(OSError):  # a disk that can only be read by now: it tells a dead process
+                        store.driver_file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _leased(store: SweepStore, driver: Driver) -> Iterator[Lease | None]:
+    """Of a sweep in an object store: no other machine's driver has it, and this machine's copy is level."""
+    if store.replica is None:
+        yield None
+        return
+
+    def is_dead(holder: dict[str, Any]) -> bool:
+        here = (holder.get("host"), holder.get("machine")) == (driver.host, driver.machine)
+        return here and _start_time(holder["pid"]) != holder["started"]
+
+    try:
+        lease = take(store.replica, store.name, asdict(driver), is_dead)
+        store.replica.pull(store.name, exact=True)
+    except Held as held:
+        raise UserError(_held(store, f"process {held.holder.get('pid')} on {held.holder.get('host')}")) from None
+    except OSError as error:
+        raise UserError(f"{store.replica.url}/{store.name} cannot be read and written: {error}") from None
+    try:
+        yield lease
+    finally:
+        store.replica.close(store.name)
+        with contextlib.suppress(OSError):  # then it is stale in a minute
+            lease.release()
 
 
 def stop_driver(store: SweepStore, tell: Callable[[str], None] = lambda text: None) -> None:
@@ -123,7 +155,13 @@ def stop_driver(store: SweepStore, tell: Callable[[str], None] = lambda text: No
                 return
     except OSError as error:
         raise UserError(f"the sweep's directory '{store.path}' cannot be written: {error.strerror}") from None
-    if store.name not in end_leftovers(store.runs_dir, tell):
+    left = end_leftovers(store.runs_dir, tell)
+    if store.replica is not None and lease_holder(store.replica, store.name) is not None:
+        store.replica.write(store.replica.key(store.stop_file), b"")
+        while lease_holder(store.replica, store.name) is not None:
+            time.sleep(2)
+        return
+    if store.name not in left:
         raise UserError(f"nobody is driving '{store.name}'")
 
 
@@ -173,7 +211,8 @@ def _end_left(store: SweepStore, tell: Callable[[str], None]) -> bool:
     if driver is None or is_alive(store, driver):
         return False
     ended = end_marked(driver.mark) if driver.host == socket.gethostname() else 0
-    store.mend()
+    if store.replica is None:  # else its next driver does, once it has what is in the object store
+        store.mend()
     store.driver_file.unlink(missing_ok=True)
     processes_ended = f"; {ended} processes that it left were ended" if ended else ""
     tell(f"the driver of '{store.name}' (process {driver.pid} on {driver.host}) had died{processes_ended}")
@@ -206,12 +245,17 @@ def _take(lock: int, store: SweepStore) -> None:
     deadline = time.monotonic() + 2
     while (driver := read_driver(store)) is None and time.monotonic() < deadline:
         time.sleep(0.05)  # it is just writing who it is
-    raise UserError(_held(store, driver))
+    raise UserError(_held(store, _who(driver) if driver else None))
 
 
-def _held(store: SweepStore, driver: Driver | None) -> str:
-    who = f", by process {driver.pid} on {driver.host}" if driver else ""
-    return f"'{store.name}' is being driven already{who}; orchestrator stop {store.name} ends that"
+def _who(driver: Driver) -> str:
+    return f"process {driver.pid} on {driver.host}"
+
+
+def _held(store: SweepStore, who: str | None) -> str:
+    by = f", by {who}" if who else ""
+    where = f" --runs-dir {store.replica.url}" if store.replica is not None else ""
+    return f"'{store.name}' is being driven already{by}; orchestrator stop {store.name}{where} ends that"
 
 
 def _try_lock(lock: int) -> bool:
@@ -223,11 +267,11 @@ def _try_lock(lock: int) -> bool:
     return True
 
 
-def _beat(store: SweepStore, driver: Driver, ended: threading.Event) -> None:
+def _beat(store: SweepStore, driver: Driver, lease: Lease | None, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT_SECONDS):
         try:
             os.utime(store.driver_file)
-            still_ours = _read(store) == driver
+            still_ours = _read(store) == driver and (lease is None or lease.beat())
         except FileNotFoundError:
             still_ours = False
         except OSError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.errors import UserError
-from orchestrator.store import Entry, SweepStore, TrialStore
+from orchestrator.store import Entry, SweepStore, TrialStore, runs_at
 from trainers.parts import nearest
 
 if TYPE_CHECKING:
@@ -32,13 +32,16 @@ class Results(NamedTuple):
 
 
 def load(path: str | Path) -> Results:
-    """A sweep's directory, ``runs/ground_metrics`` say, as two tidy DataFrames with typed columns.
+    """A sweep's directory, ``runs/ground_metrics`` or ``s3://bucket/runs/ground_metrics`` say, as two typed DataFrames.
 
     Names and states are categories, counts nullable integers, ``timestamp`` is a time in UTC, and everything else is a
     float; an axis keeps its values' type. Raises :class:`UserError` where there is no sweep.
     """
-    path = Path(path)
-    store = SweepStore.open(path.parent, path.name)
+    if "://" in str(path):
+        runs, _, name = str(path).rstrip("/").rpartition("/")
+    else:
+        runs, name = str(Path(path).parent), Path(path).name
+    store = SweepStore.open(runs_at(runs), name)
     return Results(_typed(trials_frame(store).drop(columns="short")), _typed(epochs_frame(store)))
 
 

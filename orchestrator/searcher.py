@@ -60,6 +60,7 @@ class StoreSearcher(Searcher):
             return None if self._waiting or self._running else self.FINISHED
         self._waiting.remove(ready)
         self._running[trial_id] = ready[0]
+        self._store.begins(ready[0])
         self._tries[ready[0]] = self._tries.get(ready[0], 0) + 1
         return {"trial_id": ready[0]}
 
@@ -78,7 +79,7 @@ class StoreSearcher(Searcher):
                 self._completed(ours, error)
 
     def _completed(self, ours: str, error: bool) -> None:
-        trial = self._store.trial(ours)
+        trial = self._store.has_ended(ours)
         status = trial.status()
         if not status.state.is_result and status.state is not State.FAILED:
             # The worker wrote no end: it died, or it stopped because it was told to.

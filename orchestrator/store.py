@@ -4,7 +4,8 @@
     runs/<sweep>/trials/<trial_id>/config.yaml, status.json, metrics.jsonl, references.json, checkpoint.pt, best.pt,
                                    checkpoint-previous.pt, samples/, probes/, log.txt, early_stop.json, attempts/
 
-Paths inside are relative, so a moved directory still works. A worker writes RUNNING, DONE, DIVERGED and FAILED; the
+Paths inside are relative, so a moved directory still works; of one in an object store the files are this machine's copy
+(see ``replica``), and what is written goes there at once. A worker writes RUNNING, DONE, DIVERGED and FAILED; the
 driver PENDING, STOPPED and LOST, and only after the worker has ended. Nothing here is executable when read back.
 """
 
@@ -14,7 +15,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -26,10 +27,16 @@ from orchestrator.epochs import Tail
 from orchestrator.errors import UserError
 from orchestrator.files import write_atomically
 from orchestrator.plan import Plan
+from orchestrator.replica import FORK_ORDER, Replica, follow, open_replica, patiently
 from orchestrator.sweep_file import check_name
 from trainers.config import TrialConfig
 from trainers.parts import ConfigError, nearest
 
+Runs = Path | Replica
+"""A runs directory: a folder, or this machine's copy of one in an object store."""
+CHECKPOINTS = ("checkpoint.pt", "checkpoint-previous.pt", "best.pt")
+PUBLISH_SECONDS = 2.0
+"""Epochs go into an object store no more often than this: nothing rests on one before the next checkpoint."""
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built in
 
 
@@ -66,12 +73,22 @@ class Status:
     restarts: int = 0
 
 
+def _status_from(content: bytes) -> Status:
+    try:
+        values = json.loads(content)
+        return Status(**{**values, "state": State(values["state"])})
+    except (ValueError, TypeError, KeyError):  # its checkpoint and its epochs are elsewhere
+        return Status(State.LOST, error="status.json was damaged")
+
+
 class TrialStore:
     """One trial's directory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, replica: Replica | None = None) -> None:
         self.path = path
         self.trial_id = path.name
+        self._replica = replica
+        self._published = 0.0
         self.metrics_file = path / "metrics.jsonl"
         self.checkpoint_file = path / "checkpoint.pt"
         self.previous_checkpoint_file = path / "checkpoint-previous.pt"
@@ -107,16 +124,46 @@ class TrialStore:
     def status(self) -> Status:
         """The state; PENDING where nothing has been written yet, LOST where the file is damaged."""
         try:
-            values = json.loads((self.path / "status.json").read_text())
-            return Status(**{**values, "state": State(values["state"])})
+            return _status_from((self.path / "status.json").read_bytes())
         except FileNotFoundError:
             return Status()
-        except (ValueError, TypeError, KeyError):  # its checkpoint and its epochs are elsewhere
-            return Status(State.LOST, error="status.json was damaged")
 
     def write_status(self, status: Status) -> None:
         """Replaces the state at once: a reader sees the old one or the new one."""
         write_atomically(self.path / "status.json", json.dumps(asdict(status), indent=1))
+        self.publish()
+
+    def publish(self, *, must: bool = True) -> None:
+        """Brings an object store level with the files; what need not be there now may wait while it cannot be reached.
+
+        Raises OSError if what ``must`` be there does not get there for minutes.
+        """
+        if self._replica is not None:
+            self._published = time.monotonic()
+            if not self._replica.push(self._replica.key(self.path), must=must):
+                self.log("the object store cannot be reached: trying again later")
+
+    def publish_due(self) -> bool:
+        """Whether an epoch is to be published now. One that waits goes with the next, or with a checkpoint."""
+        return self._replica is None or time.monotonic() - self._published >= PUBLISH_SECONDS
+
+    @contextlib.contextmanager
+    def at_hand(self, file: Path) -> Iterator[Path]:
+        """One of the trial's checkpoints: of a runs directory in an object store they stay there otherwise."""
+        with contextlib.nullcontext() if self._replica is None else self._replica.at_hand(file):
+            yield file
+
+    def has(self, file: Path) -> bool:
+        """Whether there is this file of the trial's, here or in an object store."""
+        return file.exists() if self._replica is None else self._replica.has(file)
+
+    def others_status(self) -> Status:
+        """The state as everybody sees it; this machine's while an object store cannot be reached."""
+        if self._replica is not None:
+            with contextlib.suppress(OSError):
+                content = self._replica.read(self._replica.key(self.path / "status.json"))
+                return Status() if content is None else _status_from(content)
+        return self.status()
 
     def set_state(self, state: State, error: str | None = None) -> Status:
         """Changes the state and, if given, the error."""
@@ -160,6 +207,9 @@ class TrialStore:
 
         The checkpoints go first and the state last, so that a restart that is killed half-way is one that begins anew.
         """
+        if self._replica is not None:
+            names = [file.name for file in (self.checkpoint_file, self.previous_checkpoint_file, self.best_file)]
+            self._replica.pull(self._replica.key(self.path), checkpoints=names)
         number = 1
         while (self.path / "attempts" / str(number)).exists():
             number += 1
@@ -200,10 +250,15 @@ class Entry:
 class SweepStore:
     """One sweep's directory below the runs directory."""
 
-    def __init__(self, runs_dir: Path, name: str) -> None:
-        self.runs_dir = runs_dir
+    def __init__(self, runs: Runs, name: str) -> None:
+        self.runs = runs
+        self.replica = None if isinstance(runs, Path) else runs
+        self.runs_dir = runs_dir = folder_of(runs)
         self.name = name
         self.path = runs_dir / name
+        self.at_work: set[str] = set()
+        """The trials that workers have: only they write there."""
+        self._elsewhere: dict[str, list[str]] | None = None
         self.stop_file = self.path / "stop"
         self.lock_file = self.path / "driver.lock"
         self.driver_file = self.path / "driver.json"
@@ -211,15 +266,35 @@ class SweepStore:
         self.cache_dir = cache_dir(runs_dir)
 
     @classmethod
-    def open(cls, runs_dir: Path, name: str) -> SweepStore:
-        """A sweep that is there. Raises :class:`UserError`, with the nearest name, if it is not."""
+    def open(cls, runs: Runs, name: str, checkpoints: Collection[str] = ()) -> SweepStore:
+        """A sweep that is there, this machine's copy level with an object store, with ``checkpoints`` of these names.
+
+        Raises :class:`UserError`, with the nearest name, if it is not.
+        """
         check_name(name, UserError)
-        store = cls(runs_dir, name)
+        store = cls(runs, name)
+        store.pull(checkpoints)
         if not (store.path / "plan.json").exists():
-            known = sweep_names(runs_dir)
-            there = nearest(name, known) if known else f"; there are no sweeps in '{runs_dir}'"
-            raise UserError(f"there is no sweep called '{name}' in '{runs_dir}'{there}")
+            known = sweep_names(runs)
+            there = nearest(name, known) if known else f"; there are no sweeps in '{place(runs)}'"
+            raise UserError(f"there is no sweep called '{name}' in '{place(runs)}'{there}")
         return store
+
+    def pull(self, checkpoints: Collection[str] = ()) -> None:
+        """Brings this machine's copy level with an object store, if there is one and no driver of this machine does.
+
+        Raises :class:`UserError` if it cannot be reached.
+        """
+        if self.replica is not None:
+            try:
+                self.replica.pull_unless_driven(self.name, checkpoints)
+            except OSError as error:
+                raise UserError(f"{self.replica.url}/{self.name} cannot be read: {error}") from None
+
+    def publish(self) -> None:
+        """Brings an object store level with what this process has written. Raises OSError."""
+        if self.replica is not None:
+            self.replica.push(self.name)
 
     def make(self) -> None:
         """Makes the directory. Raises :class:`UserError` if the runs directory cannot be written."""
@@ -257,8 +332,9 @@ class SweepStore:
         try:
             write_atomically(self.path / "sweep.yaml", file.document.text)
             for trial in plan.trials:
-                self.trial(trial.trial_id).create(trial.config.to_dict())
+                TrialStore(self.path / "trials" / trial.trial_id).create(trial.config.to_dict())
             write_atomically(self.path / "plan.json", json.dumps(content, indent=1))
+            self.publish()
         except OSError as error:
             raise UserError(f"the sweep's directory '{self.path}' cannot be written: {error.strerror}") from None
 
@@ -277,7 +353,45 @@ class SweepStore:
 
     def trial(self, trial_id: str) -> TrialStore:
         """The directory of one trial, there or not."""
-        return TrialStore(self.path / "trials" / trial_id)
+        return TrialStore(self.path / "trials" / trial_id, self.replica)
+
+    def begins(self, trial_id: str) -> None:
+        """A worker is given this trial."""
+        self.at_work.add(trial_id)
+
+    def has_ended(self, trial_id: str) -> TrialStore:
+        """The trial as its worker left it. Raises OSError if an object store cannot be reached for minutes."""
+        self.at_work.discard(trial_id)
+        trial, replica = self.trial(trial_id), self.replica
+        if replica is not None:
+            patiently(lambda: replica.pull(replica.key(trial.path)))
+        return trial
+
+    @contextlib.contextmanager
+    def followed(self) -> Iterator[None]:
+        """Meanwhile this machine's copy follows what workers write into an object store, and passes stops on."""
+        with contextlib.nullcontext() if self.replica is None else follow(self.replica, self.name, self.at_work):
+            yield
+
+    @contextlib.contextmanager
+    def outline(self) -> Iterator[SweepStore]:
+        """The sweep for deleting: of an object store an outline of it, with checkpoints as long as theirs but empty."""
+        if self.replica is None:
+            yield self
+            return
+        with self.replica.outline(self.name) as folder:
+            yield SweepStore(folder, self.name)
+
+    def keep(self, made: Path) -> None:
+        """What a command that only reads has made stays with the sweep. Raises OSError."""
+        if self.replica is not None and made.is_relative_to(self.path):
+            self.replica.push(self.replica.key(made))
+
+    def clear_stop(self) -> None:
+        """Nobody asks to stop any more."""
+        self.stop_file.unlink(missing_ok=True)
+        if self.replica is not None:
+            self.replica.delete(self.replica.key(self.stop_file))
 
     def configs(self, trial_ids: Iterable[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Trial id and configuration of these trials, or of all in the plan.
@@ -303,18 +417,33 @@ class SweepStore:
 
     def copy_finished(self, entry: Entry) -> str | None:
         """Takes a copy of the same trial if another sweep has finished it. Returns that sweep's name."""
-        for plan_file in sorted(self.runs_dir.glob("*/plan.json")):
-            other = TrialStore(plan_file.parent / "trials" / entry.trial_id)
-            if plan_file.parent == self.path or other.status().state is not State.DONE:
+        for name in self._others_with(entry.trial_id):
+            other = SweepStore(self.runs, name).trial(entry.trial_id)
+            if other.others_status().state is not State.DONE:
                 continue
+            if self.replica is not None:
+                self.replica.pull(self.replica.key(other.path), checkpoints=CHECKPOINTS)
             status = other.status()
-            status.copied_from = plan_file.parent.name
+            status.copied_from = name
             status.restarts = self.trial(entry.trial_id).status().restarts
             with self._incoming(entry) as folder:
                 shutil.copytree(other.path, folder, ignore=shutil.ignore_patterns("attempts"))
                 TrialStore(folder).write_status(status)
-            return plan_file.parent.name
+            self.trial(entry.trial_id).publish()
+            return name
         return None
+
+    def _others_with(self, trial_id: str) -> list[str]:
+        """The other sweeps that may have this trial."""
+        if self.replica is None:
+            return [file.parent.name for file in sorted(self.runs_dir.glob("*/plan.json")) if file.parent != self.path]
+        if self._elsewhere is None:
+            self._elsewhere = {}
+            for name in sweep_names(self.runs):
+                if name != self.name:
+                    for planned in json.loads(self.replica.read(f"{name}/plan.json") or b"{}").get("trials", []):
+                        self._elsewhere.setdefault(planned["trial_id"], []).append(name)
+        return self._elsewhere.get(trial_id, [])
 
     def fork(self, entry: Entry, source: TrialStore, *, sweep: str, iteration: int, whole_epochs: int) -> None:
         """Begins a trial with what a finished one of a smaller budget has: checkpoints, epochs, samples.
@@ -322,6 +451,8 @@ class SweepStore:
         ``iteration`` is where the finished one ended, ``whole_epochs`` how many epochs it has that the longer one
         has too: an epoch that the smaller budget cut short is averaged over its rest.
         """
+        if self.replica is not None:
+            self.replica.pull(self.replica.key(source.path), checkpoints=CHECKPOINTS)
         with self._incoming(entry) as folder:
             ignored = shutil.ignore_patterns("status.json", "config.yaml", "log.txt", "attempts", "early_stop.json")
             shutil.copytree(source.path, folder, ignore=ignored)
@@ -334,6 +465,8 @@ class SweepStore:
                     file.unlink()
             origin = {"sweep": sweep, "trial_id": source.trial_id, "iteration": iteration}
             begun.write_status(Status(continued_from=origin, restarts=self.trial(entry.trial_id).status().restarts))
+        if self.replica is not None:
+            self.replica.push(self.replica.key(self.trial(entry.trial_id).path), FORK_ORDER)
 
     @contextlib.contextmanager
     def _incoming(self, entry: Entry) -> Iterator[Path]:
@@ -375,6 +508,32 @@ def cache_dir(runs_dir: Path) -> Path:
     return runs_dir / "cache"
 
 
-def sweep_names(runs_dir: Path) -> list[str]:
+def sweep_names(runs: Runs) -> list[str]:
     """Every sweep below a runs directory."""
-    return sorted(file.parent.name for file in runs_dir.glob("*/plan.json"))
+    if isinstance(runs, Path):
+        return sorted(file.parent.name for file in runs.glob("*/plan.json"))
+    return [name for name in runs.names() if name != "cache" and runs.exists(f"{name}/plan.json")]
+
+
+def runs_at(text: str) -> Runs:
+    """A runs directory, on a disk or, with ``://``, in an object store. Raises :class:`UserError`."""
+    if "://" not in text:
+        return Path(text)
+    return open_replica(text)
+
+
+def folder_at(text: str) -> Path:
+    """A runs directory on a disk. Raises :class:`UserError` for one in an object store."""
+    if "://" in text:
+        raise UserError(f"--runs-dir {text}: this command wants a folder")
+    return Path(text)
+
+
+def folder_of(runs: Runs) -> Path:
+    """The folder in which its files are, or are on this machine."""
+    return runs if isinstance(runs, Path) else runs.copy
+
+
+def place(runs: Runs) -> str:
+    """A runs directory as one gives it to ``--runs-dir``."""
+    return str(runs) if isinstance(runs, Path) else runs.url

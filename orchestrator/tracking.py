@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.epochs import Tail
 from orchestrator.errors import UserError
-from orchestrator.store import Entry, State, Status, SweepStore, TrialStore
+from orchestrator.store import Entry, Runs, State, Status, SweepStore, TrialStore, place
 from orchestrator.views import view_tags
 
 if TYPE_CHECKING:
@@ -59,9 +59,14 @@ THUMBNAIL = 256
 """The longer side of the small pictures in MLflow's charts, in pixels, as its own client makes them."""
 
 
-def default_uri(runs_dir: Path) -> str:
-    """SQLite inside the runs directory."""
-    return f"sqlite:///{(runs_dir / 'mlflow.db').resolve()}"
+def default_uri(runs: Runs) -> str:
+    """SQLite inside the runs directory. Raises :class:`UserError` for one in an object store."""
+    if not isinstance(runs, Path):
+        raise UserError(
+            f"--runs-dir {place(runs)}: MLflow's SQLite cannot live in an object store: give --tracking-uri, the "
+            "address of an MLflow server, or leave MLflow out with --offline"
+        )
+    return f"sqlite:///{(runs / 'mlflow.db').resolve()}"
 
 
 def check_uri(uri: str) -> None:

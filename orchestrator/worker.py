@@ -13,13 +13,16 @@ import subprocess
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from orchestrator import checkpoints
 from orchestrator.epochs import EpochLog
-from orchestrator.store import State, Status, TrialStore
+from orchestrator.replica import Replica, asked_to_stop, patiently, scratch
+from orchestrator.store import CHECKPOINTS, Runs, State, Status, SweepStore, TrialStore, cache_dir, runs_at
 
 
 class Superseded(Exception):
@@ -28,6 +31,52 @@ class Superseded(Exception):
 
 class OtherExtractor(RuntimeError):
     """A trial is not measured by two feature extractors: its epochs could not be compared."""
+
+
+@contextlib.contextmanager
+def trial_at_hand(runs: Runs, sweep: str, trial_id: str) -> Iterator[tuple[TrialStore, Path, Callable[[], bool]]]:
+    """A trial to work on, the cache, and whether one is asked to stop.
+
+    Of a runs directory in an object store the trial is a copy that only this worker has, and the cache is this
+    machine's, which the machines share through the store.
+    """
+    if isinstance(runs, Path):
+        store = SweepStore(runs, sweep)
+        trial = store.trial(trial_id)
+        yield trial, store.cache_dir, lambda: store.stop_file.exists() or trial.early_stop_file.exists()
+        return
+    cache = cache_dir(runs.copy)
+    share = functools.partial(_share, runs, cache)
+    with scratch(runs) as ours:
+        store = SweepStore(ours, sweep)
+        trial = store.trial(trial_id)
+        patiently(lambda: ours.pull(ours.key(trial.path), checkpoints=CHECKPOINTS))
+        share()
+        with asked_to_stop(ours, store.stop_file, trial.early_stop_file) as asked:
+            yield trial, cache, asked.is_set
+        share()
+
+
+def fill_cache(runs: str, config: dict[str, Any]) -> None:
+    """Makes, in an object store, what trials share: all of them are then measured by the same extractor."""
+    from trainers.config import TrialConfig
+    from trainers.training import Training
+
+    replica = runs_at(runs)
+    assert not isinstance(replica, Path)
+    cache = cache_dir(replica.copy)
+    _share(replica, cache)
+    if evaluator := Training(TrialConfig.from_dict(config), cache_dir=cache).evaluator:
+        evaluator.floor()
+    _share(replica, cache)
+
+
+def _share(replica: Replica, cache: Path) -> None:
+    """What is missing in either can be made again."""
+    with contextlib.suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{cache}.lock"):
+            replica.share(cache)
 
 
 def run_trial(
@@ -101,13 +150,16 @@ def _train(
         evaluated = training.evaluate() if evaluate else None
         if evaluated is not None:
             record |= evaluated.metrics
-        check_place(trial, status)
+        if due := trial.publish_due():
+            check_place(trial, status)
         if differing := log.append(record):
             trial.log(f"epoch {training.epoch} came out different after resuming: {', '.join(differing)}")
         if evaluated is not None:
             _write_pictures(trial, training.epoch, evaluated)
             if training.iteration and log.is_best(record, config.evaluation):
                 checkpoints.save(trial.best_file, training, identity)
+        if due:
+            trial.publish(must=False)
         on_epoch(record)
 
     saved_at, saved_epoch, saved_iteration = time.monotonic(), training.epoch, training.iteration
@@ -116,6 +168,7 @@ def _train(
         nonlocal saved_at, saved_epoch, saved_iteration
         check_place(trial, status)
         checkpoints.save_latest(trial, training, identity)
+        trial.publish(must=False)
         saved_at, saved_epoch, saved_iteration = time.monotonic(), training.epoch, training.iteration
 
     def is_due() -> bool:  # however short the time, an iteration lies between two
@@ -199,7 +252,7 @@ def check_place(trial: TrialStore, status: Status) -> None:
 
 def is_in_place(trial: TrialStore, status: Status) -> bool:
     """Whether the trial's last attempt is this worker's."""
-    attempts = trial.status().attempts
+    attempts = trial.others_status().attempts
     return len(attempts) == len(status.attempts) and attempts[-1]["started"] == status.attempts[-1]["started"]
 
 

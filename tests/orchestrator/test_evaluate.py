@@ -62,11 +62,11 @@ def stored(trial: TrialStore, metrics: dict[str, float]) -> list[dict[str, float
 
 def test_the_last_checkpoint_measures_what_the_last_epoch_has_to_the_bit(trained: TrialStore, cache: Path) -> None:
     before = contents(trained.path)
-    (score,) = evaluate(Request(str(trained.checkpoint_file), runs_dir=cache)).scores
+    (score,) = evaluate(Request(str(trained.checkpoint_file), runs=cache)).scores
     assert {"classifier_fid", "classifier_is", "classifier_kid", "classifier_recall"} < score.metrics.keys()
     assert score.metrics == stored(trained, dict(score.metrics))[-1]
     assert (score.epoch, score.iteration, score.checkpoint) == (3, 50, "checkpoint.pt")
-    assert evaluate(Request(str(trained.path), runs_dir=cache)).scores == [score]
+    assert evaluate(Request(str(trained.path), runs=cache)).scores == [score]
     assert contents(trained.path) == before
 
 
@@ -114,26 +114,26 @@ def test_the_best_checkpoints_are_measured_again_on_noise_that_did_not_choose_th
 
 
 def test_the_best_checkpoint_measures_what_its_epoch_has(trained: TrialStore, cache: Path) -> None:
-    (score,) = evaluate(Request(str(trained.path), checkpoint="best", runs_dir=cache)).scores
+    (score,) = evaluate(Request(str(trained.path), checkpoint="best", runs=cache)).scores
     best = min(stored(trained, dict(score.metrics))[1:], key=lambda metrics: metrics["classifier_fid"])
     assert score.metrics == best
     assert (trained.path / "best.pt").samefile(trained.path / str(score.checkpoint))
 
 
 def test_a_probe_can_be_switched_on_afterwards(trained: TrialStore, cache: Path) -> None:
-    usual = evaluate(Request(str(trained.path), runs_dir=cache)).scores[0].metrics
-    (score,) = evaluate(Request(str(trained.path), ("probes=[vertical_shift]",), runs_dir=cache)).scores
+    usual = evaluate(Request(str(trained.path), runs=cache)).scores[0].metrics
+    (score,) = evaluate(Request(str(trained.path), ("probes=[vertical_shift]",), runs=cache)).scores
     assert set(score.metrics) - set(usual) == {"shift_total_variation", "shift_zero_crossings"}
     assert {name: score.metrics[name] for name in usual} == usual
 
 
 def test_another_evaluation_measures_otherwise(trained: TrialStore, cache: Path) -> None:
-    usual = evaluate(Request(str(trained.path), runs_dir=cache))
-    more = evaluate(Request(str(trained.path), ("evaluation.samples=200", "device=cpu"), runs_dir=cache))
+    usual = evaluate(Request(str(trained.path), runs=cache))
+    more = evaluate(Request(str(trained.path), ("evaluation.samples=200", "device=cpu"), runs=cache))
     assert (usual.info["evaluation_samples"], more.info["evaluation_samples"]) == (100, 200)
     assert more.floor["classifier_fid"] < usual.floor["classifier_fid"]
     assert more.scores[0].metrics != usual.scores[0].metrics
-    preset = evaluate(Request(str(trained.path), ("evaluation.samples=150", "evaluation=classifier"), runs_dir=cache))
+    preset = evaluate(Request(str(trained.path), ("evaluation.samples=150", "evaluation=classifier"), runs=cache))
     assert preset.info["evaluation_samples"] == 150
 
 
@@ -186,12 +186,12 @@ AGAINST = ("dataset=digits", "evaluation.samples=100")
 
 
 def test_a_folder_of_images_against_a_dataset(folder: Path, cache: Path) -> None:
-    scores = evaluate(Request(str(folder), AGAINST, runs_dir=cache))
+    scores = evaluate(Request(str(folder), AGAINST, runs=cache))
     assert abs(scores.scores[0].metrics["classifier_fid"]) < 1e-6 < scores.floor["classifier_fid"]
     assert scores.scores[0].metrics["classifier_recall"] == 1
     Image.open(folder / "000.png").convert("RGB").save(folder / "000.png")  # grey all the same
     (folder / "notes.txt").write_text("no image")
-    assert evaluate(Request(str(folder), AGAINST, runs_dir=cache)).scores == scores.scores
+    assert evaluate(Request(str(folder), AGAINST, runs=cache)).scores == scores.scores
 
 
 def test_images_are_read_in_the_order_of_their_names_as_they_are(folder: Path, tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_what_is_asked_for_wrongly(
 def test_warnings_are_notes(trained: TrialStore, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
     monkeypatch.setattr(FeatureEvaluator, "floor", lambda _: warnings.warn("prefer KID", stacklevel=1) or {"fid": 0.0})
-    evaluate(Request(str(trained.path), runs_dir=cache), heard.append)
+    evaluate(Request(str(trained.path), runs=cache), heard.append)
     assert heard == ["note: prefer KID"]
 
 

@@ -32,7 +32,7 @@ def cached(path: Path, make: Callable[[], Content]) -> Content:
         content = _read(path)
         if content is None:
             tensors, metadata = content = make()
-            temporary = path.with_suffix(f".{os.getpid()}")
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
             os.replace(temporary, path)
     return content

@@ -1,0 +1,150 @@
+"""A real S3 server, and what networks do to those who talk to it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+from command_line import wait_until
+
+from orchestrator.replica import Replica
+from orchestrator.store import Runs
+
+METHODS = (b"GET ", b"PUT ", b"HEAD ", b"POST ", b"DELETE ")
+BUCKET = "bucket"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def s3_server(log: Path) -> Iterator[int]:
+    """An S3 server with an empty bucket, on a port of the loopback interface."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
+        try:
+            wait_until(lambda: answers(port), 100)
+            client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **CREDENTIALS)
+            client.create_bucket(Bucket=BUCKET)
+            yield port
+        finally:
+            process.kill()
+
+
+CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+class Network:
+    """The way to a server: it can be cut, at once or after so many requests, and slowed down."""
+
+    def __init__(self, server: int) -> None:
+        self._server = server
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.delay = 0.0
+        self.requests = 0
+        self._left: int | None = None
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self, after: int = 0) -> None:
+        """Every connection ends, and no new one lives, once so many more requests have come through."""
+        with self._lock:
+            self._left = after
+        if not after:
+            self._end_all()
+
+    def mend(self) -> None:
+        with self._lock:
+            self._left = None
+
+    @property
+    def is_cut(self) -> bool:
+        return self._left == 0
+
+    def close(self) -> None:
+        self._listener.close()
+        self._end_all()
+
+    def _end_all(self) -> None:
+        with self._lock:
+            for end in self._open:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self.is_cut:
+                client.close()
+                continue
+            server = socket.create_connection(("127.0.0.1", self._server))
+            with self._lock:
+                self._open |= {client, server}
+            for one, other, asks in ((client, server, True), (server, client, False)):
+                threading.Thread(target=self._pass_on, args=(one, other, asks), daemon=True).start()
+
+    def _pass_on(self, one: socket.socket, other: socket.socket, asks: bool) -> None:
+        with contextlib.suppress(OSError):
+            while content := one.recv(65536):
+                if asks and content.startswith(METHODS):
+                    self._count()
+                    time.sleep(self.delay)
+                other.sendall(content)
+        for end in (one, other):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            self._open -= {one, other}
+        one.close()
+
+    def _count(self) -> None:
+        with self._lock:
+            self.requests += 1
+            if self._left:
+                self._left -= 1
+                if self._left:
+                    return
+            elif self._left is None:
+                return
+        self._end_all()
+
+
+class Place:
+    """A runs directory as several machines see it: a folder that they share, or copies of what is in a bucket."""
+
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        self._folder = folder
+        self.url = url
+
+    def seen_from(self, machine: str) -> Runs:
+        if self.url is None:
+            return self._folder / "runs"
+        return Replica(self.url, self.copy_of(machine))
+
+    def copy_of(self, machine: str) -> Path:
+        copy = self._folder / machine
+        copy.mkdir(exist_ok=True)
+        return copy

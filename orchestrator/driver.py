@@ -7,12 +7,13 @@ import json
 import os
 import shlex
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from rich.console import Console
 
@@ -80,7 +81,8 @@ def run_sweep(
             file.resources, devices, options.address, lambda key, why: file.document.error(("resources", key), why)
         )
         store.make()
-    with driver_lock(store, tell) as driver:
+    with contextlib.ExitStack() as held:
+        driver = held.enter_context(driver_lock(store, tell))
         if plan is not None:
             store.write_plan(plan)
             _tell_removed(store, tell)
@@ -97,18 +99,10 @@ def run_sweep(
         interrupted, stopped_because = False, None
 
         def head_is_gone(why: str) -> None:
-            """Ends this process from a thread: the main one hangs in Ray."""
-            code = 1
-            try:
-                with contextlib.suppress(OSError):
-                    store.mend(why)
-                code = conclude(store, mirroring, console, options, stopped_because=why)
-                console.show_cursor()
-                store.driver_file.unlink(missing_ok=True)
-                end_marked(driver.mark)
-            finally:
-                console.file.flush()
-                os._exit(code)
+            end_marked(driver.mark)
+            held.close()
+            console.show_cursor()
+            _leave_to_another(store, options, why)
 
         if todo:
             written = store.plan()
@@ -229,6 +223,23 @@ def conclude(
     what = "Stopped" if interrupted else "Some trials did not finish"
     _say(console, f"{what}; go on with: {_resume_command(store, options)}")
     return 130 if interrupted else 1
+
+
+def conclude_without_ray(store: SweepStore, options: Options, console: Console, why: str) -> int:
+    """The end of a sweep whose Ray has gone, in the process of its driver. Returns the exit code."""
+    with driver_lock(store):
+        store.mend(why)
+        mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
+        return conclude(store, mirroring, console, options, stopped_because=why)
+
+
+def _leave_to_another(store: SweepStore, options: Options, why: str) -> NoReturn:
+    """Becomes :func:`conclude_without_ray`: the main thread hangs in Ray, whose own threads end the process at any
+    time."""
+    words = shlex.split(_resume_command(store, options))[2:]
+    program = [sys.executable, "-P", "-c", "from orchestrator.cli import main; main()"]
+    sys.stdout.flush()
+    os.execv(sys.executable, [*program, "conclude", "--because", why, *words])
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -47,7 +48,7 @@ class Machine:
     def start(self, command: Sequence[object], log: Path, environment: Mapping[str, str]) -> Started:
         """Does not wait. The machine's end ends it, and whatever it starts. Its output: ``log.out``, ``log.err``."""
         out, err = log.with_name(f"{log.name}.out"), log.with_name(f"{log.name}.err")
-        inside = ["ip", "netns", "exec", self.namespace, *map(str, command)]
+        inside = ["ip", "netns", "exec", self.namespace, "setpriv", "--pdeathsig", "KILL", *map(str, command)]
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
                 inside, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=dict(environment)
@@ -75,6 +76,7 @@ class Machine:
 @contextlib.contextmanager
 def machines(*names: str) -> Iterator[dict[str, Machine]]:
     """Machines that reach each other; at the end they are gone, with everything that runs on them."""
+    _end_leftovers()
     run = f"orchestrator-{os.getpid()}-{secrets.token_hex(2)}"
     subnet = f"10.231.{secrets.randbelow(256)}"
     switch = f"{run}-switch"
@@ -113,6 +115,15 @@ def why_not() -> str | None:
     except subprocess.CalledProcessError as error:
         return f"no network namespaces can be made here ({error.stderr.strip()})"
     return None
+
+
+def _end_leftovers() -> None:
+    """Ends the machines of test runs that were killed."""
+    for line in _ip("netns", "list").splitlines():
+        found = re.match(r"orchestrator-(\d+)-\S+", line)
+        if found and not Path(f"/proc/{found[1]}").exists():
+            Machine(found[0], "").power_off()
+            _ip("netns", "delete", found[0])
 
 
 def _ip(*words: str) -> str:

@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,7 @@ seeds: 4
 resources: {cpus: 1}
 compare: {metric: exact_w1, mode: min}
 """
+WRONG = "0" * 32
 DUMP = "import json, sys, mlflow_dump; json.dump(mlflow_dump.dump(*sys.argv[1:]), sys.stdout)"
 Ended = tuple[int, str, str]
 """Exit code, standard output, standard error."""
@@ -99,46 +101,49 @@ def hold(trials: list[TrialStore]) -> None:
     wait_until(all_held, PATIENCE)
 
 
-def bring_up(top: Topology, story: Story) -> Started:
-    """Everything starts; meanwhile those who have no token try to get in. Returns the second worker's process."""
-    top.start_objects()
-    head = top.start_head()
-    top.start_database()
-    top.start_mlflow()
-    second = top.start_worker("worker2", 2)
-    first = top.start_worker("worker1", 1)
-    intruder = top.start_worker("objects", 1, RAY_AUTH_TOKEN="0" * 32)
-    top.make_buckets()
-    for node in (head, first, second):
-        top.wait_for_node(node)
-    strangers = {
-        "a wrong token": {"RAY_AUTH_TOKEN": "0" * 32},
-        "no token": {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": ""},
+def intrude(top: Topology, story: Story, strangers: dict[str, dict[str, str]]) -> dict[str, Started]:
+    """Drivers who do not know everything."""
+    return {
+        who: top.orchestrator(*story.arguments, "--name", "stranger", log=who, **changes)
+        for who, changes in strangers.items()
     }
-    for who, changes in strangers.items():
-        story.refused[who] = top.orchestrator(*story.arguments, "--name", "stranger", log="stranger", **changes).end()
-    top.wait_for_mlflow()
-    strangers = {
-        "a wrong password": {"MLFLOW_TRACKING_PASSWORD": "0" * 32},
-        "no password": {"MLFLOW_TRACKING_USERNAME": "", "MLFLOW_TRACKING_PASSWORD": ""},
-    }
-    for who, changes in strangers.items():
-        story.refused[who] = top.orchestrator(*story.arguments, "--name", "stranger", log="stranger", **changes).end()
-    story.refused["a node"] = intruder.end()
-    return second
 
 
 def play(top: Topology, story: Story) -> None:
     """Three trials run on two machines; one of these dies, then MLflow, then the head."""
-    worker2 = bring_up(top, story)
+    top.start_objects()
+    head = top.start_head()
+    top.start_database()
+    top.start_mlflow()
+    worker2 = top.start_worker("worker2", 2)
+    worker1 = top.start_worker("worker1", 1)
+    intruders = {"a node": top.start_worker("objects", 1, RAY_AUTH_TOKEN=WRONG)}
+    top.make_buckets()
+    for node in (head, worker1, worker2):
+        top.wait_for_node(node)
+    clock("nodes")
+    intruders |= intrude(
+        top, story, {"a wrong token": {"RAY_AUTH_TOKEN": WRONG}, "no token": {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": ""}}
+    )
+    top.wait_for_mlflow()
+    clock("mlflow")
     driver = top.orchestrator(*story.arguments, log="sweep")
+    no_password = {"MLFLOW_TRACKING_USERNAME": "", "MLFLOW_TRACKING_PASSWORD": ""}
+    intruders |= intrude(
+        top, story, {"a wrong password": {"MLFLOW_TRACKING_PASSWORD": WRONG}, "no password": no_password}
+    )
+    story.refused = {who: intruder.end() for who, intruder in intruders.items()}
+    clock("refused")
+
     wait_until((story.store.path / "plan.json").exists, PATIENCE)
     *first, last = story.trials().values()
     hold(first)
-    wait_until(lambda: top.points() > 0, PATIENCE)
+    clock("held")
+    wait_until(lambda: top.points() > 0, PATIENCE, pause=0.3)
     story.look_where()
     (lost,) = [trial for trial in first if story.places[pid_of(trial)] == "worker1"]
     story.lost = lost.trial_id
+    clock("points")
 
     top.machines["worker1"].power_off()
     top.machines["mlflow"].power_off()
@@ -148,22 +153,26 @@ def play(top: Topology, story: Story) -> None:
         if trial is not lost:
             let_go(trial)
     hold([last])
+    clock("held last")
     wait_until(lambda: len(lost.status().attempts) == 2, PATIENCE)
     story.look_where()
     wait_until(lambda: lost.status().state is State.DONE, PATIENCE)
+    clock("done elsewhere")
     top.wait_for_mlflow()
-    wait_until(lambda: top.points() > story.points[0], PATIENCE)
+    wait_until(lambda: top.points() > story.points[0], PATIENCE, pause=0.3)
     story.points.append(top.points())
+    clock("mirrored")
 
     story.statuses = {trial_id: trial.status() for trial_id, trial in story.trials().items()}
-    story.look_where()
     for pid in top.machines["head"].processes():
         if pid != driver.process.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     head = top.start_head()
     story.swept = driver.end()
+    clock("driver ended")
     worker2.end()  # it has heard of its head's death by itself
+    clock("worker ended")
     top.machines["worker2"].power_off()  # which is what ends a container
     top.wait_for_node(head)
     top.start_worker("worker2", 2)
@@ -171,11 +180,20 @@ def play(top: Topology, story: Story) -> None:
     program, *arguments = shlex.split(told.partition("go on with: ")[2])
     assert program == "orchestrator"
     story.resumed = top.orchestrator(*arguments, log="resume").end()
+    clock("resumed")
     paths = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
     ask = [sys.executable, "-c", DUMP, top.tracking_uri, story.store.name]
     code, out, err = top.start("head", ask, "dump", PYTHONPATH=paths, **top.mlflow_environment()).end()
     assert code == 0, err
     story.runs = json.loads(out)
+    clock("dumped")
+
+
+T0 = time.time()
+
+
+def clock(what: str) -> None:
+    print(f"{time.time() - T0:6.1f} {what} {os.getloadavg()}", file=open("/tmp/w/cl/clock", "a"))
 
 
 @pytest.fixture(scope="module")

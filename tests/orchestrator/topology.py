@@ -105,7 +105,7 @@ class Topology:
         serve += ["-c", f"listen_addresses={self.address('database')}", "-c", f"unix_socket_directories={home}"]
         self.start("database", serve, "postgres")
         ready = [POSTGRESQL / "pg_isready", "-h", self.address("database")]
-        wait_until(lambda: self.start("mlflow", ready, "ready").end()[0] == 0, PATIENCE)
+        wait_until(lambda: self.start("mlflow", ready, "ready").end()[0] == 0, PATIENCE, pause=0.3)
         self.sql("postgres", "CREATE DATABASE mlflow").succeed()
         self.sql("mlflow", (DOCKER / "postgres" / "mlflow_auth.sql").read_text()).succeed()
 
@@ -143,7 +143,7 @@ class Topology:
         self.start("mlflow", ["sh", DOCKER / "mlflow.sh"], "mlflow", **secret, **changes)
 
     def wait_for_mlflow(self) -> None:
-        wait_until(lambda: self.http_status(f"{self.tracking_uri}/health") == 200, PATIENCE)
+        wait_until(lambda: self.http_status(f"{self.tracking_uri}/health") == 200, PATIENCE, pause=0.5)
 
     def http_status(self, url: str, user: str | None = None, host: str | None = None) -> int:
         """What a request from the head's machine is answered with; 0 if nobody answers."""
@@ -157,15 +157,13 @@ class Topology:
 
     def start_worker(self, name: str, processors: int, **changes: str) -> Started:
         """Does not wait, but for the head."""
-        head = [PROGRAM.with_name("python"), "-c", f"import socket; socket.create_connection({self._head()})"]
-        wait_until(lambda: self.start(name, head, "head-answers").end()[0] == 0, PATIENCE)
+        head = ["bash", "-c", f": < /dev/tcp/{self.address('head')}/6379"]
+        wait_until(lambda: self.start(name, head, "head-answers").end()[0] == 0, PATIENCE, pause=0.3)
         return self._start_ray(name, "ray-worker.sh", "--num-cpus", processors, **changes)
 
-    def _head(self) -> tuple[str, int]:
-        return self.address("head"), 6379
-
     def _start_ray(self, name: str, script: str, *options: object, **changes: str) -> Started:
-        words = ["sh", DOCKER / script, "--node-ip-address", self.address(name), "--temp-dir", self.folder / name]
+        temporary = tempfile.mkdtemp(prefix="ray", dir=self.folder)  # a container that starts again has none of its files
+        words = ["sh", DOCKER / script, "--node-ip-address", self.address(name), "--temp-dir", temporary]
         known = {
             "RAY_HEAD_ADDRESS": self.ray_address,
             "RAY_AUTH_TOKEN": self.ray_token,
@@ -176,6 +174,7 @@ class Topology:
     def wait_for_node(self, node: Started) -> None:
         """Until a head or a worker has said that it runs."""
         wait_until(lambda: "Ray runtime started" in node.out.read_text() + node.err.read_text(), PATIENCE)
+        assert node.process.poll() is None, node.out.read_text() + node.err.read_text()
 
     def orchestrator(self, *arguments: object, log: str, **changes: str) -> Started:
         """A driver on the head's machine; it knows ``everything`` but for the changes, an empty one being unset."""

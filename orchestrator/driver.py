@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shlex
@@ -22,7 +23,7 @@ from orchestrator.executor import check_address, concurrency, ray_session, run_t
 from orchestrator.files import reason
 from orchestrator.forking import ancestors, tell_ancestors
 from orchestrator.head import watched
-from orchestrator.lock import driver_lock, end_marked
+from orchestrator.lock import Driver, driver_lock, end_marked
 from orchestrator.progress import Progress, Watch
 from orchestrator.selection import EVERYTHING, Selection
 from orchestrator.store import State, SweepStore, TrialStore, place
@@ -97,13 +98,7 @@ def run_sweep(
             raise UserError(f"the sweep's directory '{store.path}' cannot be written: {reason(error)}") from None
         mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
         interrupted, stopped_because = False, None
-
-        def head_is_gone(why: str) -> None:
-            end_marked(driver.mark)
-            held.close()
-            console.show_cursor()
-            _leave_to_another(store, options, why)
-
+        leave = functools.partial(_leave_to_another, held, driver, store, options)
         if todo:
             written = store.plan()
             devices = [config["device"] for _, config in store.configs(todo)]
@@ -114,7 +109,7 @@ def run_sweep(
                     at_once = concurrency(resources, available, options.max_concurrent)
                     if mirroring is not None:
                         mirroring.start()
-                    with following(store, console, at_once), store.followed(), watched(options.address, head_is_gone):
+                    with following(store, console, at_once), store.followed(), watched(options.address, leave):
                         stopped_because = run_trials(
                             store, todo, resources=resources, at_once=at_once, mark=driver.mark
                         )
@@ -233,12 +228,17 @@ def conclude_without_ray(store: SweepStore, options: Options, console: Console, 
         return conclude(store, mirroring, console, options, stopped_because=why)
 
 
-def _leave_to_another(store: SweepStore, options: Options, why: str) -> NoReturn:
-    """Becomes :func:`conclude_without_ray`: the main thread hangs in Ray, whose own threads end the process at any
-    time."""
-    words = shlex.split(_resume_command(store, options))[2:]
-    program = [sys.executable, "-P", "-c", "from orchestrator.cli import main; main()"]
+def _leave_to_another(
+    held: contextlib.ExitStack, driver: Driver, store: SweepStore, options: Options, why: str
+) -> NoReturn:
+    """Gives the lock back and becomes :func:`conclude_without_ray`, from whatever thread: the main one hangs in Ray,
+    whose own threads end the process at any time."""
+    end_marked(driver.mark)
+    held.close()
+    Console().show_cursor()
     sys.stdout.flush()
+    program = [sys.executable, "-P", "-c", "from orchestrator.cli import main; main()"]
+    words = shlex.split(_resume_command(store, options))[2:]
     os.execv(sys.executable, [*program, "conclude", "--because", why, *words])
 
 

@@ -32,7 +32,7 @@ RAY_ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
     "TUNE_RESULT_BUFFER_LENGTH": "0",
-    "TUNE_STATE_REFRESH_PERIOD": "1000000000",  # it asks for the cluster's size, for a warning; where a head is gone it hangs
+    "TUNE_STATE_REFRESH_PERIOD": "1000000000",  # for a warning it asks the head for resources, and hangs if it is gone
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 

@@ -1,8 +1,8 @@
-"""A Ray cluster's head, as a driver sees it: whether it lets us in, and whether it is still there while a sweep runs.
+"""A Ray cluster's head, as a driver sees it: whether it lets us in, and whether it is there while a sweep runs.
 
-Ray leaves both to be guessed: with a wrong token it tries again for twenty seconds and says that it cannot connect; where
-the head has gone its calls hang, in the main thread too, and after a minute it ends the process without a word. A head
-that was restarted without a memory (it needs Redis for one) lets them hang for ever.
+Ray leaves both to be guessed. With a wrong token it tries again for twenty seconds and then cannot connect. Where the
+head has gone its calls hang, in the main thread too, and a minute later it ends the process without a word. A head that
+is started again without a memory (that needs Redis) lets calls hang for ever, or Ray's own checks abort the process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 @functools.cache
 def patience() -> float:
     """For how long a head may be away. Ray itself is told to wait longer: there are things to be done before."""
-    seconds = float(os.environ.get(PATIENCE, 60))
+    seconds = float(os.environ.get(PATIENCE, "60"))
     os.environ[PATIENCE] = f"{seconds + CONCLUDING_SECONDS:.0f}"
     return seconds
 
@@ -100,7 +100,7 @@ def _look(address: str) -> str | None:
 
 def _cluster_id(address: str) -> str:
     """Raises Ray's AuthenticationError or another RayError."""
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
     return str(GcsClient(address=address).cluster_id.hex())
 

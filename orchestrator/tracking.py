@@ -104,8 +104,8 @@ def _ask(uri: str) -> None:
         quiet_client(uri).search_experiments(max_results=1)
     except MlflowException as error:
         ways = {
-            401: "MLflow refuses our user or password: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD have to be "
-            "what the server knows",
+            401: "MLflow refuses our user or password: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD have to "
+            "be what the server knows",
             403: "MLflow refuses us: its --allowed-hosts have to name the host and port of this address, and the user "
             "of MLFLOW_TRACKING_USERNAME needs its permission",
         }

@@ -1,6 +1,7 @@
 """Machines that are network namespaces: each with an address of its own, and nothing but the network between them.
 
-Making them needs root and Linux's ``ip``. No address of this machine changes: the bridge has a namespace of its own too.
+Making them needs root and Linux's ``ip``. Nothing of this machine's own network changes: the bridge between them has a
+namespace too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A sweep on a cluster of several machines, while everything in it dies once: the result is that of one machine.
 
-The machines are network namespaces, the servers those of ``docker-compose.yml``, started by its scripts. One story is
-told once, and each test looks at a part. Workers are held (SIGSTOP) where something has to happen before they go on.
+The machines are network namespaces and share nothing but the network: the runs directory is in an S3 server. The servers
+are those of ``docker-compose.yml``, started by its scripts. One story is told once, and each test looks at a part.
+Workers are held (SIGSTOP) where something has to happen before they go on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,14 +34,24 @@ pytestmark = [
     pytest.mark.skipif(what_is_missing() is not None, reason=f"no machines here: {what_is_missing()}"),
 ]
 
-SWEEP = """\
-name: far
+NAME = "far"
+RUNS = "s3://runs"
+SWEEP = f"""\
+name: {NAME}
 base: [dataset=mixture, batch_size=8, budget=850, evaluation.times=2, device=cpu, checkpoint_epochs=5]
 seeds: 4
-resources: {cpus: 1}
-compare: {metric: exact_w1, mode: min}
+resources: {{cpus: 1}}
+compare: {{metric: exact_w1, mode: min}}
 """
 WRONG = "0" * 32
+STRANGERS = {
+    "a wrong token": {"RAY_AUTH_TOKEN": WRONG},
+    "no token": {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": ""},
+    "a wrong password": {"MLFLOW_TRACKING_PASSWORD": WRONG},
+    "no password": {"MLFLOW_TRACKING_USERNAME": "", "MLFLOW_TRACKING_PASSWORD": ""},
+}
+"""What drivers know otherwise, or do not know, who are not let in."""
+FETCH = "import s3fs, sys; s3fs.S3FileSystem().get('runs', sys.argv[1], recursive=True)"
 DUMP = "import json, sys, mlflow_dump; json.dump(mlflow_dump.dump(*sys.argv[1:]), sys.stdout)"
 Ended = tuple[int, str, str]
 """Exit code, standard output, standard error."""
@@ -52,9 +62,10 @@ class Story:
     """What was seen on the way, and what is there at the end."""
 
     topology: Topology
-    store: SweepStore
     arguments: list[object]
     refused: dict[str, Ended] = field(default_factory=dict)
+    begun: bool = False
+    """Whether those who were refused had a sweep."""
     places: dict[int, str] = field(default_factory=dict)
     """On which machine a process ran."""
     lost: str = ""
@@ -66,143 +77,133 @@ class Story:
     resumed: Ended = (-1, "", "")
     runs: Dump = field(default_factory=dict)
 
-    def trials(self) -> dict[str, TrialStore]:
-        return {entry.trial_id: self.store.trial(entry.trial_id) for entry in self.store.entries()}
+    @property
+    def store(self) -> SweepStore:
+        """Everything that was in the object store at the end."""
+        return SweepStore(self.topology.folder / "fetched", NAME)
+
+    def drivers_copy(self) -> SweepStore | None:
+        """The sweep as its driver sees it; None before it has planned."""
+        caches = self.topology.home("head") / ".cache" / "orchestrator"
+        found = list(caches.glob(f"*/*/{NAME}/plan.json"))
+        return SweepStore(found[0].parents[1], NAME) if found else None
+
+    def hold(self, *trial_ids: str) -> dict[str, int]:
+        """Waits until each trial has left a checkpoint, and holds its worker as soon as it has. Returns these."""
+        held: dict[str, int] = {}
+
+        def all_held() -> bool:
+            for trial_id in [trial_id for trial_id in trial_ids if trial_id not in held]:
+                trial = self._at_work(trial_id)
+                if trial is not None and trial.previous_checkpoint_file.exists():  # the one before is in the store
+                    status = trial.status()
+                    held[trial_id] = status.attempts[-1]["pid"]
+                    os.kill(held[trial_id], signal.SIGSTOP)
+                    assert status.state is State.RUNNING
+            return len(held) == len(trial_ids)
+
+        wait_until(all_held, PATIENCE)
+        self.look_where()
+        return held
 
     def look_where(self) -> None:
-        """Notes on which machine each worker runs."""
+        """Notes on which machine each process runs."""
         for name, machine in self.topology.machines.items():
             self.places.update(dict.fromkeys(machine.processes(), name))
 
-
-def pid_of(trial: TrialStore) -> int:
-    return trial.status().attempts[-1]["pid"]
-
-
-def is_running(trial: TrialStore) -> bool:
-    return trial.status().state is State.RUNNING
+    def _at_work(self, trial_id: str) -> TrialStore | None:
+        """A trial as its worker sees it, on whichever machine that is."""
+        copies = f"homes/worker*/.cache/orchestrator/*/*/.workers/*/{NAME}/trials/{trial_id}"
+        return next(map(TrialStore, self.topology.folder.glob(copies)), None)
 
 
-def let_go(trial: TrialStore) -> None:
-    os.kill(pid_of(trial), signal.SIGCONT)
-
-
-def hold(trials: list[TrialStore]) -> None:
-    """Waits until each has a checkpoint, and holds the worker of each as soon as it has one."""
-    waiting = list(trials)
-
-    def all_held() -> bool:
-        for trial in [trial for trial in waiting if trial.checkpoint_file.exists()]:
-            os.kill(pid_of(trial), signal.SIGSTOP)
-            assert is_running(trial)
-            waiting.remove(trial)
-        return not waiting
-
-    wait_until(all_held, PATIENCE)
-
-
-def intrude(top: Topology, story: Story, strangers: dict[str, dict[str, str]]) -> dict[str, Started]:
-    """Drivers who do not know everything."""
-    return {
-        who: top.orchestrator(*story.arguments, "--name", "stranger", log=who, **changes)
-        for who, changes in strangers.items()
-    }
-
-
-def play(top: Topology, story: Story) -> None:
-    """Three trials run on two machines; one of these dies, then MLflow, then the head."""
+def bring_up(top: Topology, story: Story) -> Started:
+    """Everything starts, and those who do not know every password try to get in. Returns the second worker."""
     top.start_objects()
     head = top.start_head()
     top.start_database()
     top.start_mlflow()
-    worker2 = top.start_worker("worker2", 2)
-    worker1 = top.start_worker("worker1", 1)
+    nodes = [head, top.start_worker("worker1", 1), top.start_worker("worker2", 2)]
     intruders = {"a node": top.start_worker("objects", 1, RAY_AUTH_TOKEN=WRONG)}
     top.make_buckets()
-    for node in (head, worker1, worker2):
+    for node in nodes:
         top.wait_for_node(node)
-    clock("nodes")
-    intruders |= intrude(
-        top, story, {"a wrong token": {"RAY_AUTH_TOKEN": WRONG}, "no token": {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": ""}}
-    )
+    for who in ("a wrong token", "no token"):
+        intruders[who] = top.orchestrator(*story.arguments, log=who, **STRANGERS[who])
     top.wait_for_mlflow()
-    clock("mlflow")
-    driver = top.orchestrator(*story.arguments, log="sweep")
-    no_password = {"MLFLOW_TRACKING_USERNAME": "", "MLFLOW_TRACKING_PASSWORD": ""}
-    intruders |= intrude(
-        top, story, {"a wrong password": {"MLFLOW_TRACKING_PASSWORD": WRONG}, "no password": no_password}
-    )
+    for who in ("a wrong password", "no password"):
+        intruders[who] = top.orchestrator(*story.arguments, log=who, **STRANGERS[who])
     story.refused = {who: intruder.end() for who, intruder in intruders.items()}
-    clock("refused")
+    story.begun = story.drivers_copy() is not None
+    return nodes[-1]
 
-    wait_until((story.store.path / "plan.json").exists, PATIENCE)
-    *first, last = story.trials().values()
-    hold(first)
-    clock("held")
+
+def lose_a_node_and_mlflow(top: Topology, story: Story, trials: dict[str, TrialStore]) -> None:
+    """Three trials run, on two machines; one of these dies, and MLflow. The fourth is running at the end, held."""
+    *first, last = trials
+    held = story.hold(*first)
     wait_until(lambda: top.points() > 0, PATIENCE, pause=0.3)
-    story.look_where()
-    (lost,) = [trial for trial in first if story.places[pid_of(trial)] == "worker1"]
-    story.lost = lost.trial_id
-    clock("points")
-
+    (story.lost,) = [trial_id for trial_id, pid in held.items() if story.places[pid] == "worker1"]
+    lost = trials[story.lost]
     top.machines["worker1"].power_off()
     top.machines["mlflow"].power_off()
     story.points.append(top.points())
     top.start_mlflow()
-    for trial in first:
-        if trial is not lost:
-            let_go(trial)
-    hold([last])
-    clock("held last")
+    for trial_id, pid in held.items():
+        if trial_id != story.lost:
+            os.kill(pid, signal.SIGCONT)
+    story.hold(last)
     wait_until(lambda: len(lost.status().attempts) == 2, PATIENCE)
     story.look_where()
     wait_until(lambda: lost.status().state is State.DONE, PATIENCE)
-    clock("done elsewhere")
     top.wait_for_mlflow()
     wait_until(lambda: top.points() > story.points[0], PATIENCE, pause=0.3)
     story.points.append(top.points())
-    clock("mirrored")
+    story.statuses = {trial_id: trial.status() for trial_id, trial in trials.items()}
 
-    story.statuses = {trial_id: trial.status() for trial_id, trial in story.trials().items()}
+
+def restart_the_head(top: Topology, story: Story, driver: Started, worker: Started) -> None:
+    """The driver ends, and the node, each when it notices; the node starts again, as its container would."""
     for pid in top.machines["head"].processes():
         if pid != driver.process.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     head = top.start_head()
     story.swept = driver.end()
-    clock("driver ended")
-    worker2.end()  # it has heard of its head's death by itself
-    clock("worker ended")
-    top.machines["worker2"].power_off()  # which is what ends a container
+    worker.end()
+    top.machines["worker2"].power_off()  # whatever is left in it ends with a container
     top.wait_for_node(head)
     top.start_worker("worker2", 2)
+
+
+def play(top: Topology, story: Story) -> None:
+    worker = bring_up(top, story)
+    driver = top.orchestrator(*story.arguments, log="sweep")
+    wait_until(lambda: story.drivers_copy() is not None, PATIENCE)
+    store = story.drivers_copy()
+    assert store is not None
+    trials = {entry.trial_id: store.trial(entry.trial_id) for entry in store.entries()}
+    lose_a_node_and_mlflow(top, story, trials)
+    restart_the_head(top, story, driver, worker)
     told = next(line for line in story.swept[1].splitlines() if "go on with: " in line)
     program, *arguments = shlex.split(told.partition("go on with: ")[2])
     assert program == "orchestrator"
     story.resumed = top.orchestrator(*arguments, log="resume").end()
-    clock("resumed")
+    fetch = [sys.executable, "-c", FETCH, top.folder / "fetched"]
+    top.start("head", fetch, "fetch", **top.object_environment()).succeed()
     paths = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
-    ask = [sys.executable, "-c", DUMP, top.tracking_uri, story.store.name]
+    ask = [sys.executable, "-c", DUMP, top.tracking_uri, NAME]
     code, out, err = top.start("head", ask, "dump", PYTHONPATH=paths, **top.mlflow_environment()).end()
     assert code == 0, err
     story.runs = json.loads(out)
-    clock("dumped")
-
-
-T0 = time.time()
-
-
-def clock(what: str) -> None:
-    print(f"{time.time() - T0:6.1f} {what} {os.getloadavg()}", file=open("/tmp/w/cl/clock", "a"))
 
 
 @pytest.fixture(scope="module")
 def story() -> Iterator[Story]:
     with topology() as top:
-        runs = top.folder / "runs"
         path = write_file(top.folder, SWEEP)
-        where = ["--runs-dir", runs, "--tracking-uri", top.tracking_uri, "--address", top.ray_address]
-        told = Story(top, SweepStore(runs, "far"), ["sweep", path, *where])
+        where = ["--runs-dir", RUNS, "--tracking-uri", top.tracking_uri, "--address", top.ray_address]
+        told = Story(top, ["sweep", path, *where])
         try:
             play(top, told)
         except BaseException:
@@ -219,7 +220,7 @@ def check_refusal(story: Story, who: str, *words: str) -> None:
     assert err.startswith("orchestrator: --")
     assert err.count("\n") == 1
     assert all(word in err for word in words)
-    assert not (story.store.runs_dir / "stranger").exists()
+    assert not story.begun
 
 
 @pytest.mark.parametrize("who", ["a wrong token", "no token"])
@@ -288,20 +289,21 @@ def test_a_driver_whose_head_was_restarted_ends_with_the_reason_and_the_way_on(s
     assert why == (
         f"Stopped early: the head of the Ray cluster at {address} was restarted and knows nothing of this sweep"
     )
-    options = shlex.join(["--runs-dir", str(story.store.runs_dir), "--tracking-uri", story.topology.tracking_uri])
+    options = shlex.join(["--runs-dir", RUNS, "--tracking-uri", story.topology.tracking_uri])
     assert way_on == f"Some trials did not finish; go on with: orchestrator resume far {options} --address {address}"
 
 
 def test_that_way_the_sweep_comes_to_its_end(story: Story) -> None:
     code, out, err = story.resumed
     assert (code, out.splitlines()[-1]) == (0, "far: 4 DONE"), err
-    *_, last = story.trials().values()
-    assert len(last.status().attempts) == 2
-    assert last.status().attempts[1]["resumed_at"] > 0
+    attempts = story.store.trial(story.store.entries()[-1].trial_id).status().attempts
+    assert len(attempts) == 2
+    assert attempts[1]["resumed_at"] > 0
 
 
 def test_every_trial_equals_to_the_bit_that_of_one_machine(story: Story, tmp_path: Path) -> None:
-    for trial in story.trials().values():
+    for entry in story.store.entries():
+        trial = story.store.trial(entry.trial_id)
         twin = TrialStore(tmp_path / trial.trial_id)
         twin.create(trial.config())
         assert run_trial(twin, tmp_path / "cache") is State.DONE

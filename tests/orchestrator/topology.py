@@ -13,7 +13,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,8 +85,14 @@ class Topology:
         return {**self.ray_environment(), **self.mlflow_environment(), **self.object_environment()}
 
     def start(self, name: str, command: list[object], log: str, **changes: str) -> Started:
-        """A process on a machine; its output is in ``log.out`` and ``log.err`` of the topology's folder."""
-        return self.machines[name].start(command, self.folder / log, _environment(changes))
+        """A process on a machine, with a home of its own; its output: ``log.out`` and ``log.err`` in the folder."""
+        known = environment(PATH=f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}", HOME=str(self.home(name)))
+        known.pop("XDG_CACHE_HOME", None)
+        return self.machines[name].start(command, self.folder / log, known | changes)
+
+    def home(self, name: str) -> Path:
+        """Machines share no files, as far as what runs on them knows."""
+        return self.folder / "homes" / name
 
     def start_database(self) -> None:
         """PostgreSQL, which refuses to be root, with the databases that MLflow wants."""
@@ -147,9 +153,10 @@ class Topology:
 
     def http_status(self, url: str, user: str | None = None, host: str | None = None) -> int:
         """What a request from the head's machine is answered with; 0 if nobody answers."""
-        words: list[object] = ["curl", "--silent", "--output", os.devnull, "--write-out", "%{http_code}"]
-        words += ["--max-time", 20, *(["--user", user] if user else []), *(["--header", f"Host: {host}"] if host else [])]
-        return int(self.start("head", [*words, url], "curl").end()[1])
+        words: list[object] = ["curl", "--silent", "--output", os.devnull, "--write-out", "%{http_code}", url]
+        words += ["--max-time", 20, *(["--user", user] if user else [])]
+        words += ["--header", f"Host: {host}"] if host else []
+        return int(self.start("head", words, "curl").end()[1])
 
     def start_head(self) -> Started:
         """Does not wait."""
@@ -162,7 +169,7 @@ class Topology:
         return self._start_ray(name, "ray-worker.sh", "--num-cpus", processors, **changes)
 
     def _start_ray(self, name: str, script: str, *options: object, **changes: str) -> Started:
-        temporary = tempfile.mkdtemp(prefix="ray", dir=self.folder)  # a container that starts again has none of its files
+        temporary = tempfile.mkdtemp(prefix="ray", dir=self.folder)  # a container begins with none
         words = ["sh", DOCKER / script, "--node-ip-address", self.address(name), "--temp-dir", temporary]
         known = {
             "RAY_HEAD_ADDRESS": self.ray_address,
@@ -202,8 +209,3 @@ def what_is_missing() -> str | None:
         pwd.getpwnam("postgres")
         return why_not()
     return "there is no user 'postgres'"
-
-
-def _environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """Ours, with the environment's programs first, and the changes."""
-    return environment(PATH=f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}", **changes)

@@ -106,6 +106,27 @@ def resume(
     raise typer.Exit(_drive(store, options, selection=selection))
 
 
+@app.command(hidden=True)
+def conclude(
+    name: SweepName,
+    because: Annotated[str, typer.Option(help="Why it stopped early.")],
+    runs_dir: RunsDir = "runs",
+    tracking_uri: TrackingUri = None,
+    offline: Offline = False,
+    address: Address = None,
+    max_concurrent: MaxConcurrent = None,
+) -> None:
+    """What a driver becomes when Ray has gone: mark what was running as lost, and print how to go on."""
+    from rich.console import Console
+
+    from orchestrator.driver import conclude_without_ray
+    from orchestrator.store import SweepStore, runs_at
+
+    store = SweepStore.open(runs_at(runs_dir), name)
+    options = _options(store.runs, tracking_uri, offline, address, max_concurrent)
+    raise typer.Exit(conclude_without_ray(store, options, Console(), because))
+
+
 @app.command()
 def stop(name: SweepName, runs_dir: RunsDir = "runs") -> None:
     """Ask a running sweep to write checkpoints and end, and wait until it has."""

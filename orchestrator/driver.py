@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shlex
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from rich.console import Console
 
@@ -20,7 +22,8 @@ from orchestrator.errors import Aborted, UserError, disk_errors
 from orchestrator.executor import check_address, ray_session, run_trials
 from orchestrator.files import reason
 from orchestrator.forking import ancestors, tell_ancestors
-from orchestrator.lock import driver_lock
+from orchestrator.head import watched
+from orchestrator.lock import Driver, driver_lock, end_marked
 from orchestrator.placement import place, request_of
 from orchestrator.progress import Progress, Watch
 from orchestrator.selection import EVERYTHING, Selection
@@ -80,7 +83,8 @@ def run_sweep(
             file.resources, devices, options.address, lambda key, why: file.document.error(("resources", key), why)
         )
         store.make()
-    with driver_lock(store, tell) as driver:
+    with contextlib.ExitStack() as held:
+        driver = held.enter_context(driver_lock(store, tell))
         if plan is not None:
             store.write_plan(plan)
             _tell_removed(store, tell)
@@ -95,6 +99,7 @@ def run_sweep(
             raise UserError(f"the sweep's directory '{store.path}' cannot be written: {reason(error)}") from None
         mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
         interrupted, stopped_because = False, None
+        leave = functools.partial(_leave_to_another, held, driver, store, options)
         if todo:
             written = store.plan()
             device_of = {trial_id: config["device"] for trial_id, config in store.configs(todo)}
@@ -106,7 +111,11 @@ def run_sweep(
                     placement = place(requests, options.address, options.max_concurrent, tell)
                     if mirroring is not None:
                         mirroring.start()
-                    with following(store, console, placement.at_once), store.followed():
+                    with (
+                        following(store, console, placement.at_once),
+                        store.followed(),
+                        watched(options.address, leave),
+                    ):
                         stopped_because = run_trials(store, todo, placement=placement, mark=driver.mark)
             except (Aborted, KeyboardInterrupt):
                 if store.replica is None:  # else the next command will: leaving at once waits for nobody
@@ -214,6 +223,28 @@ def conclude(
     what = "Stopped" if interrupted else "Some trials did not finish"
     _say(console, f"{what}; go on with: {_resume_command(store, options)}")
     return 130 if interrupted else 1
+
+
+def conclude_without_ray(store: SweepStore, options: Options, console: Console, why: str) -> int:
+    """The end of a sweep whose Ray has gone, in the process of its driver. Returns the exit code."""
+    with driver_lock(store):
+        store.mend(why)
+        mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
+        return conclude(store, mirroring, console, options, stopped_because=why)
+
+
+def _leave_to_another(
+    held: contextlib.ExitStack, driver: Driver, store: SweepStore, options: Options, why: str
+) -> NoReturn:
+    """Gives the lock back and becomes :func:`conclude_without_ray`, from whatever thread: the main one hangs in Ray,
+    whose own threads end the process at any time."""
+    end_marked(driver.mark)
+    held.close()
+    Console().show_cursor()
+    sys.stdout.flush()
+    program = [sys.executable, "-P", "-c", "from orchestrator.cli import main; main()"]
+    words = shlex.split(_resume_command(store, options))[2:]
+    os.execv(sys.executable, [*program, "conclude", "--because", why, *words])
 
 
 @contextlib.contextmanager

@@ -13,13 +13,13 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.head import check_head
 from orchestrator.lock import MARK, end_marked, temporary_folder
 from orchestrator.placement import Placement, bundle_of, compared_versions, difference
 from orchestrator.store import SweepStore, location, runs_at
@@ -37,6 +37,7 @@ RAY_ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # its snapshots, which nobody reads
     "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # the searcher hands out what fits: all of it starts at once
     "TUNE_RESULT_BUFFER_LENGTH": "0",
+    "TUNE_STATE_REFRESH_PERIOD": "1000000000",  # for a warning it asks the head for resources, and hangs if it is gone
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
@@ -45,18 +46,16 @@ LOCAL_ENVIRONMENT = {"RAY_task_events_report_interval_ms": "0"}
 
 
 def check_address(address: str | None) -> None:
-    """Raises :class:`UserError` for an address that Ray Client would serve, or where nobody answers."""
+    """Raises :class:`UserError` for an address that Ray Client would serve, where nobody answers, or where we are not
+    let in."""
     if address is not None and "://" in address:
         raise UserError(
             f"--address {address}: give host:port of a Ray cluster, from a machine in it; through ray:// Tune's "
             "callbacks and signals would leave this process"
         )
-    if address not in (None, "auto"):
-        host, _, port = str(address).rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-        except (OSError, ValueError) as error:
-            raise UserError(f"--address {address}: no Ray cluster answers there ({error})") from None
+    if address is not None and address != "auto":
+        prepare_environment(local=False)
+        check_head(address)
 
 
 def prepare_environment(*, local: bool) -> None:

@@ -70,12 +70,14 @@ def default_uri(runs: Runs) -> str:
 
 
 def check_uri(uri: str) -> None:
-    """Raises :class:`UserError` for a tracking URI of an unknown kind, or where nobody answers within seconds."""
+    """Raises :class:`UserError` for a tracking URI of an unknown kind, where nobody answers within seconds, or where
+    we are not let in."""
     scheme = uri.partition(":")[0].partition("+")[0]
     try:
         if scheme in ("http", "https"):
             with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
-                return
+                pass
+            _ask(uri)
         elif scheme == "sqlite":
             folder = Path(uri.removeprefix("sqlite:///")).parent
             if folder.exists() and not folder.is_dir():
@@ -92,6 +94,23 @@ def check_uri(uri: str) -> None:
         reason = getattr(error, "reason", error)
         what = "no MLflow server answers there" if scheme.startswith("http") else "the database cannot be opened"
         raise UserError(f"--tracking-uri {uri}: {what} ({reason})") from None
+
+
+def _ask(uri: str) -> None:
+    """Asks a server for something that it does not tell everybody. Raises :class:`UserError` if it does not tell us."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        quiet_client(uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        ways = {
+            401: "MLflow refuses our user or password: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD have to "
+            "be what the server knows",
+            403: "MLflow refuses us: its --allowed-hosts have to name the host and port of this address, and the user "
+            "of MLFLOW_TRACKING_USERNAME needs its permission",
+        }
+        why = ways.get(error.get_http_status_code(), f"the server answers, but not as MLflow does ({error})")
+        raise UserError(f"--tracking-uri {uri}: {why}") from None
 
 
 def _connect(uri: str) -> None:

@@ -118,7 +118,9 @@ def marked(mark: str) -> dict[int, str]:
     return found
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60, *, may_fail: bool = False) -> None:
+def wait_until(
+    condition: Callable[[], object], seconds: float = 60, *, may_fail: bool = False, pause: float = 0.02
+) -> None:
     """Waits for a condition, looking often."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -126,4 +128,4 @@ def wait_until(condition: Callable[[], object], seconds: float = 60, *, may_fail
             if may_fail:
                 return
             raise TimeoutError(f"still not so after {seconds} s")
-        time.sleep(0.02)
+        time.sleep(pause)

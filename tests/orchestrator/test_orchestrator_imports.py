@@ -68,7 +68,7 @@ def test_each_engine_is_known_to_few() -> None:
         engine: {Path(file).stem for file, names in modules.items() if engine in names}
         for engine in ("ray", "mlflow", "typer", "hydra", "fsspec")
     }
-    assert users["ray"] == {"early_stopping", "executor", "forgetting", "placement", "searcher"}
+    assert users["ray"] == {"early_stopping", "executor", "forgetting", "head", "placement", "searcher"}
     assert users["fsspec"] == {"replica"}
     assert users["mlflow"] == {"generators", "mlflow_app", "tracking"}
     assert users["typer"] == {"cli"}

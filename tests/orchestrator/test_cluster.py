@@ -1,0 +1,321 @@
+"""A sweep on a cluster of several machines, while everything in it dies once: the result is that of one machine.
+
+The machines are network namespaces and share nothing but the network: the runs directory is in an S3 server. The servers
+are those of ``docker-compose.yml``, started by its scripts. One story is told once, and each test looks at a part.
+Workers are held (SIGSTOP) where something has to happen before they go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from command_line import wait_until
+from hand_made import write_file
+from mlflow_dump import Dump, expected_files, expected_points, files_of, points_of
+from network import Started
+from small_trials import assert_equal_to_the_bit
+from topology import PATIENCE, Topology, topology, what_is_missing
+
+from orchestrator.store import State, Status, SweepStore, TrialStore
+from orchestrator.worker import run_trial
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(what_is_missing() is not None, reason=f"no machines here: {what_is_missing()}"),
+]
+
+NAME = "far"
+RUNS = "s3://runs"
+SWEEP = f"""\
+name: {NAME}
+base: [dataset=mixture, batch_size=8, budget=850, evaluation.times=2, device=cpu, checkpoint_epochs=5]
+seeds: 4
+resources: {{cpus: 1}}
+compare: {{metric: exact_w1, mode: min}}
+"""
+WRONG = "0" * 32
+STRANGERS = {
+    "a wrong token": {"RAY_AUTH_TOKEN": WRONG},
+    "no token": {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": ""},
+    "a wrong password": {"MLFLOW_TRACKING_PASSWORD": WRONG},
+    "no password": {"MLFLOW_TRACKING_USERNAME": "", "MLFLOW_TRACKING_PASSWORD": ""},
+}
+"""What drivers know otherwise, or do not know, who are not let in."""
+FETCH = "import s3fs, sys; s3fs.S3FileSystem().get('runs', sys.argv[1], recursive=True)"
+DUMP = "import json, sys, mlflow_dump; json.dump(mlflow_dump.dump(*sys.argv[1:]), sys.stdout)"
+Ended = tuple[int, str, str]
+"""Exit code, standard output, standard error."""
+
+
+@dataclass
+class Story:
+    """What was seen on the way, and what is there at the end."""
+
+    topology: Topology
+    arguments: list[object]
+    refused: dict[str, Ended] = field(default_factory=dict)
+    begun: bool = False
+    """Whether those who were refused had a sweep."""
+    places: dict[int, str] = field(default_factory=dict)
+    """On which machine a process ran."""
+    lost: str = ""
+    statuses: dict[str, Status] = field(default_factory=dict)
+    """When the head died."""
+    points: list[int] = field(default_factory=list)
+    """How many MLflow had when it died, and some time after it was back."""
+    swept: Ended = (-1, "", "")
+    resumed: Ended = (-1, "", "")
+    runs: Dump = field(default_factory=dict)
+
+    @property
+    def store(self) -> SweepStore:
+        """Everything that was in the object store at the end."""
+        return SweepStore(self.topology.folder / "fetched", NAME)
+
+    def drivers_copy(self) -> SweepStore | None:
+        """The sweep as its driver sees it; None before it has planned."""
+        caches = self.topology.home("head") / ".cache" / "orchestrator"
+        found = list(caches.glob(f"*/*/{NAME}/plan.json"))
+        return SweepStore(found[0].parents[1], NAME) if found else None
+
+    def hold(self, *trial_ids: str) -> dict[str, int]:
+        """Waits until each trial has left a checkpoint, and holds its worker as soon as it has. Returns these."""
+        held: dict[str, int] = {}
+
+        def all_held() -> bool:
+            for trial_id in [trial_id for trial_id in trial_ids if trial_id not in held]:
+                trial = self._at_work(trial_id)
+                if trial is not None and trial.previous_checkpoint_file.exists():  # the one before is in the store
+                    status = trial.status()
+                    held[trial_id] = status.attempts[-1]["pid"]
+                    os.kill(held[trial_id], signal.SIGSTOP)
+                    assert status.state is State.RUNNING
+            return len(held) == len(trial_ids)
+
+        wait_until(all_held, PATIENCE)
+        self.look_where()
+        return held
+
+    def look_where(self) -> None:
+        """Notes on which machine each process runs."""
+        for name, machine in self.topology.machines.items():
+            self.places.update(dict.fromkeys(machine.processes(), name))
+
+    def _at_work(self, trial_id: str) -> TrialStore | None:
+        """A trial as its worker sees it, on whichever machine that is."""
+        copies = f"homes/worker*/.cache/orchestrator/*/*/.workers/*/{NAME}/trials/{trial_id}"
+        return next(map(TrialStore, self.topology.folder.glob(copies)), None)
+
+
+def bring_up(top: Topology, story: Story) -> Started:
+    """Everything starts, and those who do not know every password try to get in. Returns the second worker."""
+    top.start_objects()
+    head = top.start_head()
+    top.start_database()
+    top.start_mlflow()
+    nodes = [head, top.start_worker("worker1", 1), top.start_worker("worker2", 2)]
+    intruders = {"a node": top.start_worker("objects", 1, RAY_AUTH_TOKEN=WRONG)}
+    top.make_buckets()
+    for node in nodes:
+        top.wait_for_node(node)
+    for who in ("a wrong token", "no token"):
+        intruders[who] = top.orchestrator(*story.arguments, log=who, **STRANGERS[who])
+    top.wait_for_mlflow()
+    for who in ("a wrong password", "no password"):
+        intruders[who] = top.orchestrator(*story.arguments, log=who, **STRANGERS[who])
+    story.refused = {who: intruder.end() for who, intruder in intruders.items()}
+    story.begun = story.drivers_copy() is not None
+    return nodes[-1]
+
+
+def lose_a_node_and_mlflow(top: Topology, story: Story, trials: dict[str, TrialStore]) -> None:
+    """Three trials run, on two machines; one of these dies, and MLflow. The fourth is running at the end, held."""
+    *first, last = trials
+    held = story.hold(*first)
+    wait_until(lambda: top.points() > 0, PATIENCE, pause=0.3)
+    (story.lost,) = [trial_id for trial_id, pid in held.items() if story.places[pid] == "worker1"]
+    lost = trials[story.lost]
+    top.machines["worker1"].power_off()
+    top.machines["mlflow"].power_off()
+    story.points.append(top.points())
+    top.start_mlflow()
+    for trial_id, pid in held.items():
+        if trial_id != story.lost:
+            os.kill(pid, signal.SIGCONT)
+    story.hold(last)
+    wait_until(lambda: len(lost.status().attempts) == 2, PATIENCE)
+    story.look_where()
+    wait_until(lambda: lost.status().state is State.DONE, PATIENCE)
+    top.wait_for_mlflow()
+    wait_until(lambda: top.points() > story.points[0], PATIENCE, pause=0.3)
+    story.points.append(top.points())
+    story.statuses = {trial_id: trial.status() for trial_id, trial in trials.items()}
+
+
+def restart_the_head(top: Topology, story: Story, driver: Started, worker: Started) -> None:
+    """The driver ends, and the node, each when it notices; the node starts again, as its container would."""
+    for pid in top.machines["head"].processes():
+        if pid != driver.process.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    head = top.start_head()
+    story.swept = driver.end()
+    worker.end()
+    top.machines["worker2"].power_off()  # whatever is left in it ends with a container
+    top.wait_for_node(head)
+    top.start_worker("worker2", 2)
+
+
+def play(top: Topology, story: Story) -> None:
+    worker = bring_up(top, story)
+    driver = top.orchestrator(*story.arguments, log="sweep")
+    wait_until(lambda: story.drivers_copy() is not None, PATIENCE)
+    store = story.drivers_copy()
+    assert store is not None
+    trials = {entry.trial_id: store.trial(entry.trial_id) for entry in store.entries()}
+    lose_a_node_and_mlflow(top, story, trials)
+    restart_the_head(top, story, driver, worker)
+    told = next(line for line in story.swept[1].splitlines() if "go on with: " in line)
+    program, *arguments = shlex.split(told.partition("go on with: ")[2])
+    assert program == "orchestrator"
+    story.resumed = top.orchestrator(*arguments, log="resume").end()
+    fetch = [sys.executable, "-c", FETCH, top.folder / "fetched"]
+    top.start("head", fetch, "fetch", **top.object_environment()).succeed()
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    ask = [sys.executable, "-c", DUMP, top.tracking_uri, NAME]
+    code, out, err = top.start("head", ask, "dump", PYTHONPATH=paths, **top.mlflow_environment()).end()
+    assert code == 0, err
+    story.runs = json.loads(out)
+
+
+@pytest.fixture(scope="module")
+def story() -> Iterator[Story]:
+    with topology() as top:
+        path = write_file(top.folder, SWEEP)
+        where = ["--runs-dir", RUNS, "--tracking-uri", top.tracking_uri, "--address", top.ray_address]
+        told = Story(top, ["sweep", path, *where])
+        try:
+            play(top, told)
+        except BaseException:
+            for file in sorted(top.folder.glob("*.out")) + sorted(top.folder.glob("*.err")):
+                print(f"--- {file.name}\n{file.read_text()[-3000:]}")
+            raise
+        yield told
+
+
+def check_refusal(story: Story, who: str, *words: str) -> None:
+    """Exit code 2, one paragraph, and nothing was begun."""
+    code, out, err = story.refused[who]
+    assert (code, out) == (2, "")
+    assert err.startswith("orchestrator: --")
+    assert err.count("\n") == 1
+    assert all(word in err for word in words)
+    assert not story.begun
+
+
+@pytest.mark.parametrize("who", ["a wrong token", "no token"])
+def test_who_does_not_know_the_cluster_s_token_is_told_so_at_once(story: Story, who: str) -> None:
+    check_refusal(story, who, f"--address {story.topology.ray_address}", "RAY_AUTH_MODE=token", "RAY_AUTH_TOKEN")
+
+
+@pytest.mark.parametrize("who", ["a wrong password", "no password"])
+def test_who_does_not_know_mlflow_s_password_is_told_so_at_once(story: Story, who: str) -> None:
+    uri = f"--tracking-uri {story.topology.tracking_uri}"
+    check_refusal(story, who, uri, "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+
+
+def test_a_node_with_another_token_does_not_join(story: Story) -> None:
+    code, _, err = story.refused["a node"]
+    assert code != 0
+    assert "InvalidAuthToken" in err
+
+
+def test_mlflow_answers_only_those_who_know_the_password_and_address_it_by_its_name(story: Story) -> None:
+    top = story.topology
+    experiments = f"{top.tracking_uri}/api/2.0/mlflow/experiments/search?max_results=1"
+    admin = f"admin:{top.mlflow_password}"
+    assert top.http_status(experiments, admin) == 200
+    assert top.http_status(experiments) == 401
+    assert top.http_status(experiments, "admin:password") == 401
+    assert top.http_status(experiments, admin, host="elsewhere.example") == 403
+    assert top.http_status(f"{top.tracking_uri}/", admin, host="elsewhere.example") == 403
+
+
+def test_postgresql_answers_only_those_who_know_the_password(story: Story) -> None:
+    ask = "SELECT count(*) > 0 FROM runs"
+    assert story.topology.sql("mlflow", ask).end()[:2] == (0, "t\n")
+    code, out, err = story.topology.sql("mlflow", ask, PGPASSWORD="mlflow").end()
+    assert (code, out) == (2, "")
+    assert "password authentication failed" in err
+
+
+def test_a_trial_whose_node_died_goes_on_elsewhere_from_its_checkpoint(story: Story) -> None:
+    status = story.statuses[story.lost]
+    assert status.state is State.DONE
+    first, second = status.attempts
+    assert [story.places[first["pid"]], story.places[second["pid"]]] == ["worker1", "worker2"]
+    assert "ended" not in first
+    assert second["resumed_at"] > 0
+    assert "LOST far seed=" in story.swept[1]
+    assert "its node is gone" in story.swept[1]
+
+
+def test_nobody_else_s_trials_were_touched(story: Story) -> None:
+    assert [len(status.attempts) for trial_id, status in story.statuses.items() if trial_id != story.lost] == [1, 1, 1]
+
+
+def test_a_driver_tells_an_mlflow_that_was_restarted_what_it_missed(story: Story) -> None:
+    before, after = story.points
+    assert 0 < before < after
+
+
+def test_a_driver_whose_head_was_restarted_ends_with_the_reason_and_the_way_on(story: Story) -> None:
+    code, out, err = story.swept
+    address = story.topology.ray_address
+    assert code == 1
+    assert "Traceback" not in out + err
+    *_, counts, why, way_on = out.splitlines()
+    assert counts == "far: 1 LOST, 3 DONE"
+    assert why == (
+        f"Stopped early: the head of the Ray cluster at {address} was restarted and knows nothing of this sweep"
+    )
+    options = shlex.join(["--runs-dir", RUNS, "--tracking-uri", story.topology.tracking_uri])
+    assert way_on == f"Some trials did not finish; go on with: orchestrator resume far {options} --address {address}"
+
+
+def test_that_way_the_sweep_comes_to_its_end(story: Story) -> None:
+    code, out, err = story.resumed
+    assert (code, out.splitlines()[-1]) == (0, "far: 4 DONE"), err
+    attempts = story.store.trial(story.store.entries()[-1].trial_id).status().attempts
+    assert len(attempts) == 2
+    assert attempts[1]["resumed_at"] > 0
+
+
+def test_every_trial_equals_to_the_bit_that_of_one_machine(story: Story, tmp_path: Path) -> None:
+    for entry in story.store.entries():
+        trial = story.store.trial(entry.trial_id)
+        twin = TrialStore(tmp_path / trial.trial_id)
+        twin.create(trial.config())
+        assert run_trial(twin, tmp_path / "cache") is State.DONE
+        assert_equal_to_the_bit(trial, twin)
+
+
+def test_mlflow_has_one_run_a_trial_and_every_point_once(story: Story) -> None:
+    assert len(story.runs) == 5
+    for entry in story.store.entries():
+        trial, run = story.store.trial(entry.trial_id), story.runs[f"{entry.label} seed={entry.seed}"]
+        assert points_of(run) == expected_points(trial)
+        assert (run["status"], run["tags"]["state"]) == ("FINISHED", "DONE")
+        assert files_of(run) == expected_files(trial)
+        assert [model["status"] for model in run["models"]] == ["READY"]
+    assert story.runs["far"]["status"] == "FINISHED"

@@ -1,0 +1,211 @@
+"""What ``docker-compose.yml`` brings up, by the same scripts, as processes on machines of their own (:mod:`network`).
+
+PostgreSQL, an S3 server, MLflow's server behind its passwords, a Ray head and two Ray workers behind a token. Every
+password and token is random.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from command_line import PROGRAM, environment, wait_until
+from network import Machine, Started, machines, why_not
+
+PATIENCE = 200.0
+"""Seconds after which a test gives up waiting."""
+DOCKER = Path(__file__).parents[2] / "docker"
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+POSTGRESQL = BINARIES[-1] if BINARIES else Path("/nowhere")
+MACHINES = ("database", "objects", "mlflow", "head", "worker1", "worker2")
+WATCHFUL = {
+    "RAY_health_check_initial_delay_ms": "2000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+}
+"""A node that is gone is lost after 3 s of silence, and a node that has lost its head for 10 s ends."""
+
+
+def _secret() -> str:
+    return secrets.token_hex(16)
+
+
+@dataclass
+class Topology:
+    """The machines, and what it takes to be let in."""
+
+    folder: Path
+    machines: dict[str, Machine]
+    database_password: str = field(default_factory=_secret)
+    mlflow_password: str = field(default_factory=_secret)
+    session_key: str = field(default_factory=_secret)
+    ray_token: str = field(default_factory=_secret)
+    object_keys: tuple[str, str] = field(default_factory=lambda: (_secret(), _secret()))
+
+    def address(self, name: str) -> str:
+        return self.machines[name].address
+
+    @property
+    def ray_address(self) -> str:
+        return f"{self.address('head')}:6379"
+
+    @property
+    def tracking_uri(self) -> str:
+        return f"http://{self.address('mlflow')}:5000"
+
+    def ray_environment(self) -> dict[str, str]:
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.ray_token}
+
+    def mlflow_environment(self) -> dict[str, str]:
+        return {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": self.mlflow_password}
+
+    def object_environment(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": f"http://{self.address('objects')}:8333",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": self.object_keys[0],
+            "AWS_SECRET_ACCESS_KEY": self.object_keys[1],
+        }
+
+    def database_environment(self) -> dict[str, str]:
+        return {"PGHOST": self.address("database"), "PGUSER": "mlflow", "PGPASSWORD": self.database_password}
+
+    def everything(self) -> dict[str, str]:
+        """What a driver has to know."""
+        return {**self.ray_environment(), **self.mlflow_environment(), **self.object_environment()}
+
+    def start(self, name: str, command: list[object], log: str, **changes: str) -> Started:
+        """A process on a machine, with a home of its own; its output: ``log.out`` and ``log.err`` in the folder."""
+        known = environment(PATH=f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}", HOME=str(self.home(name)))
+        known.pop("XDG_CACHE_HOME", None)
+        return self.machines[name].start(command, self.folder / log, known | changes)
+
+    def home(self, name: str) -> Path:
+        """Machines share no files, as far as what runs on them knows."""
+        return self.folder / "homes" / name
+
+    def start_database(self) -> None:
+        """PostgreSQL, which refuses to be root, with the databases that MLflow wants."""
+        home = self.folder / "postgresql"
+        home.mkdir()
+        (home / "password").write_text(self.database_password)
+        for path in (home, home / "password"):
+            shutil.chown(path, "postgres", "postgres")
+        as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        initialise = [*as_postgres, POSTGRESQL / "initdb", "-D", home / "data", "-U", "mlflow", "--no-sync"]
+        initialise += ["--pwfile", home / "password", "--auth", "scram-sha-256", "--encoding", "UTF8"]
+        self.start("database", initialise, "initdb").succeed()
+        with (home / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all all scram-sha-256\n")
+        serve = [*as_postgres, POSTGRESQL / "postgres", "-D", home / "data", "-c", "fsync=off"]
+        serve += ["-c", f"listen_addresses={self.address('database')}", "-c", f"unix_socket_directories={home}"]
+        self.start("database", serve, "postgres")
+        ready = [POSTGRESQL / "pg_isready", "-h", self.address("database")]
+        wait_until(lambda: self.start("mlflow", ready, "ready").end()[0] == 0, PATIENCE, pause=0.3)
+        self.sql("postgres", "CREATE DATABASE mlflow").succeed()
+        self.sql("mlflow", (DOCKER / "postgres" / "mlflow_auth.sql").read_text()).succeed()
+
+    def sql(self, database: str, statement: str, **changes: str) -> Started:
+        """Asks PostgreSQL from MLflow's machine."""
+        command: list[object] = [POSTGRESQL / "psql", "-At", "-c", statement, database]
+        return self.start("mlflow", command, "psql", **{**self.database_environment(), **changes})
+
+    def points(self) -> int:
+        """How many points MLflow's database has."""
+        code, out, _ = self.sql("mlflow", "SELECT count(*) FROM metrics").end()
+        return int(out) if code == 0 else 0
+
+    def start_objects(self) -> None:
+        """An S3 server that keeps everything in memory."""
+        command = [sys.executable, "-m", "moto.server", "--host", self.address("objects"), "--port", 8333]
+        self.start("objects", command, "objects")
+
+    def make_buckets(self) -> None:
+        command = [sys.executable, DOCKER / "make_buckets.py", "runs", "mlflow"]
+        self.start("mlflow", command, "buckets", **self.object_environment()).succeed()
+
+    def start_mlflow(self) -> None:
+        """Does not wait: it takes some fifteen seconds."""
+        changes = {
+            "MLFLOW_AUTH_ADMIN_PASSWORD": self.mlflow_password,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": self.session_key,
+            "MLFLOW_SERVER_ALLOWED_HOSTS": self.tracking_uri.removeprefix("http://"),
+            "MLFLOW_ARTIFACTS_DESTINATION": "s3://mlflow",
+            "MLFLOW_HOST": self.address("mlflow"),
+            "MLFLOW_WORKERS": "1",
+            "TMPDIR": str(self.folder),
+        }
+        secret = {**self.database_environment(), **self.object_environment()}
+        self.start("mlflow", ["sh", DOCKER / "mlflow.sh"], "mlflow", **secret, **changes)
+
+    def wait_for_mlflow(self) -> None:
+        wait_until(lambda: self.http_status(f"{self.tracking_uri}/health") == 200, PATIENCE, pause=0.5)
+
+    def http_status(self, url: str, user: str | None = None, host: str | None = None) -> int:
+        """What a request from the head's machine is answered with; 0 if nobody answers."""
+        words: list[object] = ["curl", "--silent", "--output", os.devnull, "--write-out", "%{http_code}", url]
+        words += ["--max-time", 20, *(["--user", user] if user else [])]
+        words += ["--header", f"Host: {host}"] if host else []
+        return int(self.start("head", words, "curl").end()[1])
+
+    def start_head(self) -> Started:
+        """Does not wait."""
+        return self._start_ray("head", "ray-head.sh", "--include-dashboard", "false")
+
+    def start_worker(self, name: str, processors: int, **changes: str) -> Started:
+        """Does not wait, but for the head."""
+        head = ["bash", "-c", f": < /dev/tcp/{self.address('head')}/6379"]
+        wait_until(lambda: self.start(name, head, "head-answers").end()[0] == 0, PATIENCE, pause=0.3)
+        return self._start_ray(name, "ray-worker.sh", "--num-cpus", processors, **changes)
+
+    def _start_ray(self, name: str, script: str, *options: object, **changes: str) -> Started:
+        temporary = tempfile.mkdtemp(prefix="ray", dir=self.folder)  # a container begins with none
+        words = ["sh", DOCKER / script, "--node-ip-address", self.address(name), "--temp-dir", temporary]
+        known = {
+            "RAY_HEAD_ADDRESS": self.ray_address,
+            "RAY_AUTH_TOKEN": self.ray_token,
+            "RAY_OBJECT_STORE_BYTES": "100000000",
+        }
+        return self.start(name, [*words, *options], name, **WATCHFUL, **self.object_environment(), **(known | changes))
+
+    def wait_for_node(self, node: Started) -> None:
+        """Until a head or a worker has said that it runs."""
+        wait_until(lambda: "Ray runtime started" in node.out.read_text() + node.err.read_text(), PATIENCE)
+        assert node.process.poll() is None, node.out.read_text() + node.err.read_text()
+
+    def orchestrator(self, *arguments: object, log: str, **changes: str) -> Started:
+        """A driver on the head's machine; it knows ``everything`` but for the changes, an empty one being unset."""
+        known = {key: value for key, value in (self.everything() | changes).items() if value}
+        return self.start("head", [PROGRAM, *arguments], log, **known)
+
+
+@contextlib.contextmanager
+def topology() -> Iterator[Topology]:
+    """The machines, on which nothing runs yet."""
+    with tempfile.TemporaryDirectory(prefix="oc-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o711)  # PostgreSQL's user goes through
+        with machines(*MACHINES) as made:
+            yield Topology(Path(folder), made)
+
+
+def what_is_missing() -> str | None:
+    """Why there can be no topology here, or None."""
+    for command in ("curl", "setpriv"):
+        if shutil.which(command) is None:
+            return f"there is no command '{command}'"
+    if not (POSTGRESQL / "initdb").exists():
+        return "there is no PostgreSQL in /usr/lib/postgresql"
+    with contextlib.suppress(KeyError):
+        pwd.getpwnam("postgres")
+        return why_not()
+    return "there is no user 'postgres'"

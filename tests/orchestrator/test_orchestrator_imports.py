@@ -69,7 +69,7 @@ def test_each_engine_is_known_to_few() -> None:
         for engine in ("ray", "mlflow", "typer", "hydra", "fsspec")
     }
     assert users["ray"] == {"early_stopping", "executor", "forgetting", "head", "placement", "searcher"}
-    assert users["fsspec"] == {"replica"}
+    assert users["fsspec"] == {"object_store"}
     assert users["mlflow"] == {"generators", "mlflow_app", "tracking"}
     assert users["typer"] == {"cli"}
     assert users["hydra"] == {"composition", "sweep_file"}

@@ -23,7 +23,7 @@ from hand_made import make_sweep, plan_file, write_file
 from object_stores import BUCKET, ENVIRONMENT, Network, Place, s3_server
 from small_trials import assert_equal_to_the_bit, contents, run
 
-from orchestrator import lease, load, replica
+from orchestrator import following, lease, load, object_store
 from orchestrator.driver import prepare
 from orchestrator.errors import UserError
 from orchestrator.lock import driver_lock
@@ -78,7 +78,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(object_store, "PATIENCE_SECONDS", 2.0)
 
 
 def planned(place: Place, machine: str = "one", text: str = SWEEP, *arguments: str) -> SweepStore:
@@ -207,7 +207,7 @@ def test_a_stop_is_heard_by_workers_everywhere_and_is_over_with_the_next_driver(
 
 def slowly(record: dict[str, Any]) -> None:
     """Longer than it takes until a worker looks again."""
-    time.sleep(2 * replica.FOLLOW_SECONDS)
+    time.sleep(2 * following.FOLLOW_SECONDS)
 
 
 def test_a_sweep_planned_again_keeps_what_was_done_elsewhere(place: Place, twin: TrialStore) -> None:

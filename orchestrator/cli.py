@@ -173,7 +173,7 @@ def prune(
     """Give disk space back: previous checkpoints of trials that have their result, and what restarts put aside."""
     from orchestrator.lock import driver_lock
     from orchestrator.pruning import prunable, prune, size_of
-    from orchestrator.store import SweepStore, place, runs_at
+    from orchestrator.store import SweepStore, location, runs_at
     from orchestrator.units import in_bytes
 
     store = SweepStore.open(runs_at(runs_dir), name)
@@ -181,7 +181,7 @@ def prune(
         paths = prunable(outline, checkpoints=checkpoints, removed=removed)
         if dry_run:
             for path in paths:
-                typer.echo(f"{in_bytes(size_of(path)):>9}  {place(store.runs)}/{path.relative_to(outline.runs_dir)}")
+                typer.echo(f"{in_bytes(size_of(path)):>9}  {location(store.runs)}/{path.relative_to(outline.runs_dir)}")
             typer.echo(f"{in_bytes(sum(map(size_of, paths)))} could be freed. Nothing was deleted.")
         else:
             typer.echo(f"{in_bytes(prune(paths))} freed.")

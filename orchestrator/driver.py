@@ -12,21 +12,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from rich.console import Console
 
 from orchestrator.errors import Aborted, UserError, disk_errors
-from orchestrator.executor import check_address, concurrency, ray_session, run_trials
+from orchestrator.executor import check_address, ray_session, run_trials
 from orchestrator.files import reason
 from orchestrator.forking import ancestors, tell_ancestors
 from orchestrator.head import watched
 from orchestrator.lock import Driver, driver_lock, end_marked
+from orchestrator.placement import place, request_of
 from orchestrator.progress import Progress, Watch
 from orchestrator.selection import EVERYTHING, Selection
-from orchestrator.store import State, SweepStore, TrialStore, place
+from orchestrator.store import State, SweepStore, TrialStore, location
 from orchestrator.sweep_file import Resources
 from orchestrator.tracking import check_uri, default_uri
 from orchestrator.weights import give_weights
@@ -101,21 +102,22 @@ def run_sweep(
         leave = functools.partial(_leave_to_another, held, driver, store, options)
         if todo:
             written = store.plan()
-            devices = [config["device"] for _, config in store.configs(todo)]
-            resources = needed_resources(Resources(**written["resources"]), devices, options.address)
+            device_of = {trial_id: config["device"] for trial_id, config in store.configs(todo)}
+            resources = needed_resources(Resources(**written["resources"]), list(device_of.values()), options.address)
+            requests = {trial_id: request_of(resources, device_of.get(trial_id, "auto")) for trial_id in todo}
             tell(f"{store.name}: {len(todo)} trials to run; starting Ray{' and MLflow' if mirroring else ''} …")
             try:
-                with signals(store.stop_file) as stopping, ray_session(options.address, driver.mark) as available:
-                    at_once = concurrency(resources, available, options.max_concurrent)
+                with signals(store.stop_file) as stopping, ray_session(options.address, driver.mark):
+                    placement = place(requests, options.address, options.max_concurrent, tell)
                     if mirroring is not None:
                         mirroring.start()
-                    with following(store, console, at_once), store.followed(), watched(options.address, leave):
-                        stopped_because = run_trials(
-                            store, todo, resources=resources, at_once=at_once, mark=driver.mark
-                        )
+                    shown = following(store, console, placement.at_once)
+                    with shown, store.followed(), watched(options.address, leave):
+                        stopped_because = run_trials(store, todo, placement=placement, mark=driver.mark)
             except (Aborted, KeyboardInterrupt):
-                with contextlib.suppress(OSError):  # the next command will
-                    store.mend("the driver left at once")
+                if store.replica is None:  # else the next command will: leaving at once waits for nobody
+                    with contextlib.suppress(OSError):
+                        store.mend("the driver left at once")
                 tell(f"Left at once; go on with: {_resume_command(store, options)}")
                 raise
             interrupted = stopped_because is None and (stopping.is_set() or store.stop_file.exists())
@@ -281,8 +283,8 @@ def signals(stop_file: Path) -> Iterator[threading.Event]:
 
 
 @contextlib.contextmanager
-def following(store: SweepStore, console: Console, at_once: int) -> Iterator[None]:
-    """Shows progress, read from the store by a thread of its own."""
+def following(store: SweepStore, console: Console, at_once: Callable[[], int]) -> Iterator[None]:
+    """Shows progress, read from the store by a thread of its own; ``at_once`` says how many trials run together."""
     watch = Watch(store)
     watch.refresh()  # what is known already is no news
     ended = threading.Event()
@@ -355,11 +357,13 @@ def needed_resources(
 
     Where every trial's device is cpu, no GPU is asked for. A cluster's resources are Ray's to count.
     """
-    wanted = Resources(resources.cpus, 0.0 if set(devices) == {"cpu"} else resources.gpus)
+    wanted = replace(resources, gpus=0.0) if set(devices) == {"cpu"} else resources
     if "cuda" in devices and not wanted.gpus:
         raise error("gpus", "device=cuda needs a GPU for each trial, or a fraction: resources: {gpus: 1}")
     if address is not None:
         return wanted
+    if wanted.custom:
+        raise error("custom", f"'{next(iter(wanted.custom))}' is what nodes of a cluster may offer: give --address")
     processors = os.cpu_count() or 1
     if wanted.cpus > processors:
         raise error("cpus", f"a trial asks for {wanted.cpus:g} processors and this machine has {processors}")
@@ -383,7 +387,7 @@ def _say(console: Console, text: str, style: str | None = None) -> None:
 
 def _as_arguments(store: SweepStore, options: Options) -> str:
     """What a command needs to find this sweep and its MLflow again."""
-    words = "" if store.runs == Path("runs") else f" --runs-dir {shlex.quote(place(store.runs))}"
+    words = "" if store.runs == Path("runs") else f" --runs-dir {shlex.quote(location(store.runs))}"
     if options.tracking_uri is not None and (store.replica or options.tracking_uri != default_uri(store.runs)):
         words += f" --tracking-uri {shlex.quote(str(options.tracking_uri))}"
     return words

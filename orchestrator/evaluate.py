@@ -22,7 +22,7 @@ from orchestrator.errors import UserError, disk_errors
 from orchestrator.files import write_atomically
 from orchestrator.selection import one_entry
 from orchestrator.single import check_device
-from orchestrator.store import Runs, State, SweepStore, TrialStore, cache_dir, folder_of, place, sweep_names
+from orchestrator.store import Runs, State, SweepStore, TrialStore, cache_dir, folder_of, location, sweep_names
 from orchestrator.tables import FLOOR
 from orchestrator.weights import with_weights
 from trainers.config import RUNTIME_OPTIONS, TrialConfig, identity_of
@@ -97,7 +97,8 @@ def evaluate(request: Request, tell: Callable[[str], None] = lambda text: None) 
     path = Path(request.target)
     is_sweep = path.name == request.target and path.name in sweep_names(request.runs)
     if request.trials and not is_sweep:
-        raise UserError(f"--trial is for a sweep: there is none called '{request.target}' in '{place(request.runs)}'")
+        there = location(request.runs)
+        raise UserError(f"--trial is for a sweep: there is none called '{request.target}' in '{there}'")
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: tell(f"note: {message}")
         if is_sweep:
@@ -111,7 +112,7 @@ def evaluate(request: Request, tell: Callable[[str], None] = lambda text: None) 
             return _of_folder(path, request)
     known = sweep_names(request.runs)
     raise UserError(
-        f"'{request.target}' is no sweep in '{place(request.runs)}', no checkpoint and no folder"
+        f"'{request.target}' is no sweep in '{location(request.runs)}', no checkpoint and no folder"
         + (nearest(request.target, known) if known else "")
     )
 

@@ -7,20 +7,24 @@ decision (what comes next, whether to try again and when) is made from the store
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.head import check_head
 from orchestrator.lock import MARK, end_marked, temporary_folder
-from orchestrator.store import SweepStore, place, runs_at
-from orchestrator.sweep_file import EarlyStopping, Resources
+from orchestrator.placement import Placement, bundle_of, compared_versions, difference
+from orchestrator.store import SweepStore, location, runs_at
+from orchestrator.sweep_file import EarlyStopping
+from orchestrator.worker import COMMIT, git_commit
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -30,11 +34,15 @@ RAY_ENVIRONMENT = {
     "SPT_NOENV": "1",  # a process that gives itself a title leaves its environment, and so its mark, alone
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # its snapshots, which nobody reads
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # the searcher hands out what fits: all of it starts at once
     "TUNE_RESULT_BUFFER_LENGTH": "0",
     "TUNE_STATE_REFRESH_PERIOD": "1000000000",  # for a warning it asks the head for resources, and hangs if it is gone
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+
+LOCAL_ENVIRONMENT = {"RAY_task_events_report_interval_ms": "0"}
+"""A local head keeps no record of tasks, some 15 kB a trial, that only a dashboard would show."""
 
 
 def check_address(address: str | None) -> None:
@@ -52,14 +60,14 @@ def check_address(address: str | None) -> None:
 
 def prepare_environment(*, local: bool) -> None:
     """What Ray reads when it is imported and keeps as long as the process lives; for a local Ray a random token."""
-    os.environ.update(RAY_ENVIRONMENT)
+    os.environ.update(RAY_ENVIRONMENT | (LOCAL_ENVIRONMENT if local else {}))
     if local and "RAY_AUTH_MODE" not in os.environ:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
 
 
 @contextlib.contextmanager
-def ray_session(address: str | None, mark: str) -> Iterator[dict[str, float]]:
-    """A local Ray that is gone at the end, or a cluster that is joined. Yields its resources (CPU, GPU).
+def ray_session(address: str | None, mark: str) -> Iterator[None]:
+    """A local Ray that is gone at the end, or a cluster that is joined, whose workers run the code that runs here.
 
     The local Ray asks everybody for a random token, since it listens on every interface; its processes bear the
     driver's ``mark``, should this process be killed, and take no notice of SIGTERM, which job managers send to all
@@ -77,14 +85,14 @@ def ray_session(address: str | None, mark: str) -> Iterator[dict[str, float]]:
         temporary.mkdir(mode=0o700)
         quiet |= {"address": "local", "include_dashboard": False, "_temp_dir": str(temporary)}
     else:
-        quiet |= {"address": address}
+        quiet |= {"address": address, "runtime_env": our_code()}
     try:
         try:
             with _sigterm_later():
                 ray.init(**quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"Ray does not start{f' at {address}' if address else ''}: {error}") from None
-        yield ray.cluster_resources()
+        yield
     finally:
         _shut_down()
         del os.environ[MARK]
@@ -117,32 +125,26 @@ def _shut_down() -> None:
     ray.shutdown()
 
 
-def concurrency(resources: Resources, available: dict[str, float], limit: int | None) -> int:
-    """How many trials fit at once. Raises :class:`UserError` if not even one does."""
-    fits = [limit] if limit else []
-    for name, wanted in (("CPU", resources.cpus), ("GPU", resources.gpus)):
-        there = available.get(name, 0.0)
-        if wanted > there:
-            raise UserError(
-                f"resources.{name.lower()}s: a trial asks for {wanted:g} {name}s and Ray has {there:g}"
-                + ("; without a GPU set device=cpu or leave gpus out" if name == "GPU" else "")
-            )
-        if wanted:
-            fits.append(int(there / wanted + 1e-9))
-    return max(1, min(fits))
+def our_code() -> dict[str, Any]:
+    """The runtime environment that brings our two packages, as they are here, to every worker of a cluster."""
+    root = Path(__file__).resolve().parent.parent
+    return {
+        "py_modules": [str(root / name) for name in ("orchestrator", "trainers")],
+        "excludes": ["__pycache__/"],
+        "env_vars": {COMMIT: git_commit()},
+    }
 
 
-def run_trials(
-    store: SweepStore, trial_ids: Sequence[str], *, resources: Resources, at_once: int, mark: str
-) -> str | None:
+def run_trials(store: SweepStore, trial_ids: Sequence[str], *, placement: Placement, mark: str) -> str | None:
     """Runs trials to their ends inside a :func:`ray_session`, retrying FAILED and LOST ones as the plan says.
 
+    However many there are, Ray has those that fit at once, and Ray Tune the last ones that ended.
     Returns when every trial has a result, has used up its retries, or has stopped because of the stop file; or
     earlier, with the reason: too many failures, or a directory that cannot be written any more.
     """
     from ray import tune
-    from ray.tune.search import ConcurrencyLimiter
 
+    from orchestrator.forgetting import Forgetting, Silent
     from orchestrator.searcher import StoreSearcher
 
     plan = store.plan()
@@ -151,47 +153,52 @@ def run_trials(
         from orchestrator.early_stopping import Stopper
 
         stopper = Stopper(store, EarlyStopping(**plan["early_stopping"]))
-    retries = plan["retries"]
-    searcher = StoreSearcher(store, trial_ids, retries=retries, max_failures=plan["max_failures"], stopper=stopper)
+    searcher = StoreSearcher(
+        store,
+        trial_ids,
+        retries=plan["retries"],
+        max_failures=plan["max_failures"],
+        stopper=stopper,
+        placement=placement,
+    )
     storage = temporary_folder("orchestrator-tune", mark)  # Tune pickles here; none of it is ever read again
     storage.mkdir(mode=0o700)
-    request: dict[str, float] = {"cpu": resources.cpus}
-    if resources.gpus:
-        request["gpu"] = resources.gpus
-    runs = place(store.runs) if store.replica else str(store.runs_dir.resolve())
+    runs = location(store.runs) if store.replica else str(store.runs_dir.resolve())
     metric = plan["early_stopping"] and plan["early_stopping"]["metric"]
-    told = tune.with_parameters(tune_trial, runs=runs, sweep=store.name, metric=metric)
-    trainable = tune.with_resources(told, request)
+    told = tune.with_parameters(tune_trial, runs=runs, sweep=store.name, metric=metric, versions=compared_versions())
     tuner = tune.Tuner(
-        trainable,
+        tune.with_resources(told, functools.partial(bundle_of, kinds=placement.kinds)),
         tune_config=tune.TuneConfig(
-            search_alg=ConcurrencyLimiter(searcher, max_concurrent=at_once),
-            num_samples=len(trial_ids) * (retries + 1),
+            search_alg=searcher,
+            scheduler=Forgetting(),
+            num_samples=-1,  # until the searcher has nothing left
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(name=store.name, storage_path=str(storage), verbose=0),
+        run_config=tune.RunConfig(name=store.name, storage_path=str(storage), callbacks=[Silent()], verbose=0),
     )
     for name in ("ray", "ray.tune"):  # a killed worker is told by its state, not by Ray's traceback
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         if store.replica is not None:
-            _fill_cache(store, trial_ids, runs, resources)
+            _fill_cache(store, trial_ids, runs, placement)
         tuner.fit()
     finally:
         shutil.rmtree(storage, ignore_errors=True)
     return searcher.stopped_because
 
 
-def _fill_cache(store: SweepStore, trial_ids: Sequence[str], runs: str, resources: Resources) -> None:
+def _fill_cache(store: SweepStore, trial_ids: Sequence[str], runs: str, placement: Placement) -> None:
     """On a node, before machines that share an object store alone would each make their own. Errors are the trials'."""
     import ray
 
     from orchestrator.worker import fill_cache
 
-    config = next((config for _, config in store.configs(trial_ids)), None)
+    trial_id, config = next(store.configs(trial_ids), ("", None))
     if config is None:
         return
-    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0)(fill_cache)
+    request = dict(placement.kind(trial_id))
+    cpus, gpus = request.pop("CPU", 0.0), request.pop("GPU", 0.0)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, resources=request, max_retries=0)(fill_cache)
     filled = task.remote(runs, config)
     while not ray.wait([filled], timeout=0.5)[0]:
         if store.stop_file.exists():
@@ -199,16 +206,24 @@ def _fill_cache(store: SweepStore, trial_ids: Sequence[str], runs: str, resource
             return
 
 
-def tune_trial(config: dict[str, Any], runs: str, sweep: str, metric: str | None) -> None:
-    """What Tune runs on a worker. Early stopping sees every stored epoch that has the ``metric`` it looks at."""
+def tune_trial(config: dict[str, Any], runs: str, sweep: str, metric: str | None, versions: Mapping[str, str]) -> None:
+    """What Tune runs on a worker. Early stopping sees every stored epoch that has the ``metric`` it looks at.
+
+    Where the packages have other ``versions`` than the driver's the trial is not touched: it goes back.
+    """
+    import ray
     from ray import tune
 
     from orchestrator.worker import run_trial, trial_at_hand
+
+    if differing := difference(compared_versions(), versions):
+        tune.report({"refused": differing, "node": ray.get_runtime_context().get_node_id()})
+        return
 
     def report(record: dict[str, Any]) -> None:
         if metric is not None and metric in record:
             tune.report({"epoch": record["epoch"], "iteration": record["iteration"], metric: record[metric]})
 
-    with trial_at_hand(runs_at(runs), sweep, config["trial_id"]) as (trial, cache, should_stop):
-        state = run_trial(trial, cache, should_stop=should_stop, on_epoch=report)
+    with trial_at_hand(runs_at(runs, asking=False), sweep, config["trial_id"]) as (trial, cache, should_stop):
+        state = run_trial(trial, cache, should_stop=should_stop, on_epoch=report, gpus=config["gpus"])
     tune.report({"state": str(state)})

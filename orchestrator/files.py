@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -32,7 +33,9 @@ def write_atomically(path: Path, text: str) -> None:
 
 def reason(error: OSError) -> str:
     """Why a file could not be written, without its name; of a tree that was being copied, its first file."""
-    return error.strerror or str(error.args[0][0][-1])
+    if isinstance(error, shutil.Error):
+        return str(error.args[0][0][-1])
+    return error.strerror or str(error)
 
 
 def disk_usage(folders: Iterable[Path]) -> int:

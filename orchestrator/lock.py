@@ -123,7 +123,7 @@ def _leased(store: SweepStore, driver: Driver) -> Iterator[Lease | None]:
 
     try:
         lease = take(store.replica, store.name, asdict(driver), is_dead)
-        store.replica.pull(store.name, exact=True)
+        store.replica.pull_as_driver(store.name)
     except Held as held:
         raise UserError(_held(store, f"process {held.holder.get('pid')} on {held.holder.get('host')}")) from None
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,8 @@ class Seen:
     metric: float | None = None
     seconds: float = 0.0
     timed: int = 0
+    memory: float | None = None
+    """Peak memory in MB: of the GPU, or of the process on a CPU."""
 
     @property
     def label(self) -> str:
@@ -73,6 +76,8 @@ class Watch:
             for record in seen.tail.read():
                 seen.epoch, seen.epoch_at = record["epoch"], record["timestamp"] / 1000
                 seen.metric = record.get(self.metric, seen.metric)
+                if "peak_memory_mb" in record:
+                    seen.memory = max(seen.memory or 0.0, record["peak_memory_mb"])
                 if "epoch_seconds" in record:
                     seen.seconds += record["epoch_seconds"] + record.get("evaluation_seconds", 0.0)
                     seen.timed += 1
@@ -97,7 +102,7 @@ class Watch:
 class Progress:
     """Shows a :class:`Watch`. Use as a context; ``update`` after each ``refresh``."""
 
-    def __init__(self, watch: Watch, console: Console, at_once: int) -> None:
+    def __init__(self, watch: Watch, console: Console, at_once: Callable[[], int]) -> None:
         self._watch = watch
         self._console = console
         self._at_once = at_once
@@ -158,7 +163,7 @@ class Progress:
         parts = [f"[{done}/{len(self._watch.trials)}]", str(seen.status.state), seen.label]
         if seen.metric is not None and seen.status.state.is_result:
             parts.append(f"{self._watch.metric}={seen.metric:.4g}")
-        left = self._watch.seconds_left(self._at_once)
+        left = self._watch.seconds_left(self._at_once())
         if left:
             parts.append(f"({duration(left)} left)")
         return " ".join(parts)
@@ -192,7 +197,7 @@ class Progress:
                 "" if left is None else duration(left),
             )
         counts = ", ".join(f"{number} {state}" for state, number in watch.counts().items())
-        left = watch.seconds_left(self._at_once)
+        left = watch.seconds_left(self._at_once())
         hidden = f" ({len(rows) - room} more not shown)" if len(rows) > room else ""
         footer = f"{counts}{hidden} · {duration(time.monotonic() - self._started)} so far"
         return Group(table, Text(footer + (f" · about {duration(left)} left" if left else ""), style="dim"))

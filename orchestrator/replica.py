@@ -14,6 +14,7 @@ import fcntl
 import fnmatch
 import hashlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -27,12 +28,11 @@ from orchestrator.errors import UserError
 from orchestrator.files import write_atomically
 
 T = TypeVar("T")
+Stamp = tuple[int, int]
 
 PATIENCE_SECONDS = 300.0
 """How long what must be written is tried again while the store cannot be reached."""
-OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}},
-}
+S3_OPTIONS: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}
 """So that a lost connection is seen within seconds: trying again is ours to do."""
 CHECKPOINTS = "*.pt"
 ABOUT = "about.json"
@@ -57,14 +57,36 @@ class Replica:
     def __init__(self, url: str, copy: Path) -> None:
         self.url = url.rstrip("/")
         self.copy = copy
-        self._known: dict[str, tuple[str | None, tuple[int, int]]] = {}
-        """By key: the version of the object and the stamp of the file when both were level."""
+        self._known: dict[str, dict[str, tuple[str | None, Stamp]]] = {}
+        """By trial and key: the version of the object and the stamp of the file when both were level."""
         self._lock = threading.RLock()
         self._fs, self._root = _file_system(self.url)
+        self._at_once = {"max_concurrency": 1} if self.url.startswith("s3://") else {}  # else it asks for a size before
+        self._failing_since: float | None = None
 
     def __reduce__(self) -> tuple[type[Replica], tuple[str, Path]]:
         """Tune pickles whatever it is given."""
         return Replica, (self.url, self.copy)
+
+    def patiently(self, attempt: Callable[[], T]) -> T:
+        """The result of an attempt, which is repeated while it raises OSError.
+
+        After five minutes without a success, of this attempt and those before, the error is raised.
+        """
+        pause = 0.5
+        while True:
+            try:
+                result = attempt()
+            except OSError:
+                now = time.monotonic()
+                self._failing_since = self._failing_since or now
+                if now + pause > self._failing_since + PATIENCE_SECONDS:
+                    raise
+            else:
+                self._failing_since = None
+                return result
+            time.sleep(pause)
+            pause = min(pause * 2, 15.0)
 
     def key(self, path: Path) -> str:
         """The key of a file or folder of the copy."""
@@ -83,7 +105,7 @@ class Replica:
         """An object's content; None if there is none."""
         with _as_os_errors():
             try:
-                return self._fs.cat_file(self._path(key))
+                return self._fs.cat_file(self._path(key), **self._at_once)
             except FileNotFoundError:
                 return None
 
@@ -143,25 +165,35 @@ class Replica:
                 except FileNotFoundError:  # deleted after it was listed
                     if last:
                         raise
-            for key in [key for key in self._known if _below(key, prefix)]:
+            for key in self._known_below(prefix):
                 if key not in there or (_is_checkpoint(key) and not self._is_level(key, there[key])):
                     self._forget(key)
             if exact:
                 for key in self._files(prefix):
-                    if key not in self._known:
+                    if self._known_of(key) is None:
                         (self.copy / key).unlink(missing_ok=True)
                 self._write_manifest(prefix)
 
     def pull_unless_driven(self, name: str, checkpoints: Collection[str] = ()) -> None:
         """An exact pull of a sweep, if no driver of this machine is keeping its copy level."""
-        with (self.copy / ".pull.lock").open("a") as mine:
-            fcntl.flock(mine, fcntl.LOCK_EX)
+        with self._pulling():
             with contextlib.suppress(FileNotFoundError), (self.copy / name / "driver.lock").open("a") as drivers:
                 try:
                     fcntl.flock(drivers, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     return
             self.pull(name, exact=True, checkpoints=checkpoints)
+
+    def pull_as_driver(self, name: str) -> None:
+        """The same for the driver: it waits for commands of this machine that are still at it."""
+        with self._pulling():
+            self.pull(name, exact=True)
+
+    @contextlib.contextmanager
+    def _pulling(self) -> Iterator[None]:
+        with (self.copy / ".pull.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     @contextlib.contextmanager
     def at_hand(self, path: Path) -> Iterator[None]:
@@ -176,7 +208,7 @@ class Replica:
             yield
         finally:
             with self._lock:
-                if fetched and key in self._known:
+                if fetched and self._known_of(key):
                     self._forget(key)
 
     def has(self, path: Path) -> bool:
@@ -196,7 +228,7 @@ class Replica:
                 self._push(prefix, last)
 
         if must:
-            patiently(attempt)
+            self.patiently(attempt)
             return True
         try:
             attempt()
@@ -251,7 +283,7 @@ class Replica:
             for key in keys:
                 if not (folder / key).exists():
                     self.delete(key)
-                    if key in self._known:
+                    if self._known_of(key):
                         self._forget(key)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -263,8 +295,8 @@ class Replica:
 
     def _push(self, prefix: str, last: tuple[str, ...]) -> None:
         files = {key: _stamp(self.copy / key) for key in self._files(prefix)}
-        gone = [key for key in self._known if _below(key, prefix) and not (self.copy / key).exists()]
-        changed = [key for key, stamp in files.items() if key not in self._known or self._known[key][1] != stamp]
+        gone = [key for key in self._known_below(prefix) if key not in files]
+        changed = [key for key, stamp in files.items() if (self._known_of(key) or (None, None))[1] != stamp]
         self._delete(key for key in gone if _is_checkpoint(key))
         for name in (None, *last):
             group = [key for key in changed if (name is None and _name(key) not in last) or _name(key) == name]
@@ -272,15 +304,14 @@ class Replica:
                 self._upload(batch, files)
         self._delete(key for key in gone if not _is_checkpoint(key))
 
-    def _upload(self, keys: list[str], stamps: dict[str, tuple[int, int]]) -> None:
+    def _upload(self, keys: list[str], stamps: dict[str, Stamp]) -> None:
         content = {self._path(key): (self.copy / key).read_bytes() for key in keys}
         with _as_os_errors():
             answers = self._fs.pipe(content)
         for key, answer in zip(keys, answers if isinstance(answers, list) else [None] * len(keys), strict=True):
-            version = answer.get("ETag") if isinstance(answer, dict) else None
-            self._known[key] = (version, stamps[key])
+            self._remember(key, answer.get("ETag") if isinstance(answer, dict) else None, stamps[key])
 
-    def _batches(self, keys: list[str], stamps: dict[str, tuple[int, int]]) -> Iterator[list[str]]:
+    def _batches(self, keys: list[str], stamps: dict[str, Stamp]) -> Iterator[list[str]]:
         batch: list[str] = []
         size = 0
         for key in keys:
@@ -295,11 +326,23 @@ class Replica:
     def _delete(self, keys: Iterable[str]) -> None:
         for key in keys:
             self.delete(key)
-            del self._known[key]
+            del self._known[_unit(key)][key]
 
     def _forget(self, key: str) -> None:
+        """No file, and nothing known of it."""
         (self.copy / key).unlink(missing_ok=True)
-        del self._known[key]
+        del self._known[_unit(key)][key]
+
+    def _remember(self, key: str, version: str | None, stamp: Stamp) -> None:
+        self._known.setdefault(_unit(key), {})[key] = (version, stamp)
+
+    def _known_of(self, key: str) -> tuple[str | None, Stamp] | None:
+        return self._known.get(_unit(key), {}).get(key)
+
+    def _known_below(self, prefix: str) -> list[str]:
+        if prefix in self._known and _unit(prefix) == prefix and "/" in prefix:
+            return list(self._known[prefix])
+        return [key for keys in self._known.values() for key in keys if _below(key, prefix)]
 
     def _list(self, prefix: str) -> dict[str, str]:
         """Keys below a prefix, and the versions of their objects."""
@@ -313,14 +356,13 @@ class Replica:
         return {key: version for key, version in keys.items() if key and not _stays_local(key)}
 
     def _is_level(self, key: str, version: str) -> bool:
-        known = self._known.get(key)
-        return known is not None and known == (version, _stamp(self.copy / key))
+        return self._known_of(key) == (version, _stamp(self.copy / key))
 
     def _download(self, versions: dict[str, str]) -> None:
         pairs = [(key, self.copy / key) for key in versions]
         self._get(pairs)
         for key, file in pairs:
-            self._known[key] = (versions[key], _stamp(file))
+            self._remember(key, versions[key], _stamp(file))
 
     def _get(self, pairs: list[tuple[str, Path]]) -> None:
         """Files appear whole. Raises FileNotFoundError if an object has gone in the meantime."""
@@ -345,10 +387,11 @@ class Replica:
         """What was level when the last command ended; a file that has changed since has another stamp."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             known = json.loads((self.copy / prefix / MANIFEST).read_text())
-            self._known |= {key: (version, tuple(stamp)) for key, (version, stamp) in known.items()}
+            for key, (version, (changed, size)) in known.items():
+                self._remember(key, version, (changed, size))
 
     def _write_manifest(self, prefix: str) -> None:
-        known = {key: value for key, value in self._known.items() if _below(key, prefix)}
+        known = {key: self._known_of(key) for key in self._known_below(prefix)}
         if (self.copy / prefix).is_dir():
             write_atomically(self.copy / prefix / MANIFEST, json.dumps(known))
 
@@ -405,34 +448,21 @@ def follow(replica: Replica, name: str, at_work: Collection[str]) -> Iterator[No
         thread.join()
 
 
-def patiently(attempt: Callable[[], T]) -> T:
-    """The result of an attempt that is repeated, ever less often, while it raises OSError; its last one at the end."""
-    deadline, pause = time.monotonic() + PATIENCE_SECONDS, 0.5
-    while True:
-        try:
-            return attempt()
-        except OSError:
-            if time.monotonic() + pause > deadline:
-                raise
-        time.sleep(pause)
-        pause = min(pause * 2, 15.0)
-
-
 def copy_of(url: str) -> Path:
     """Where this machine keeps its copy of a runs directory: a folder of the user's cache."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    digest = hashlib.sha256(f"{endpoint} {url.rstrip('/')}".encode()).hexdigest()[:12]
+    digest = hashlib.sha256(f"{_endpoint() or ''} {url.rstrip('/')}".encode()).hexdigest()[:12]
     return caches / "orchestrator" / socket.gethostname() / digest
 
 
-def open_replica(url: str) -> Replica:
-    """The runs directory at a URL. Raises :class:`UserError` if nobody answers there."""
+def open_replica(url: str, *, asking: bool = True) -> Replica:
+    """The runs directory at a URL. Raises :class:`UserError` if nobody answers there, unless one is not ``asking``."""
     try:
         copy = copy_of(url)
         copy.mkdir(parents=True, exist_ok=True, mode=0o700)
         replica = Replica(url, copy)
-        replica.names()
+        if asking:
+            replica.names()
     except OSError as error:
         raise UserError(f"--runs-dir {url}: it cannot be reached: {error}") from None
     return replica
@@ -457,16 +487,21 @@ def _file_system(url: str) -> tuple[Any, str]:
     """fsspec's file system of a URL, and the path in it. Raises :class:`UserError` for one that it does not know."""
     import fsspec
 
-    protocol = url.partition("://")[0]
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if url.startswith("s3://"):  # the endpoint is named, so that fsspec keeps a client for each
+        options |= {"config_kwargs": S3_OPTIONS, "endpoint_url": _endpoint()}
     try:
-        found, root = fsspec.url_to_fs(
-            url, use_listings_cache=False, skip_instance_cache=True, **OPTIONS.get(protocol, {})
-        )
+        found, root = fsspec.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
         raise UserError(f"--runs-dir {url}: {error}") from None
     if hasattr(found, "retries"):
-        found.retries = 2
+        found.retries = 1
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of lost connections it prints tracebacks
     return found, str(root).rstrip("/")
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
 @contextlib.contextmanager
@@ -488,7 +523,7 @@ def _version(info: dict[str, Any]) -> str:
     return " ".join(str(info.get(name)) for name in ("LastModified", "mtime", "created", "size"))
 
 
-def _stamp(file: Path) -> tuple[int, int]:
+def _stamp(file: Path) -> Stamp:
     """What changes with a file's content: its time of change and its size."""
     try:
         stat = file.stat()
@@ -525,6 +560,12 @@ def _stays_local(key: str) -> bool:
     return (
         key.endswith(".lock") or any(piece.startswith(".") for piece in pieces) or pieces[1:2] in [[n] for n in LOCAL]
     )
+
+
+def _unit(key: str) -> str:
+    """The folder of a trial, ``sweep/trials/trial_id``; of everything else the sweep's."""
+    pieces = key.split("/")
+    return "/".join(pieces[:3]) if pieces[1:2] == ["trials"] else pieces[0]
 
 
 def _below(key: str, prefix: str) -> bool:

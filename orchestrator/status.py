@@ -25,7 +25,8 @@ def sweep_status(store: SweepStore) -> dict[str, Any]:
     ``driver`` is None, or the host and process of the driver and whether it is alive. ``seconds_left`` assumes that as
     many trials run at once as do now (one, if none does); None before the first epoch. ``disk_bytes`` counts the
     sweep's directory, ``removed`` the trials that are no longer in its file. Of a trial ``epoch`` is the last stored
-    one, ``epoch_at`` its time (seconds since 1970), ``error`` what ended the last attempt or lost it.
+    one, ``epoch_at`` its time (seconds since 1970), ``peak_memory_mb`` the GPU's, or the process's on a CPU, ``error``
+    what ended the last attempt or lost it.
     """
     watch = Watch(store)
     watch.refresh()
@@ -50,6 +51,7 @@ def sweep_status(store: SweepStore) -> dict[str, Any]:
                 "epochs": seen.entry.epochs,
                 "epoch_at": seen.epoch_at,
                 watch.metric: seen.metric,
+                "peak_memory_mb": seen.memory,
                 "error": seen.status.error,
             }
             for seen in watch.trials
@@ -77,6 +79,8 @@ def _headline(known: dict[str, Any]) -> str:
     if known["seconds_left"]:
         parts.append(f"about {duration(known['seconds_left'])} left")
     parts.append(in_bytes(known["disk_bytes"]))
+    if peaks := [trial["peak_memory_mb"] for trial in known["trials"] if trial["peak_memory_mb"] is not None]:
+        parts.append(f"peak memory of a trial {in_bytes(1e6 * max(peaks))}")
     if known["removed"]:
         parts.append(f"{known['removed']} trials no longer in the sweep file")
     if driver := known["driver"]:

@@ -25,9 +25,9 @@ import yaml
 
 from orchestrator.epochs import Tail
 from orchestrator.errors import UserError
-from orchestrator.files import write_atomically
+from orchestrator.files import reason, write_atomically
 from orchestrator.plan import Plan
-from orchestrator.replica import FORK_ORDER, Replica, follow, open_replica, patiently
+from orchestrator.replica import FORK_ORDER, Replica, follow, open_replica
 from orchestrator.sweep_file import check_name
 from trainers.config import TrialConfig
 from trainers.parts import ConfigError, nearest
@@ -276,8 +276,8 @@ class SweepStore:
         store.pull(checkpoints)
         if not (store.path / "plan.json").exists():
             known = sweep_names(runs)
-            there = nearest(name, known) if known else f"; there are no sweeps in '{place(runs)}'"
-            raise UserError(f"there is no sweep called '{name}' in '{place(runs)}'{there}")
+            there = nearest(name, known) if known else f"; there are no sweeps in '{location(runs)}'"
+            raise UserError(f"there is no sweep called '{name}' in '{location(runs)}'{there}")
         return store
 
     def pull(self, checkpoints: Collection[str] = ()) -> None:
@@ -336,7 +336,7 @@ class SweepStore:
             write_atomically(self.path / "plan.json", json.dumps(content, indent=1))
             self.publish()
         except OSError as error:
-            raise UserError(f"the sweep's directory '{self.path}' cannot be written: {error.strerror}") from None
+            raise UserError(f"the sweep's directory '{self.path}' cannot be written: {reason(error)}") from None
 
     def plan(self) -> dict[str, Any]:
         """``plan.json``: everything of the sweep file that a resumed sweep needs."""
@@ -364,7 +364,7 @@ class SweepStore:
         self.at_work.discard(trial_id)
         trial, replica = self.trial(trial_id), self.replica
         if replica is not None:
-            patiently(lambda: replica.pull(replica.key(trial.path)))
+            replica.patiently(lambda: replica.pull(replica.key(trial.path)))
         return trial
 
     @contextlib.contextmanager
@@ -515,11 +515,12 @@ def sweep_names(runs: Runs) -> list[str]:
     return [name for name in runs.names() if name != "cache" and runs.exists(f"{name}/plan.json")]
 
 
-def runs_at(text: str) -> Runs:
-    """A runs directory, on a disk or, with ``://``, in an object store. Raises :class:`UserError`."""
-    if "://" not in text:
-        return Path(text)
-    return open_replica(text)
+def runs_at(text: str, *, asking: bool = True) -> Runs:
+    """A runs directory, on a disk or, with ``://``, in an object store.
+
+    Raises :class:`UserError` for one that cannot be reached, or, not ``asking``, cannot be at all.
+    """
+    return open_replica(text, asking=asking) if "://" in text else Path(text)
 
 
 def folder_at(text: str) -> Path:
@@ -534,6 +535,6 @@ def folder_of(runs: Runs) -> Path:
     return runs if isinstance(runs, Path) else runs.copy
 
 
-def place(runs: Runs) -> str:
+def location(runs: Runs) -> str:
     """A runs directory as one gives it to ``--runs-dir``."""
     return str(runs) if isinstance(runs, Path) else runs.url

@@ -40,10 +40,14 @@ class Axes:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial takes of a machine; fractions of a GPU share it."""
+    """What one trial takes of a machine; fractions of a GPU share it.
+
+    ``custom`` resources are those that nodes of a cluster were started with.
+    """
 
     cpus: float = 1.0
     gpus: float = 0.0
+    custom: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,12 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
     if twice:
         raise UserError(f"seed {twice[0]} is given twice")
     return tuple(value)
+
+
+def is_custom(name: str) -> bool:
+    """Whether a resource of a Ray node is somebody's own, and none of Ray's."""
+    ours = ("CPU", "GPU", "TPU", "memory", "object_store_memory")
+    return name not in ours and not name.startswith(("node:", "accelerator_type:", "bundle_group_"))
 
 
 class _Reader:
@@ -267,19 +277,31 @@ class _Reader:
             raise self.fail(place, str(error)) from None
 
     def resources(self) -> Resources:
-        data = self.mapping(("resources",), ("cpus", "gpus"))
-        for key, value in data.items():
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not math.isfinite(value)
-                or value < 0
-                or (key == "cpus" and not value)
-            ):
-                raise self.fail(("resources", key), f"expected a number above 0, got {value!r}")
-            if key == "gpus" and value > 1 and value != int(value):
-                raise self.fail(("resources", key), f"expected a fraction of one GPU or whole GPUs, got {value!r}")
-        return Resources(float(data.get("cpus", 1.0)), float(data.get("gpus", 0.0)))
+        place: Place = ("resources",)
+        data = self.mapping(place, ("cpus", "gpus", "custom"))
+        cpus = self.amount((*place, "cpus"), Resources.cpus)
+        gpus = self.amount((*place, "gpus"), Resources.gpus, zero=True)
+        custom = {name: self.amount((*place, "custom", name), 0.0) for name in self.mapping((*place, "custom"))}
+        for name in custom:
+            if not is_custom(name):
+                known = {"CPU": "resources.cpus", "GPU": "resources.gpus"}.get(name)
+                raise self.fail(
+                    (*place, "custom", name),
+                    f"'{name}' is Ray's own" + (f"; it is called {known}" if known else ", and no custom resource"),
+                )
+        for key, value in {"gpus": gpus, **custom}.items():
+            if value > 1 and value != int(value):
+                where = (*place, key) if key in data else (*place, "custom", key)
+                kind = "GPU" if key in data else "unit"
+                raise self.fail(where, f"expected a fraction of one {kind} or whole {kind}s, got {value!r}")
+        return Resources(cpus, gpus, custom)
+
+    def amount(self, place: Place, default: float, *, zero: bool = False) -> float:
+        value = self.get(place, default)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value < 0 or not (value or zero):
+            raise self.fail(place, f"expected a number above 0, got {value!r}")
+        return float(value)
 
     def compare(self) -> Compare | None:
         if "compare" not in self.mapping(()):

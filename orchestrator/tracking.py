@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.epochs import Tail
 from orchestrator.errors import UserError
-from orchestrator.store import Entry, Runs, State, Status, SweepStore, TrialStore, place
+from orchestrator.store import Entry, Runs, State, Status, SweepStore, TrialStore, location
 from orchestrator.views import view_tags
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def default_uri(runs: Runs) -> str:
     """SQLite inside the runs directory. Raises :class:`UserError` for one in an object store."""
     if not isinstance(runs, Path):
         raise UserError(
-            f"--runs-dir {place(runs)}: MLflow's SQLite cannot live in an object store: give --tracking-uri, the "
+            f"--runs-dir {location(runs)}: MLflow's SQLite cannot live in an object store: give --tracking-uri, the "
             "address of an MLflow server, or leave MLflow out with --offline"
         )
     return f"sqlite:///{(runs / 'mlflow.db').resolve()}"

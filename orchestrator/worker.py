@@ -21,8 +21,11 @@ from filelock import FileLock
 
 from orchestrator import checkpoints
 from orchestrator.epochs import EpochLog
-from orchestrator.replica import Replica, asked_to_stop, patiently, scratch
+from orchestrator.replica import Replica, asked_to_stop, scratch
 from orchestrator.store import CHECKPOINTS, Runs, State, Status, SweepStore, TrialStore, cache_dir, runs_at
+
+COMMIT = "ORCHESTRATOR_COMMIT"
+"""The environment variable that tells workers of a cluster the commit of the code that came to them."""
 
 
 class Superseded(Exception):
@@ -50,7 +53,7 @@ def trial_at_hand(runs: Runs, sweep: str, trial_id: str) -> Iterator[tuple[Trial
     with scratch(runs) as ours:
         store = SweepStore(ours, sweep)
         trial = store.trial(trial_id)
-        patiently(lambda: ours.pull(ours.key(trial.path), checkpoints=CHECKPOINTS))
+        ours.patiently(lambda: ours.pull(ours.key(trial.path), checkpoints=CHECKPOINTS))
         share()
         with asked_to_stop(ours, store.stop_file, trial.early_stop_file) as asked:
             yield trial, cache, asked.is_set
@@ -62,7 +65,7 @@ def fill_cache(runs: str, config: dict[str, Any]) -> None:
     from trainers.config import TrialConfig
     from trainers.training import Training
 
-    replica = runs_at(runs)
+    replica = runs_at(runs, asking=False)
     assert not isinstance(replica, Path)
     cache = cache_dir(replica.copy)
     _share(replica, cache)
@@ -72,11 +75,10 @@ def fill_cache(runs: str, config: dict[str, Any]) -> None:
 
 
 def _share(replica: Replica, cache: Path) -> None:
-    """What is missing in either can be made again."""
-    with contextlib.suppress(OSError):
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{cache}.lock"):
-            replica.share(cache)
+    """What is missing in either, after minutes without the store, is made again."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{cache}.lock"), contextlib.suppress(OSError):
+        replica.patiently(lambda: replica.share(cache))
 
 
 def run_trial(
@@ -85,13 +87,14 @@ def run_trial(
     *,
     should_stop: Callable[[], bool] = lambda: False,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+    gpus: float | None = None,
 ) -> State:
     """Runs a trial from its last checkpoint to its end, or until ``should_stop()``.
 
     Returns the state it wrote: DONE, DIVERGED or FAILED, the error in ``status.json`` and ``log.txt``; RUNNING if it
     was stopped, with a checkpoint to go on from, or if another attempt has taken its place. Raises OSError if the
     state cannot be written, and nothing else for what goes wrong inside the trial.
-    ``on_epoch`` sees every stored epoch.
+    ``on_epoch`` sees every stored epoch. With a fraction of a GPU as ``gpus`` it may take no more of its memory.
     """
     from trainers.training import Diverged
 
@@ -102,6 +105,7 @@ def run_trial(
     trial.log(f"attempt {len(status.attempts)} on {status.attempts[-1]['host']}, process {os.getpid()}")
     gc.freeze()  # what is there already: the collection at the end then looks at what this trial has made alone
     try:
+        limit_gpu_memory(gpus)
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, category, *_: trial.log(f"{category.__name__}: {message}")
             finished = _train(trial, status, cache_dir, should_stop, on_epoch)
@@ -112,7 +116,7 @@ def run_trial(
         return State.RUNNING
     except Exception as error:
         trial.log(traceback.format_exc())
-        state, status.error = State.FAILED, last_line(error)
+        state, status.error = State.FAILED, out_of_memory(error, gpus) or last_line(error)
         if isinstance(error, OSError):
             status.attempts[-1]["errno"] = error.errno
     finally:
@@ -261,6 +265,31 @@ def last_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[-1]}"
 
 
+def memory_share(gpus: float | None) -> float:
+    """Of a GPU's memory, the part that a trial may take: its fraction of the GPU, or all where it shares none."""
+    return gpus if gpus is not None and 0 < gpus < 1 else 1.0
+
+
+def limit_gpu_memory(gpus: float | None) -> None:
+    """Keeps a trial to its part of the GPU's memory, from now on: the worker's trial before may have had another."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(memory_share(gpus))
+
+
+def out_of_memory(error: Exception, gpus: float | None) -> str | None:
+    """What to do about a GPU without room, in words; None for any other error."""
+    import torch
+
+    if not isinstance(error, torch.OutOfMemoryError):
+        return None
+    share = memory_share(gpus)
+    had = f"its share of the GPU's memory ({share:g})" if share < 1 else "the GPU's memory"
+    more = "give it more (resources.gpus) and run the sweep's file again, or " if share < 1 else ""
+    return f"OutOfMemoryError: {had} is not enough: {more}make batch_size smaller"
+
+
 def _free_memory() -> None:
     """A worker process serves many trials."""
     import torch
@@ -286,6 +315,8 @@ def surroundings() -> dict[str, Any]:
 @functools.cache
 def git_commit() -> str:
     """The commit of the running code, ``-dirty`` if it was changed since; ``unknown`` outside a checkout."""
+    if told := os.environ.get(COMMIT):
+        return told
     folder = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:

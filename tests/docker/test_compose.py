@@ -6,6 +6,7 @@ Interpolations and defaults are resolved by podman-compose's own function: Compo
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 from pathlib import Path
@@ -145,6 +146,21 @@ def test_services_start_when_what_they_need_is_there(services: dict[str, Any]) -
     assert {name for name in sweep if sweep[name].get("required") is False} == workers  # of one profile or the other
 
 
+def test_what_our_containers_start_is_a_script_of_the_image(services: dict[str, Any]) -> None:
+    started = {
+        name: service.get("entrypoint", ["/app/docker/mlflow.sh"])
+        for name, service in services.items()
+        if "build" in service
+    }
+    assert started.keys() == services.keys() - {"postgres", "object-store"}
+    for name, (program, *arguments) in started.items():
+        script = arguments[0] if program == "python" else program
+        file = ROOT / script.removeprefix("/app/")
+        assert script.startswith("/app/docker/"), name
+        assert file.is_file(), name
+        assert program == "python" or os.access(file, os.X_OK), name
+
+
 def test_what_must_last_is_in_named_volumes(services: dict[str, Any]) -> None:
     assert set(compose_file()["volumes"]) == {"postgres", "object-store"}
     assert "postgres:/var/lib/postgresql/data" in services["postgres"]["volumes"]
@@ -211,3 +227,4 @@ def test_secrets_are_made_at_random_once_and_for_their_owner_only(tmp_path: Path
     assert again.returncode == 1
     assert "stays as it is" in again.stderr
     assert files[0].read_bytes() == before
+    assert ".env" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()

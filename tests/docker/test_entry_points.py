@@ -73,14 +73,6 @@ def test_every_option_of_ray_start_is_one_of_this_version() -> None:
         assert given <= known, script
 
 
-def test_every_option_of_mlflow_server_is_one_of_this_version() -> None:
-    from mlflow.cli import server
-
-    given = options("mlflow.sh", "mlflow server")
-    assert {"--app-name", "--allowed-hosts", "--artifacts-destination", "--backend-store-uri"} <= given
-    assert given <= {option for parameter in server.params for option in (*parameter.opts, *parameter.secondary_opts)}
-
-
 def test_the_driver_gives_each_command_options_that_it_has() -> None:
     from orchestrator.cli import app
 

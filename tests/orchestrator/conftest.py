@@ -105,10 +105,12 @@ def command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 @pytest.fixture(scope="session")
 def ray_resources() -> Iterator[dict[str, float]]:
     """The one Ray of this run."""
+    import ray
+
     from orchestrator.executor import ray_session
 
-    with ray_session(None, secrets.token_hex(6)) as available:
-        yield available
+    with ray_session(None, secrets.token_hex(6)):
+        yield ray.cluster_resources()
 
 
 @pytest.fixture(scope="session")

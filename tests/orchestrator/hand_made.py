@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from orchestrator.epochs import EpochLog
+from orchestrator.placement import Placement
 from orchestrator.plan import Plan, PlannedTrial, make_plan
 from orchestrator.store import Entry, State, Status, SweepStore
 from orchestrator.sweep_file import read_sweep_file
@@ -58,6 +59,11 @@ def make_sweep(folder: Path, text: str = TWO_CELLS, *arguments: str, cache_dir: 
     store.make()
     store.write_plan(plan)
     return store
+
+
+def one_cpu_each(store: SweepStore, limit: int | None = None) -> Placement:
+    """Every trial of a sweep, with one processor, on the Ray that this process has joined."""
+    return Placement({entry.trial_id: (("CPU", 1.0),) for entry in store.entries()}, limit)
 
 
 def attempt(**changes: Any) -> dict[str, Any]:

@@ -129,6 +129,10 @@ FILES = [
     pytest.param("resources: {gpus: 1.5}\n", 1, ["resources.gpus", "1.5"], id="one GPU and a half"),
     pytest.param("resources: {gpus: .inf}\n", 1, ["resources.gpus", "inf"], id="endless GPUs"),
     pytest.param("resources: {cpus: .nan}\n", 1, ["resources.cpus", "nan"], id="resources that are no number"),
+    pytest.param("resources: {custom: 1}\n", 1, ["resources.custom", "expected a mapping"], id="custom is no mapping"),
+    pytest.param("resources: {custom: {big: 0}}\n", 1, ["resources.custom.big", "above 0"], id="none of a resource"),
+    pytest.param("resources: {custom: {big: 1.5}}\n", 1, ["resources.custom.big", "1.5"], id="a unit and a half"),
+    pytest.param("resources: {custom: {GPU: 1}}\n", 1, ["resources.gpus"], id="a GPU as custom resource"),
     pytest.param("resources: {gpu: 1}\n", 1, ["resources.gpu", "'gpus'"], id="unknown resource"),
     pytest.param("retries: -1\n", 1, ["retries", "at least 0", "-1"], id="negative retries"),
     pytest.param("compare: {mode: lowest}\n", 1, ["compare.mode", "min or max", "lowest"], id="unknown mode"),
@@ -297,6 +301,7 @@ def test_a_tracking_server_that_does_not_answer(tmp_path: Path, command_line: Co
     [
         pytest.param("{gpus: 32}", ["resources.gpus", "32 GPUs", "device=cpu"], id="more GPUs than there are"),
         pytest.param("{cpus: 4096}", ["resources.cpus", "4096 processors"], id="more processors than there are"),
+        pytest.param("{custom: {big: 1}}", ["resources.custom", "'big'", "--address"], id="what only a cluster has"),
     ],
 )
 def test_resources_that_this_machine_does_not_have(

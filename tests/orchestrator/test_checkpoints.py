@@ -263,7 +263,7 @@ class Terminal:
         if self._watch is None:
             self._watch = Watch(self.store)
             self._watch.refresh()
-            self._progress = Progress(self._watch, Console(file=self._written, width=80), at_once=1)
+            self._progress = Progress(self._watch, Console(file=self._written, width=80), lambda: 1)
         self._progress.update(self._watch.refresh())
 
     @property

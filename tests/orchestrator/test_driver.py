@@ -24,7 +24,7 @@ from orchestrator.driver import (
     signals,
 )
 from orchestrator.errors import Aborted, UserError
-from orchestrator.executor import check_address, concurrency
+from orchestrator.executor import check_address
 from orchestrator.selection import Selection
 from orchestrator.store import State, SweepStore, TrialStore
 from orchestrator.sweep_file import Resources
@@ -209,36 +209,6 @@ def test_a_sigterm_to_the_process_and_one_to_its_group_are_one(store: SweepStore
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
         assert stopping.is_set()
-
-
-@pytest.mark.parametrize(
-    ("resources", "available", "limit", "at_once"),
-    [
-        pytest.param(Resources(1, 0), {"CPU": 2.0}, None, 2, id="by CPUs"),
-        pytest.param(Resources(0.5, 0), {"CPU": 2.0}, None, 4, id="parts of a CPU"),
-        pytest.param(Resources(1, 0.25), {"CPU": 16.0, "GPU": 2.0}, None, 8, id="by GPUs"),
-        pytest.param(Resources(1, 0.1), {"CPU": 16.0, "GPU": 1.0}, None, 10, id="tenths"),
-        pytest.param(Resources(3, 0), {"CPU": 8.0}, None, 2, id="what does not divide"),
-        pytest.param(Resources(1, 0), {"CPU": 8.0}, 3, 3, id="a limit"),
-        pytest.param(Resources(1, 0), {"CPU": 2.0}, 30, 2, id="a limit above what there is"),
-    ],
-)
-def test_as_many_trials_at_once_as_fit(
-    resources: Resources, available: dict[str, float], limit: int | None, at_once: int
-) -> None:
-    assert concurrency(resources, available, limit) == at_once
-
-
-@pytest.mark.parametrize(
-    ("resources", "told"),
-    [
-        pytest.param(Resources(64, 0), r"resources\.cpus: a trial asks for 64 CPUs and Ray has 2", id="CPUs"),
-        pytest.param(Resources(1, 1), r"resources\.gpus.*1 GPUs and Ray has 0.*device=cpu", id="GPUs"),
-    ],
-)
-def test_resources_that_no_machine_has_are_refused(resources: Resources, told: str) -> None:
-    with pytest.raises(UserError, match=told):
-        concurrency(resources, {"CPU": 2.0}, None)
 
 
 def test_gpus_are_not_asked_for_where_every_trial_is_told_to_use_the_cpu() -> None:

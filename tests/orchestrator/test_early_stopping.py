@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hand_made import Planner, attempt, finish, make_sweep
+from hand_made import Planner, attempt, finish, make_sweep, one_cpu_each
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow_dump import dump
@@ -26,7 +26,7 @@ from orchestrator.executor import run_trials
 from orchestrator.searcher import StoreSearcher
 from orchestrator.selection import select
 from orchestrator.store import Entry, State, Status, SweepStore
-from orchestrator.sweep_file import EarlyStopping, Resources
+from orchestrator.sweep_file import EarlyStopping
 from orchestrator.tables import comparison_table
 from orchestrator.tracking import Mirror
 from orchestrator.worker import run_trial
@@ -457,7 +457,7 @@ def test_on_a_real_ray_what_is_not_promising_is_stopped_and_stays_so(
 ) -> None:
     """One trial at a time; ``test_max_failures`` has the median rule, and a second driver."""
     store = make_sweep(tmp_path, REAL)
-    ran = run_trials(store, prepare(store), resources=Resources(1, 0), at_once=1, mark=secrets.token_hex(6))
+    ran = run_trials(store, prepare(store), placement=one_cpu_each(store, 1), mark=secrets.token_hex(6))
     assert ran is None
     good, *bad = (store.trial(entry.trial_id) for entry in store.entries())
     assert good.status().state is State.DONE

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from command_line import wait_until
-from hand_made import make_sweep
+from hand_made import make_sweep, one_cpu_each
 from mlflow_dump import dump
 from rich.console import Console
 
@@ -24,7 +24,6 @@ from orchestrator.driver import MirrorThread, Options, conclude, following, prep
 from orchestrator.epochs import TIMING
 from orchestrator.executor import run_trials
 from orchestrator.store import Entry, State, SweepStore, TrialStore
-from orchestrator.sweep_file import Resources
 from orchestrator.tracking import default_uri
 from orchestrator.worker import run_trial
 
@@ -89,12 +88,11 @@ def aftermath(
     killer.start()
     mirroring = MirrorThread(store, uri)
     mirroring.start()
-    with following(store, console, at_once=2):
+    with following(store, console, lambda: 2):
         run_trials(
             store,
             prepare(store),
-            resources=Resources(1, 0),
-            at_once=2,
+            placement=one_cpu_each(store),
             mark=secrets.token_hex(6),
         )
     killer.join()

@@ -28,7 +28,7 @@ class Screen:
             color_system="standard" if terminal else "auto",
         )
         self.watch = Watch(store)
-        self.progress = Progress(self.watch, self.console, at_once=2)
+        self.progress = Progress(self.watch, self.console, lambda: 2)
 
     def show(self) -> str:
         """What appears when the store is looked at now."""
@@ -173,7 +173,7 @@ def test_a_terminal_that_can_only_print_has_lines_as_a_log_has(
     monkeypatch.setenv("TERM", "dumb")
     written = io.StringIO()
     watch = Watch(store)
-    with Progress(watch, Console(width=80, force_terminal=True, file=written), at_once=1) as progress:
+    with Progress(watch, Console(width=80, force_terminal=True, file=written), lambda: 1) as progress:
         label = begin(store, 0, 1)
         progress.update(watch.refresh())
     assert written.getvalue().startswith(f"[0/4] RUNNING {label}")

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.early_stopping import Stopper
+from orchestrator.placement import Node, Placement
 from orchestrator.searcher import LONGEST_BACK_OFF, StoreSearcher
 from orchestrator.store import State, Status, SweepStore
 from orchestrator.sweep_file import EarlyStopping
@@ -134,6 +135,63 @@ def test_retries_are_counted_and_wait_longer_each_time(store: SweepStore, monkey
         driven.end(State.FAILED)
     assert tries == 1 + retries
     assert waits == [1, 2, 4, 8, 16, 32, LONGEST_BACK_OFF, LONGEST_BACK_OFF]
+
+
+def test_attempts_that_got_on_before_they_were_lost_use_up_no_retries(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven = Driven(store, 1, monkeypatch)
+    first = driven.ask()
+    assert first is not None
+    for trial_id in driven.ids[1:]:
+        assert driven.ask() == trial_id
+        driven.end(State.DONE)
+    attempts, asked = [], 1
+    for begun, suggested in ((0, first), (20, first), (40, first), (40, "finished")):
+        attempts.append({"started": float(len(attempts)), "resumed_at": begun})
+        store.trial(first).write_status(Status(State.RUNNING, list(attempts)))
+        assert driven.end(None, died=True, asked=asked) is State.LOST
+        driven.now += 100
+        assert driven.ask() == suggested
+        asked = driven.number
+
+
+def test_a_trial_that_a_node_refused_comes_again_first_and_has_lost_nothing(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven = Driven(store, 0, monkeypatch)
+    told: list[str] = []
+    two = [Node("id-a", "a", {"CPU": 1}), Node("id-b", "b", {"CPU": 1})]
+    requests = dict.fromkeys(driven.ids, (("CPU", 1.0),))
+    placement = Placement(requests, tell=told.append, look=lambda: two)
+    driven.searcher = StoreSearcher(store, driven.ids, retries=0, placement=placement)
+    assert [driven.ask(), driven.ask(), driven.ask()] == [*driven.ids[:2], None]
+    driven.searcher.on_trial_complete("tune1", {"refused": "torch 9 there and 2 here", "node": "id-b"})
+    assert told == ["node b gets no trials: it has torch 9 there and 2 here"]
+    assert driven.ask() is None  # one node is left, and busy
+    driven.end(State.DONE, asked=2)
+    assert driven.searcher.suggest("again") == {
+        "trial_id": driven.ids[0],
+        "kind": 0,
+        "avoid": "id-b",
+        "gpus": 0.0,
+    }
+    assert store.trial(driven.ids[0]).status() == Status()
+    driven.searcher.on_trial_complete("again", error=True)
+    assert [driven.ask(), driven.ask()] == [driven.ids[2], None]
+
+
+def test_trials_that_find_no_room_let_those_pass_that_do(store: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    driven = Driven(store, 0, monkeypatch)
+    gpu, cpu = (("CPU", 1.0), ("GPU", 1.0)), (("CPU", 1.0),)
+    requests = dict(zip(driven.ids, (gpu, gpu, cpu, cpu), strict=True))
+    nodes = [Node("id-a", "a", {"CPU": 2, "GPU": 1})]
+    driven.searcher = StoreSearcher(store, driven.ids, retries=0, placement=Placement(requests, look=lambda: nodes))
+    assert [driven.ask(), driven.ask(), driven.ask()] == [driven.ids[0], driven.ids[2], None]
+    driven.end(State.DONE, asked=2)
+    assert [driven.ask(), driven.ask()] == [driven.ids[3], None]
+    driven.end(State.DONE, asked=1)
+    assert [driven.ask(), driven.ask()] == [driven.ids[1], None]
 
 
 def test_without_retries_a_failure_is_the_end(store: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:

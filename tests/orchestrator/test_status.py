@@ -77,7 +77,7 @@ def test_every_key_for_programs(running: SweepStore, command_line: CommandLine) 
         ("PENDING", 0, 0, None, None),
     ]
     assert {frozenset(trial) for trial in trials} == {
-        frozenset({"trial_id", "cell", "seed", "epochs", "epoch_at", *keys})
+        frozenset({"trial_id", "cell", "seed", "epochs", "epoch_at", "peak_memory_mb", *keys})
     }
 
 
@@ -184,3 +184,18 @@ def test_the_last_epoch_is_told_by_its_age(running: SweepStore, command_line: Co
     assert re.search(r" 2/3 +2 +0\.5 +3h00m ago$", line)
     (line,) = [line for line in out.splitlines() if " PENDING" in line and "seed" in line]
     assert line.split()[-2:] == ["0/3", "0"]  # neither metric nor age
+
+
+def test_the_highest_peak_of_memory_is_told(running: SweepStore, command_line: CommandLine) -> None:
+    first, second, *_ = running.entries()
+    arguments = ["status", running.name, "--runs-dir", running.runs_dir]
+    assert "peak memory" not in command_line(*arguments)[1]
+    for entry, peaks in ((first, [40.0, 1234.5]), (second, [900.0])):
+        with running.trial(entry.trial_id).metrics_file.open("a") as file:
+            for number, peak in enumerate(peaks, start=4):
+                record = {"epoch": number, "iteration": 17 * number, "timestamp": 1000 * number, "peak_memory_mb": peak}
+                file.write(json.dumps(record) + "\n")
+    assert "peak memory of a trial 1.2 GB" in command_line(*arguments)[1]
+    known = json.loads(command_line(*arguments, "--json")[1])
+    trials = (known[0] if isinstance(known, list) else known)["trials"]
+    assert [trial["peak_memory_mb"] for trial in trials[:3]] == [1234.5, 900.0, None]

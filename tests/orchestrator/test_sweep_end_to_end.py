@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from command_line import Cluster, marked, orchestrator, started, wait_until
-from hand_made import plan_file, write_file
+from hand_made import one_cpu_each, plan_file, write_file
 from mlflow_dump import dump, expected_files, expected_points, files_of, points_of
 from rich.console import Console
 
@@ -24,7 +24,6 @@ from orchestrator.driver import MirrorThread, Options, conclude, following, prep
 from orchestrator.epochs import TIMING
 from orchestrator.executor import run_trials
 from orchestrator.store import State, Status, SweepStore, TrialStore
-from orchestrator.sweep_file import Resources
 from orchestrator.worker import run_trial
 
 pytestmark = pytest.mark.long
@@ -111,8 +110,8 @@ def enlarged(life: Life, resumed: Run, ray_resources: dict[str, float]) -> Run:
     todo = prepare(life.store)
     mirroring = MirrorThread(life.store, life.uri)
     mirroring.start()
-    with following(life.store, console, at_once=2):
-        run_trials(life.store, todo, resources=Resources(1, 0), at_once=2, mark=secrets.token_hex(6))
+    with following(life.store, console, lambda: 2):
+        run_trials(life.store, todo, placement=one_cpu_each(life.store), mark=secrets.token_hex(6))
     code = conclude(life.store, mirroring, console, Options(life.uri))
     assert isinstance(console.file, io.StringIO)
     return life.run(code, console.file.getvalue(), "", before=before, todo=todo)

@@ -34,7 +34,7 @@ variants:
   gp: {base: [trainer=wgan_gp], grid: {penalty.weight: "choice(1, 10)"}}
   plain:
 seeds: [3, 5]
-resources: {cpus: 2, gpus: 0.25}
+resources: {cpus: 2, gpus: 0.25, custom: {big_memory: 1}}
 retries: 0
 compare: {metric: classifier_is, mode: max}
 scale: {laptop: [budget=300, seeds=2]}
@@ -49,7 +49,7 @@ scale: {laptop: [budget=300, seeds=2]}
     assert file.variants["gp"].base == ("trainer=wgan_gp",)
     assert file.variants["gp"].grid == {"penalty.weight": [1, 10]}
     assert not file.variants["plain"].grid
-    assert file.resources == Resources(2.0, 0.25)
+    assert file.resources == Resources(2.0, 0.25, {"big_memory": 1.0})
     assert file.compare == Compare("classifier_is", "max")
     assert file.scale == {"laptop": ("budget=300", "seeds=2")}
 

@@ -20,7 +20,7 @@ from PIL import Image
 from small_trials import EVERYTHING, NewTrial, assert_equal_to_the_bit, contents, create, run
 
 from orchestrator.store import State, TrialStore
-from orchestrator.worker import git_commit, run_trial
+from orchestrator.worker import git_commit, memory_share, out_of_memory, run_trial
 
 
 @pytest.fixture(scope="module")
@@ -356,3 +356,18 @@ def test_curves_of_probes_and_their_pictures_stand_beside_the_samples(new_trial:
     assert contents(trial.probes) == contents(twin.probes)
     assert trial.references()["metrics"] == list(twin.references()["metrics"])
     assert "nearest_distance" in trial.references()["metrics"]
+
+
+@pytest.mark.parametrize(("gpus", "share"), [(None, 1.0), (0.0, 1.0), (0.25, 0.25), (1.0, 1.0), (2.0, 1.0)])
+def test_a_trial_may_take_its_fraction_of_a_gpu_s_memory(gpus: float | None, share: float) -> None:
+    assert memory_share(gpus) == share
+
+
+def test_a_gpu_without_room_is_told_with_the_share_and_what_to_do() -> None:
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee the documentation")
+    assert out_of_memory(full, 0.25) == (
+        "OutOfMemoryError: its share of the GPU's memory (0.25) is not enough: give it more (resources.gpus) "
+        "and run the sweep's file again, or make batch_size smaller"
+    )
+    assert "share" not in (out_of_memory(full, 1.0) or "")
+    assert out_of_memory(MemoryError("out of paper"), 0.25) is None

@@ -99,7 +99,6 @@ def run_sweep(
             raise UserError(f"the sweep's directory '{store.path}' cannot be written: {reason(error)}") from None
         mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
         interrupted, stopped_because = False, None
-        leave = functools.partial(_leave_to_another, held, driver, store, options)
         if todo:
             written = store.plan()
             device_of = {trial_id: config["device"] for trial_id, config in store.configs(todo)}
@@ -111,8 +110,11 @@ def run_sweep(
                     placement = place(requests, options.address, options.max_concurrent, tell)
                     if mirroring is not None:
                         mirroring.start()
-                    shown = following(store, console, placement.at_once)
-                    with shown, store.followed(), watched(options.address, leave):
+                    with (
+                        following(store, console, placement.at_once),
+                        store.followed(),
+                        watched(options.address, functools.partial(_leave_to_another, held, driver, store, options)),
+                    ):
                         stopped_because = run_trials(store, todo, placement=placement, mark=driver.mark)
             except (Aborted, KeyboardInterrupt):
                 if store.replica is None:  # else the next command will: leaving at once waits for nobody

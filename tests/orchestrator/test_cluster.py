@@ -1,8 +1,8 @@
 """A sweep on a cluster of several machines, while everything in it dies once: the result is that of one machine.
 
-The machines are network namespaces and share nothing but the network: the runs directory is in an S3 server. The servers
-are those of ``docker-compose.yml``, started by its scripts. One story is told once, and each test looks at a part.
-Workers are held (SIGSTOP) where something has to happen before they go on.
+The machines are network namespaces and share nothing but the network: the runs directory is in an S3 server. The
+servers are those of ``docker-compose.yml``, started by its scripts. One story is told once, and each test looks at a
+part. Workers are held (SIGSTOP) where something has to happen before they go on.
 """
 
 from __future__ import annotations

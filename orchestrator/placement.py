@@ -77,7 +77,7 @@ def alive_nodes() -> list[Node] | None:
     from ray.exceptions import RayError
 
     try:
-        found = global_worker.gcs_client.get_all_node_info(timeout=HEAD_SECONDS)
+        found = global_worker.gcs_client.get_all_node_info(timeout=HEAD_SECONDS)  # type: ignore[attr-defined]
     except RayError:
         return None
     return [

@@ -99,7 +99,6 @@ def run_sweep(
             raise UserError(f"the sweep's directory '{store.path}' cannot be written: {reason(error)}") from None
         mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
         interrupted, stopped_because = False, None
-        leave = functools.partial(_leave_to_another, held, driver, store, options)
         if todo:
             requests = _requests(store, todo, options.address)
             tell(f"{store.name}: {len(todo)} trials to run; starting Ray{' and MLflow' if mirroring else ''} …")
@@ -111,7 +110,7 @@ def run_sweep(
                     with (
                         following(store, console, placement.at_once),
                         store.followed(),
-                        watched(options.address, leave),
+                        watched(options.address, functools.partial(_leave_to_another, held, driver, store, options)),
                     ):
                         stopped_because = run_trials(store, todo, placement=placement, mark=driver.mark)
             except (Aborted, KeyboardInterrupt):

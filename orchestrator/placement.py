@@ -25,6 +25,9 @@ COMPARED = ("torch", "torchvision", "numpy", "torch-fidelity", "POT", "scikit-le
 LOOK_SECONDS = 2.0
 """How old the list of nodes may be."""
 
+HEAD_SECONDS = 5.0
+"""How long the head may take to answer."""
+
 ANSWER_SECONDS = 120.0
 """How long a node may take to answer: a worker process starts there, and our code is unpacked."""
 
@@ -65,14 +68,26 @@ def bundle_of(config: Mapping[str, Any], kinds: Sequence[Request]) -> Any:
     return PlacementGroupFactory([dict(kinds[config["kind"]])], "PACK", **selector)
 
 
-def alive_nodes() -> list[Node]:
-    """The nodes of the cluster that this process has joined."""
-    import ray
+def alive_nodes() -> list[Node] | None:
+    """The nodes of the cluster that this process has joined; None while its head does not answer.
 
+    ``ray.nodes()`` would hang then, and ends the process where a head was started again without a memory.
+    """
+    from ray._private.worker import global_worker
+    from ray.exceptions import RayError
+
+    try:
+        found = global_worker.gcs_client.get_all_node_info(timeout=HEAD_SECONDS)  # type: ignore[attr-defined]
+    except RayError:
+        return None
     return [
-        Node(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})", node["Resources"])
-        for node in ray.nodes()
-        if node["Alive"]
+        Node(
+            node.node_id.hex(),
+            f"{node.node_manager_hostname} ({node.node_manager_address})",
+            dict(node.resources_total),
+        )
+        for node in found.values()
+        if node.state == node.ALIVE
     ]
 
 
@@ -183,7 +198,7 @@ class Placement:
         *,
         beyond: bool = False,
         tell: Callable[[str], None] = lambda text: None,
-        look: Callable[[], list[Node]] = alive_nodes,
+        look: Callable[[], list[Node] | None] = alive_nodes,
     ) -> None:
         self.kinds = sorted(set(requests.values()))
         self._requests = requests
@@ -198,10 +213,13 @@ class Placement:
         self._refused: list[str] = []
 
     def nodes(self) -> list[Node]:
-        """The nodes that are alive and not refused, looked up every :data:`LOOK_SECONDS`."""
+        """The nodes that are alive and not refused, looked up every :data:`LOOK_SECONDS`; those known
+        before while the head does not answer."""
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS:
-            self._nodes, self._looked = self._look(), now
+            found = self._look()
+            self._nodes = self._nodes if found is None else found
+            self._looked = time.monotonic()
         return self._usable()
 
     def _usable(self) -> list[Node]:

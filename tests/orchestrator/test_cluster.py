@@ -1,8 +1,8 @@
 """A sweep on a cluster of several machines, while everything in it dies once: the result is that of one machine.
 
-The machines are network namespaces and share nothing but the network: the runs directory is in an S3 server. Servers
-are those of ``docker-compose.yml``, started by its scripts. One story is told once, and each test looks at a part.
-Workers are held (SIGSTOP) where something has to happen before they go on.
+The machines are network namespaces and share nothing but the network: the runs directory is in an S3 server. The
+servers are those of ``docker-compose.yml``, started by its scripts. One story is told once, and each test looks at a
+part. Workers are held (SIGSTOP) where something has to happen before they go on.
 """
 
 from __future__ import annotations
@@ -38,19 +38,12 @@ NAME = "far"
 RUNS = "s3://runs"
 SWEEP = f"""\
 name: {NAME}
-base: [dataset=mixture, batch_size=8, budget=850, evaluation.times=2, device=cpu, checkpoint_epochs=5]
+base: [dataset=mixture, batch_size=8, budget=510, evaluation.times=2, device=cpu, checkpoint_epochs=3]
 seeds: 4
 resources: {{cpus: 1}}
 compare: {{metric: exact_w1, mode: min}}
 """
 WRONG = "0" * 32
-STRANGERS = {
-    "a wrong token": {"RAY_AUTH_TOKEN": WRONG},
-    "no token": {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": ""},
-    "a wrong password": {"MLFLOW_TRACKING_PASSWORD": WRONG},
-    "no password": {"MLFLOW_TRACKING_USERNAME": "", "MLFLOW_TRACKING_PASSWORD": ""},
-}
-"""What drivers know otherwise, or do not know, who are not let in."""
 FETCH = "import s3fs, sys; s3fs.S3FileSystem().get('runs', sys.argv[1], recursive=True)"
 DUMP = "import json, sys, mlflow_dump; json.dump(mlflow_dump.dump(*sys.argv[1:]), sys.stdout)"
 Ended = tuple[int, str, str]
@@ -117,8 +110,8 @@ class Story:
         return next(map(TrialStore, self.topology.folder.glob(copies)), None)
 
 
-def bring_up(top: Topology, story: Story) -> Started:
-    """Everything starts, and those who do not know every password try to get in. Returns the second worker."""
+def bring_up(top: Topology, story: Story) -> None:
+    """Everything starts, and those who do not know every password try to get in."""
     top.start_objects()
     head = top.start_head()
     top.start_database()
@@ -128,14 +121,12 @@ def bring_up(top: Topology, story: Story) -> Started:
     top.make_buckets()
     for node in nodes:
         top.wait_for_node(node)
-    for who in ("a wrong token", "no token"):
-        intruders[who] = top.orchestrator(*story.arguments, log=who, **STRANGERS[who])
+    intruders["a wrong token"] = top.orchestrator(*story.arguments, log="stranger", RAY_AUTH_TOKEN=WRONG)
     top.wait_for_mlflow()
-    for who in ("a wrong password", "no password"):
-        intruders[who] = top.orchestrator(*story.arguments, log=who, **STRANGERS[who])
+    no_password = {"MLFLOW_TRACKING_USERNAME": "", "MLFLOW_TRACKING_PASSWORD": ""}
+    intruders["no password"] = top.orchestrator(*story.arguments, log="nobody", **no_password)
     story.refused = {who: intruder.end() for who, intruder in intruders.items()}
     story.begun = story.drivers_copy() is not None
-    return nodes[-1]
 
 
 def lose_a_node_and_mlflow(top: Topology, story: Story, trials: dict[str, TrialStore]) -> None:
@@ -162,29 +153,28 @@ def lose_a_node_and_mlflow(top: Topology, story: Story, trials: dict[str, TrialS
     story.statuses = {trial_id: trial.status() for trial_id, trial in trials.items()}
 
 
-def restart_the_head(top: Topology, story: Story, driver: Started, worker: Started) -> None:
-    """The driver ends, and the node, each when it notices; the node starts again, as its container would."""
+def restart_the_head(top: Topology, story: Story, driver: Started) -> None:
+    """The driver ends by itself when it notices; so does the node, but that is not waited for: it starts again."""
     for pid in top.machines["head"].processes():
         if pid != driver.process.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     head = top.start_head()
     story.swept = driver.end()
-    worker.end()
-    top.machines["worker2"].power_off()  # whatever is left in it ends with a container
+    top.machines["worker2"].power_off()
     top.wait_for_node(head)
     top.start_worker("worker2", 2)
 
 
 def play(top: Topology, story: Story) -> None:
-    worker = bring_up(top, story)
+    bring_up(top, story)
     driver = top.orchestrator(*story.arguments, log="sweep")
     wait_until(lambda: story.drivers_copy() is not None, PATIENCE)
     store = story.drivers_copy()
     assert store is not None
     trials = {entry.trial_id: store.trial(entry.trial_id) for entry in store.entries()}
     lose_a_node_and_mlflow(top, story, trials)
-    restart_the_head(top, story, driver, worker)
+    restart_the_head(top, story, driver)
     told = next(line for line in story.swept[1].splitlines() if "go on with: " in line)
     program, *arguments = shlex.split(told.partition("go on with: ")[2])
     assert program == "orchestrator"
@@ -223,15 +213,15 @@ def check_refusal(story: Story, who: str, *words: str) -> None:
     assert not story.begun
 
 
-@pytest.mark.parametrize("who", ["a wrong token", "no token"])
-def test_who_does_not_know_the_cluster_s_token_is_told_so_at_once(story: Story, who: str) -> None:
-    check_refusal(story, who, f"--address {story.topology.ray_address}", "RAY_AUTH_MODE=token", "RAY_AUTH_TOKEN")
+def test_who_has_another_token_is_told_so_at_once(story: Story) -> None:
+    check_refusal(
+        story, "a wrong token", f"--address {story.topology.ray_address}", "RAY_AUTH_MODE=token", "RAY_AUTH_TOKEN"
+    )
 
 
-@pytest.mark.parametrize("who", ["a wrong password", "no password"])
-def test_who_does_not_know_mlflow_s_password_is_told_so_at_once(story: Story, who: str) -> None:
+def test_who_does_not_know_mlflow_s_password_is_told_so_at_once(story: Story) -> None:
     uri = f"--tracking-uri {story.topology.tracking_uri}"
-    check_refusal(story, who, uri, "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    check_refusal(story, "no password", uri, "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
 def test_a_node_with_another_token_does_not_join(story: Story) -> None:

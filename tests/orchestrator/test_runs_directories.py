@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ from orchestrator.driver import prepare
 from orchestrator.errors import UserError
 from orchestrator.lock import driver_lock
 from orchestrator.replica import Replica
+from orchestrator.status import sweep_status
 from orchestrator.store import CHECKPOINTS, State, SweepStore, TrialStore, sweep_names
 from orchestrator.worker import run_trial, trial_at_hand
 
@@ -183,6 +185,8 @@ def test_one_machine_drives_at_a_time(place: Place) -> None:
     store, other = planned(place), SweepStore(place.seen_from("two"), "small")
     other.make()
     with driver_lock(store):
+        told = sweep_status(SweepStore.open(place.seen_from("three"), "small"))["driver"]
+        assert told == {"host": socket.gethostname(), "pid": os.getpid(), "alive": True}
         refusal = rf"'small' is being driven already, by process {os.getpid()} on \S+; orchestrator stop small"
         with pytest.raises(UserError, match=refusal), driver_lock(other):
             pass

@@ -24,7 +24,7 @@ from orchestrator.files import reason
 from orchestrator.forking import ancestors, tell_ancestors
 from orchestrator.head import watched
 from orchestrator.lock import Driver, driver_lock, end_marked
-from orchestrator.placement import place, request_of
+from orchestrator.placement import Request, place, request_of
 from orchestrator.progress import Progress, Watch
 from orchestrator.selection import EVERYTHING, Selection
 from orchestrator.store import State, SweepStore, TrialStore, location
@@ -100,10 +100,7 @@ def run_sweep(
         mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
         interrupted, stopped_because = False, None
         if todo:
-            written = store.plan()
-            device_of = {trial_id: config["device"] for trial_id, config in store.configs(todo)}
-            resources = needed_resources(Resources(**written["resources"]), list(device_of.values()), options.address)
-            requests = {trial_id: request_of(resources, device_of.get(trial_id, "auto")) for trial_id in todo}
+            requests = _requests(store, todo, options.address)
             tell(f"{store.name}: {len(todo)} trials to run; starting Ray{' and MLflow' if mirroring else ''} …")
             try:
                 with signals(store.stop_file) as stopping, ray_session(options.address, driver.mark):
@@ -124,6 +121,13 @@ def run_sweep(
                 raise
             interrupted = stopped_because is None and (stopping.is_set() or store.stop_file.exists())
         return conclude(store, mirroring, console, options, interrupted=interrupted, stopped_because=stopped_because)
+
+
+def _requests(store: SweepStore, trial_ids: Sequence[str], address: str | None) -> dict[str, Request]:
+    """What each trial asks of its node. Raises :class:`UserError` for what this machine does not have."""
+    device_of = {trial_id: config["device"] for trial_id, config in store.configs(trial_ids)}
+    resources = needed_resources(Resources(**store.plan()["resources"]), list(device_of.values()), address)
+    return {trial_id: request_of(resources, device_of.get(trial_id, "auto")) for trial_id in trial_ids}
 
 
 def prepare(

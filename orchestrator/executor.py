@@ -146,7 +146,7 @@ def run_trials(store: SweepStore, trial_ids: Sequence[str], *, placement: Placem
     """
     from ray import tune
 
-    from orchestrator.forgetting import Forgetting, Silent
+    from orchestrator.forgetting import Forgetting
     from orchestrator.searcher import StoreSearcher
 
     plan = store.plan()
@@ -176,7 +176,7 @@ def run_trials(store: SweepStore, trial_ids: Sequence[str], *, placement: Placem
             num_samples=-1,  # until the searcher has nothing left
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(name=store.name, storage_path=str(storage), callbacks=[Silent()], verbose=0),
+        run_config=tune.RunConfig(name=store.name, storage_path=str(storage), verbose=0),
     )
     for name in ("ray", "ray.tune"):  # a killed worker is told by its state, not by Ray's traceback
         logging.getLogger(name).setLevel(logging.CRITICAL)

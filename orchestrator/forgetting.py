@@ -36,20 +36,11 @@ class Forgetting(FIFOScheduler):
         _forget_ended(tune_controller)
 
 
-class Silent(TrialProgressCallback):
-    """Takes the place of Tune's own progress messages, which remember every trial that they were ever told of."""
-
-    def on_trial_result(self, *_: Any, **__: Any) -> None:
-        """Nothing: progress is read from the store."""
-
-    def on_trial_error(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
-
-    def on_trial_complete(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
-
-
 def _forget_ended(controller: Any) -> None:
+    # Its progress messages, which nobody sees, remember every trial that they were ever told of. They cannot be
+    # replaced by callbacks of our own: for those Ray's statistics of usage import MLflow.
+    callbacks = controller._callbacks._callbacks
+    callbacks[:] = [callback for callback in callbacks if not isinstance(callback, TrialProgressCallback)]
     ended = {trial for trial in controller._trials if trial.is_finished()}
     if len(ended) < KEPT:
         return

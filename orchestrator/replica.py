@@ -14,26 +14,22 @@ import fcntl
 import fnmatch
 import hashlib
 import json
-import logging
 import os
 import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from orchestrator.errors import UserError
 from orchestrator.files import write_atomically
+from orchestrator.object_store import ObjectStore, endpoint
 
 T = TypeVar("T")
 Stamp = tuple[int, int]
 
-PATIENCE_SECONDS = 300.0
-"""How long what must be written is tried again while the store cannot be reached."""
-S3_OPTIONS: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}
-"""So that a lost connection is seen within seconds: trying again is ours to do."""
 CHECKPOINTS = "*.pt"
 ABOUT = "about.json"
 LOCAL = ("driver.json", "stop", "drivers")
@@ -43,104 +39,26 @@ ORDER = ("metrics.jsonl", "checkpoint-previous.pt", "checkpoint.pt", "best.pt", 
 FORK_ORDER = ("status.json", "metrics.jsonl")
 """A trial that has begun with another's files: until its epochs are there it is untouched, and would be forked anew."""
 BATCH_BYTES = 64 * 2**20
-FOLLOW_SECONDS = 3.0
-"""How often one looks for what others have written."""
 MANIFEST = ".objects.json"
 
 
-class Replica:
-    """The runs directory at ``url`` and its copy, the folder ``copy``. Keys are paths below either.
-
-    Methods raise OSError, whatever the store's client raises, and try once unless they say otherwise.
-    """
+class Replica(ObjectStore):
+    """The runs directory at ``url`` and its copy, the folder ``copy``. Keys are paths below either."""
 
     def __init__(self, url: str, copy: Path) -> None:
-        self.url = url.rstrip("/")
+        super().__init__(url)
         self.copy = copy
         self._known: dict[str, dict[str, tuple[str | None, Stamp]]] = {}
         """By trial and key: the version of the object and the stamp of the file when both were level."""
         self._lock = threading.RLock()
-        self._fs, self._root = _file_system(self.url)
-        self._at_once = {"max_concurrency": 1} if self.url.startswith("s3://") else {}  # else it asks for a size before
-        self._failing_since: float | None = None
 
     def __reduce__(self) -> tuple[type[Replica], tuple[str, Path]]:
         """Tune pickles whatever it is given."""
         return Replica, (self.url, self.copy)
 
-    def patiently(self, attempt: Callable[[], T]) -> T:
-        """The result of an attempt, which is repeated while it raises OSError.
-
-        After five minutes without a success, of this attempt and those before, the error is raised.
-        """
-        pause = 0.5
-        while True:
-            try:
-                result = attempt()
-            except OSError:
-                now = time.monotonic()
-                self._failing_since = self._failing_since or now
-                if now + pause > self._failing_since + PATIENCE_SECONDS:
-                    raise
-            else:
-                self._failing_since = None
-                return result
-            time.sleep(pause)
-            pause = min(pause * 2, 15.0)
-
     def key(self, path: Path) -> str:
         """The key of a file or folder of the copy."""
         return path.relative_to(self.copy).as_posix()
-
-    def names(self, folder: str = "") -> list[str]:
-        """The names directly below a folder, sorted."""
-        with _as_os_errors():
-            try:
-                found = self._fs.ls(self._path(folder), detail=False, refresh=True)
-            except FileNotFoundError:
-                return []
-        return sorted({str(name).rstrip("/").rpartition("/")[2] for name in found} - {""})
-
-    def read(self, key: str) -> bytes | None:
-        """An object's content; None if there is none."""
-        with _as_os_errors():
-            try:
-                return self._fs.cat_file(self._path(key), **self._at_once)
-            except FileNotFoundError:
-                return None
-
-    def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
-        return self.read(key) is not None
-
-    def write(self, key: str, content: bytes) -> None:
-        """Replaces an object."""
-        with _as_os_errors():
-            self._fs.pipe_file(self._path(key), content)
-
-    def create(self, key: str, content: bytes) -> bool:
-        """Writes an object if it is not there yet. ``content`` is nobody else's; False if somebody was faster."""
-        with _as_os_errors():
-            try:
-                self._fs.pipe_file(self._path(key), content, mode="create")
-            except FileExistsError:
-                return self.read(key) == content  # the answer to a first try may have been lost
-        return True
-
-    def delete(self, key: str) -> None:
-        """Deletes an object if it is there."""
-        with _as_os_errors(), contextlib.suppress(FileNotFoundError):
-            self._fs.rm_file(self._path(key))
-
-    def age(self, key: str) -> float:
-        """Seconds since an object was written, by the store's clock. Raises FileNotFoundError."""
-        now = f"{key.rpartition('/')[0]}/.now-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
-        self.write(now, b"")
-        try:
-            with _as_os_errors():
-                return (self._fs.modified(self._path(now)) - self._fs.modified(self._path(key))).total_seconds()
-        finally:
-            self.delete(now)
 
     def pull(self, prefix: str, *, exact: bool = False, checkpoints: Collection[str] = ()) -> None:
         """Brings the files below ``prefix`` level with the store; of checkpoints those with these names.
@@ -257,8 +175,7 @@ class Replica:
                 except OSError:  # made here in the meantime
                     shutil.rmtree(incoming)
             for key in sorted(here.keys() - there.keys(), key=lambda key: _name(key) == ABOUT):
-                with _as_os_errors():
-                    self._fs.put_file(str(here[key]), self._path(key))
+                self.put(here[key], key)
 
     @contextlib.contextmanager
     def outline(self, prefix: str) -> Iterator[Path]:
@@ -267,10 +184,8 @@ class Replica:
         What is deleted in it is deleted in the store at the end.
         """
         folder = self.copy / f".outline-{os.getpid()}"
-        with _as_os_errors():
-            found = self._fs.find(self._path(prefix), detail=True, refresh=True)
-        sizes = {str(name)[len(self._root) + 1 :]: info["size"] for name, info in found.items()}
-        keys = [key for key in sizes if not _stays_local(key)]
+        sizes = {key: size for key, (_, size) in self.list(prefix).items() if not _stays_local(key)}
+        keys = list(sizes)
         try:
             for key in keys:
                 (folder / key).parent.mkdir(parents=True, exist_ok=True)
@@ -305,11 +220,9 @@ class Replica:
         self._delete(key for key in gone if not _is_checkpoint(key))
 
     def _upload(self, keys: list[str], stamps: dict[str, Stamp]) -> None:
-        content = {self._path(key): (self.copy / key).read_bytes() for key in keys}
-        with _as_os_errors():
-            answers = self._fs.pipe(content)
-        for key, answer in zip(keys, answers if isinstance(answers, list) else [None] * len(keys), strict=True):
-            self._remember(key, answer.get("ETag") if isinstance(answer, dict) else None, stamps[key])
+        versions = self.write_all({key: (self.copy / key).read_bytes() for key in keys})
+        for key in keys:
+            self._remember(key, versions[key], stamps[key])
 
     def _batches(self, keys: list[str], stamps: dict[str, Stamp]) -> Iterator[list[str]]:
         batch: list[str] = []
@@ -346,14 +259,7 @@ class Replica:
 
     def _list(self, prefix: str) -> dict[str, str]:
         """Keys below a prefix, and the versions of their objects."""
-        with _as_os_errors():
-            try:
-                found = self._fs.find(self._path(prefix), detail=True, refresh=True)
-            except FileNotFoundError:
-                return {}
-        start = len(self._root) + 1
-        keys = {str(name)[start:]: _version(info) for name, info in found.items()}
-        return {key: version for key, version in keys.items() if key and not _stays_local(key)}
+        return {key: version for key, (version, _) in self.list(prefix).items() if not _stays_local(key)}
 
     def _is_level(self, key: str, version: str) -> bool:
         return self._known_of(key) == (version, _stamp(self.copy / key))
@@ -370,9 +276,7 @@ class Replica:
         for part in parts:
             part.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if pairs:
-                with _as_os_errors():
-                    self._fs.get([self._path(key) for key, _ in pairs], [str(part) for part in parts])
+            self.get({key: part for (key, _), part in zip(pairs, parts, strict=True)})
             for part, (_, file) in zip(parts, pairs, strict=True):
                 part.replace(file)
         finally:
@@ -395,63 +299,11 @@ class Replica:
         if (self.copy / prefix).is_dir():
             write_atomically(self.copy / prefix / MANIFEST, json.dumps(known))
 
-    def _path(self, key: str) -> str:
-        return f"{self._root}/{key}" if key else self._root
-
-
-@contextlib.contextmanager
-def asked_to_stop(replica: Replica, *files: Path) -> Iterator[threading.Event]:
-    """An event that is set when one of these files is seen in the store, where a thread looks every few seconds."""
-    ended, asked = threading.Event(), threading.Event()
-
-    def look() -> None:
-        while not asked.is_set():
-            with contextlib.suppress(OSError):
-                if any(replica.exists(replica.key(file)) for file in files):
-                    asked.set()
-            if ended.wait(FOLLOW_SECONDS):
-                return
-
-    thread = threading.Thread(target=look, name="stop", daemon=True)
-    thread.start()
-    try:
-        yield asked
-    finally:
-        ended.set()
-        thread.join()
-
-
-@contextlib.contextmanager
-def follow(replica: Replica, name: str, at_work: Collection[str]) -> Iterator[None]:
-    """Every few seconds a thread fetches what the workers of these trials have written; a stop goes both ways."""
-    ended = threading.Event()
-    stop = replica.copy / name / "stop"
-
-    def look() -> None:
-        passed_on = False
-        while not ended.wait(FOLLOW_SECONDS):
-            with contextlib.suppress(OSError):  # the next time, perhaps
-                if stop.exists() and not passed_on:
-                    replica.write(f"{name}/stop", b"")
-                    passed_on = True
-                elif not passed_on and replica.exists(f"{name}/stop"):
-                    stop.touch()
-                for trial_id in sorted(at_work):
-                    replica.pull(f"{name}/trials/{trial_id}")
-
-    thread = threading.Thread(target=look, name="follower", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
 
 def copy_of(url: str) -> Path:
     """Where this machine keeps its copy of a runs directory: a folder of the user's cache."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    digest = hashlib.sha256(f"{_endpoint() or ''} {url.rstrip('/')}".encode()).hexdigest()[:12]
+    digest = hashlib.sha256(f"{endpoint() or ''} {url.rstrip('/')}".encode()).hexdigest()[:12]
     return caches / "orchestrator" / socket.gethostname() / digest
 
 
@@ -481,46 +333,6 @@ def scratch(replica: Replica) -> Iterator[Replica]:
         yield Replica(replica.url, ours)
     finally:
         shutil.rmtree(ours, ignore_errors=True)
-
-
-def _file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL, and the path in it. Raises :class:`UserError` for one that it does not know."""
-    import fsspec
-
-    options: dict[str, Any] = {"use_listings_cache": False}
-    if url.startswith("s3://"):  # the endpoint is named, so that fsspec keeps a client for each
-        options |= {"config_kwargs": S3_OPTIONS, "endpoint_url": _endpoint()}
-    try:
-        found, root = fsspec.url_to_fs(url, **options)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"--runs-dir {url}: {error}") from None
-    if hasattr(found, "retries"):
-        found.retries = 1
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of lost connections it prints tracebacks
-    return found, str(root).rstrip("/")
-
-
-def _endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-
-
-@contextlib.contextmanager
-def _as_os_errors() -> Iterator[None]:
-    """Clients have exceptions of their own for a store that cannot be reached or will not serve."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        raise ConnectionError(f"{type(error).__name__}: {error}") from error
-
-
-def _version(info: dict[str, Any]) -> str:
-    """What changes with an object's content."""
-    for name in ("ETag", "etag", "md5Hash"):
-        if info.get(name):
-            return str(info[name])
-    return " ".join(str(info.get(name)) for name in ("LastModified", "mtime", "created", "size"))
 
 
 def _stamp(file: Path) -> Stamp:

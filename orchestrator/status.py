@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.files import disk_usage
+from orchestrator.lease import holder
 from orchestrator.lock import is_alive, read_driver
 from orchestrator.progress import STYLES, Watch
 from orchestrator.store import State, SweepStore
@@ -30,11 +31,10 @@ def sweep_status(store: SweepStore) -> dict[str, Any]:
     """
     watch = Watch(store)
     watch.refresh()
-    driver = read_driver(store)
     running = sum(seen.status.state is State.RUNNING for seen in watch.trials)
     return {
         "sweep": store.name,
-        "driver": driver and {"host": driver.host, "pid": driver.pid, "alive": is_alive(store, driver)},
+        "driver": _driver(store),
         "counts": {str(state): number for state, number in watch.counts().items()},
         "seconds_left": watch.seconds_left(max(running, 1)),
         "disk_bytes": disk_usage([store.path]),
@@ -57,6 +57,14 @@ def sweep_status(store: SweepStore) -> dict[str, Any]:
             for seen in watch.trials
         ],
     }
+
+
+def _driver(store: SweepStore) -> dict[str, Any] | None:
+    """This machine's, or whoever holds the lease of a sweep in an object store."""
+    if (driver := read_driver(store)) is not None:
+        return {"host": driver.host, "pid": driver.pid, "alive": is_alive(store, driver)}
+    held = None if store.replica is None else holder(store.replica, store.name)
+    return held and {"host": held["host"], "pid": held["pid"], "alive": True}
 
 
 def show_status(sweeps: Sequence[dict[str, Any]], *, with_trials: bool) -> None:

@@ -26,8 +26,9 @@ import yaml
 from orchestrator.epochs import Tail
 from orchestrator.errors import UserError
 from orchestrator.files import reason, write_atomically
+from orchestrator.following import follow
 from orchestrator.plan import Plan
-from orchestrator.replica import FORK_ORDER, Replica, follow, open_replica
+from orchestrator.replica import FORK_ORDER, Replica, open_replica
 from orchestrator.sweep_file import check_name
 from trainers.config import TrialConfig
 from trainers.parts import ConfigError, nearest

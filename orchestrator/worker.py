@@ -21,7 +21,8 @@ from filelock import FileLock
 
 from orchestrator import checkpoints
 from orchestrator.epochs import EpochLog
-from orchestrator.replica import Replica, asked_to_stop, scratch
+from orchestrator.following import asked_to_stop
+from orchestrator.replica import Replica, scratch
 from orchestrator.store import CHECKPOINTS, Runs, State, Status, SweepStore, TrialStore, cache_dir, runs_at
 
 COMMIT = "ORCHESTRATOR_COMMIT"

@@ -119,10 +119,10 @@ def test_a_moved_runs_directory_still_answers(
     half_finished: SweepStore, tmp_path: Path, command_line: CommandLine
 ) -> None:
     before = command_line("export", "hand", "--format", "csv", "--runs-dir", half_finished.runs_dir)
-    states = command_line("status", "hand", "--runs-dir", half_finished.runs_dir)
+    states = command_line("status", "hand", "--json", "--runs-dir", half_finished.runs_dir)
     moved = half_finished.runs_dir.rename(tmp_path / "elsewhere")
     assert command_line("export", "hand", "--format", "csv", "--runs-dir", moved) == before
-    assert command_line("status", "hand", "--runs-dir", moved) == states
+    assert command_line("status", "hand", "--json", "--runs-dir", moved) == states
 
 
 def test_sync_brings_mlflow_level(half_finished: SweepStore, tracking_uri: str, command_line: CommandLine) -> None:

@@ -66,9 +66,10 @@ def test_each_engine_is_known_to_few() -> None:
     modules = imported(Path(orchestrator.__file__).parent)
     users = {
         engine: {Path(file).stem for file, names in modules.items() if engine in names}
-        for engine in ("ray", "mlflow", "typer", "hydra")
+        for engine in ("ray", "mlflow", "typer", "hydra", "fsspec")
     }
-    assert users["ray"] == {"early_stopping", "executor", "searcher"}
+    assert users["ray"] == {"early_stopping", "executor", "forgetting", "head", "placement", "searcher"}
+    assert users["fsspec"] == {"object_store"}
     assert users["mlflow"] == {"generators", "mlflow_app", "tracking"}
     assert users["typer"] == {"cli"}
     assert users["hydra"] == {"composition", "sweep_file"}

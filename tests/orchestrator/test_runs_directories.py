@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -23,11 +24,12 @@ from hand_made import make_sweep, plan_file, write_file
 from object_stores import BUCKET, ENVIRONMENT, Network, Place, s3_server
 from small_trials import assert_equal_to_the_bit, contents, run
 
-from orchestrator import lease, load, replica
+from orchestrator import following, lease, load, object_store
 from orchestrator.driver import prepare
 from orchestrator.errors import UserError
 from orchestrator.lock import driver_lock
 from orchestrator.replica import Replica
+from orchestrator.status import sweep_status
 from orchestrator.store import CHECKPOINTS, State, SweepStore, TrialStore, sweep_names
 from orchestrator.worker import run_trial, trial_at_hand
 
@@ -78,7 +80,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(object_store, "PATIENCE_SECONDS", 2.0)
 
 
 def planned(place: Place, machine: str = "one", text: str = SWEEP, *arguments: str) -> SweepStore:
@@ -183,6 +185,8 @@ def test_one_machine_drives_at_a_time(place: Place) -> None:
     store, other = planned(place), SweepStore(place.seen_from("two"), "small")
     other.make()
     with driver_lock(store):
+        told = sweep_status(SweepStore.open(place.seen_from("three"), "small"))["driver"]
+        assert told == {"host": socket.gethostname(), "pid": os.getpid(), "alive": True}
         refusal = rf"'small' is being driven already, by process {os.getpid()} on \S+; orchestrator stop small"
         with pytest.raises(UserError, match=refusal), driver_lock(other):
             pass
@@ -207,7 +211,7 @@ def test_a_stop_is_heard_by_workers_everywhere_and_is_over_with_the_next_driver(
 
 def slowly(record: dict[str, Any]) -> None:
     """Longer than it takes until a worker looks again."""
-    time.sleep(2 * replica.FOLLOW_SECONDS)
+    time.sleep(2 * following.FOLLOW_SECONDS)
 
 
 def test_a_sweep_planned_again_keeps_what_was_done_elsewhere(place: Place, twin: TrialStore) -> None:

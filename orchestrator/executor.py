@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import logging
 import os
 import secrets
@@ -119,6 +120,7 @@ def _shut_down() -> None:
     import ray
     from ray._private import worker
 
+    gc.collect()  # should another thread drop one of Ray's references later, Ray would end this process
     if (node := worker._global_node) is not None:
         kill = node.kill_all_processes
         node.kill_all_processes = lambda **_: kill(check_alive=False, allow_graceful=False)

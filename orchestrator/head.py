@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from orchestrator.errors import UserError
 
 LOOK_SECONDS = 2.0
+LEAVING_SECONDS = 5.0
 CONCLUDING_SECONDS = 600.0
 PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 """Ray's own variable: for how many seconds nodes and drivers wait for a head that is away; 60 if it is not set."""
@@ -66,6 +67,7 @@ def watched(address: str | None, gone: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         ended.set()
+        thread.join(LEAVING_SECONDS)  # nothing should ask Ray any more when it is shut down
 
 
 def _watch(address: str, gone: Callable[[str], None], ended: threading.Event) -> None:

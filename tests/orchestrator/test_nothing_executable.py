@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from command_line import Cluster, CommandLine, environment
 from hand_made import POINTS, finish, make_sweep, write_file
 
+from orchestrator.errors import UserError
 from orchestrator.store import State, SweepStore
 from orchestrator.worker import run_trial
 
@@ -45,7 +45,7 @@ def test_a_stored_configuration_cannot_call_anything(store: SweepStore, tmp_path
     text = (trial.path / file).read_text()
     evil = f"!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{tmp_path / 'evil'}']]"
     (trial.path / file).write_text(text + f"more: {evil}\n")
-    with pytest.raises(yaml.YAMLError, match="python/object/apply"):
+    with pytest.raises(UserError, match="config.yaml: is missing or damaged"):
         trial.config()
     assert run_trial(trial, tmp_path / "cache") is State.FAILED
     assert not (tmp_path / "evil").exists()

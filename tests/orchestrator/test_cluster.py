@@ -163,7 +163,7 @@ def restart_the_head(top: Topology, story: Story, driver: Started) -> None:
     story.swept = driver.end()
     top.machines["worker2"].power_off()
     top.wait_for_node(head)
-    top.start_worker("worker2", 2)
+    top.wait_for_node(top.start_worker("worker2", 2))  # a command that finds no node for a trial refuses
 
 
 def play(top: Topology, story: Story) -> None:

@@ -51,7 +51,9 @@ def follow(replica: Replica, name: str, at_work: Collection[str]) -> Iterator[No
                 elif not passed_on and replica.exists(f"{name}/stop"):
                     stop.touch()
                 for trial_id in sorted(at_work):
-                    replica.pull(f"{name}/trials/{trial_id}")
+                    with replica.lock:  # one that has ended since is the driver's to write: its state is not undone
+                        if trial_id in at_work:
+                            replica.pull(f"{name}/trials/{trial_id}")
 
     thread = threading.Thread(target=look, name="follower", daemon=True)
     thread.start()

@@ -50,7 +50,8 @@ class Replica(ObjectStore):
         self.copy = copy
         self._known: dict[str, dict[str, tuple[str | None, Stamp]]] = {}
         """By trial and key: the version of the object and the stamp of the file when both were level."""
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """Held while files here and objects there are brought level."""
 
     def __reduce__(self) -> tuple[type[Replica], tuple[str, Path]]:
         """Tune pickles whatever it is given."""
@@ -65,7 +66,7 @@ class Replica(ObjectStore):
 
         ``exact`` also undoes what was changed here and never came there: nobody else may be using the copy.
         """
-        with self._lock:
+        with self.lock:
             if exact:
                 self._read_manifest(prefix)
             for last in (False, False, True):
@@ -117,7 +118,7 @@ class Replica(ObjectStore):
     def at_hand(self, path: Path) -> Iterator[None]:
         """A file that stays in the store, a checkpoint say, is in the copy meanwhile, if it is there at all."""
         key = self.key(path)
-        with self._lock:
+        with self.lock:
             version = self._list(key).get(key)
             fetched = version is not None and not self._is_level(key, version)
             if version is not None and fetched:
@@ -125,7 +126,7 @@ class Replica(ObjectStore):
         try:
             yield
         finally:
-            with self._lock:
+            with self.lock:
                 if fetched and self._known_of(key):
                     self._forget(key)
 
@@ -142,7 +143,7 @@ class Replica(ObjectStore):
         """
 
         def attempt() -> None:
-            with self._lock:
+            with self.lock:
                 self._push(prefix, last)
 
         if must:
@@ -160,7 +161,7 @@ class Replica(ObjectStore):
         What has an ``about.json`` is a folder of arrays, which appears whole.
         """
         prefix = folder.name
-        with self._lock:
+        with self.lock:
             there = self._list(prefix)
             here = {f"{prefix}/{file.relative_to(folder).as_posix()}": file for file in _walk(folder)}
             missing = [key for key in there if key not in here]
@@ -205,7 +206,7 @@ class Replica(ObjectStore):
 
     def close(self, prefix: str) -> None:
         """Remembers what is level, so that the next command asks for the rest alone."""
-        with self._lock, contextlib.suppress(OSError):
+        with self.lock, contextlib.suppress(OSError):
             self._write_manifest(prefix)
 
     def _push(self, prefix: str, last: tuple[str, ...]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
     from trainers.penalties import Edge, WassersteinPenalty
@@ -31,22 +32,56 @@ def wasserstein_norm_squared(gradient: Tensor, images: Tensor, options: Wasserst
     else:
         degree = _degrees(options.edges, options.channel_edges, channels, height, width)
         density = mass / degree.to(mass)
+    if images.requires_grad or torch.compiler.is_compiling():
+        return _quadratic_form(gradient, density, options)[0]
+    return _QuadraticForm.apply(gradient, density, options)
 
-    total = torch.zeros(images.shape[0], device=images.device, dtype=images.dtype)
+
+class _QuadraticForm(torch.autograd.Function):
+    """gᵀLg whose derivative 2Lg is there with its value: L is symmetric, and the images are given."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, density: Tensor, options: WassersteinPenalty) -> Tensor:
+        total, product = _quadratic_form(gradient, density, options)
+        ctx.save_for_backward(product)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, None, None]:
+        (product,) = ctx.saved_tensors
+        return 2 * weight[:, None, None, None] * product, None, None
+
+
+def _quadratic_form(gradient: Tensor, density: Tensor, options: WassersteinPenalty) -> tuple[Tensor, Tensor]:
+    """gᵀLg of each image, shape (m,), and Lg."""
+    channels, height, width = gradient.shape[1:]
+    joined = (1, 2, 3) if options.channel_edges else (2, 3)
+    product = torch.zeros_like(gradient)
     for weight, here, there in _edge_slices(options.edges, height, width):
-        step = gradient[here] - gradient[there]
-        total = total + 0.5 * weight * (step.square() * (density[here] + density[there])).sum(dim=(1, 2, 3))
+        _join(product, gradient, density, weight, here, there)
     if options.channel_edges:
         for one, other in _channel_pairs(channels):
-            step = gradient[:, one] - gradient[:, other]
-            total = total + 0.5 * (step.square() * (density[:, one] + density[:, other])).sum(dim=(1, 2))
+            _join(product, gradient, density, 1.0, (slice(None), one), (slice(None), other))
+    # L does not see a constant, which would only cost digits.
+    total = ((gradient - gradient.mean(dim=joined, keepdim=True)) * product).sum(dim=(1, 2, 3))
 
     if options.reference == "identity":
         total = total + options.reference_weight * gradient.square().sum(dim=(1, 2, 3))
+        product = product + options.reference_weight * gradient
     elif options.reference == "rank_one":
-        sums = gradient.sum(dim=joined).reshape(gradient.shape[0], -1)  # one for each connected graph
-        total = total + options.reference_weight * sums.square().sum(dim=1)
-    return total
+        sums = gradient.sum(dim=joined, keepdim=True)  # one for each connected graph
+        total = total + options.reference_weight * sums.square().sum(dim=(1, 2, 3))
+        product = product + options.reference_weight * sums
+    return total, product
+
+
+def _join(product: Tensor, gradient: Tensor, density: Tensor, weight: float, here: tuple, there: tuple) -> None:
+    """Adds what the edges of one kind bring to Lg: ω (g_i − g_j) (X_i/d_i + X_j/d_j)/2 at i, and its reverse at j."""
+    step = gradient[here] - gradient[there]
+    mean = density[here] + density[there]
+    product[here].addcmul_(step, mean, value=weight / 2)
+    product[there].addcmul_(step, mean, value=-weight / 2)
 
 
 def _edge_slices(edges: tuple[Edge, ...], height: int, width: int) -> Iterator[tuple[float, tuple, tuple]]:

@@ -13,7 +13,9 @@ from typing import Any
 from orchestrator.errors import UserError
 from trainers.evaluation import Evaluation
 
-TIMING = frozenset({"timestamp", "epoch_seconds", "evaluation_seconds", "images_per_second", "peak_memory_mb"})
+TIMING = frozenset(
+    {"timestamp", "epoch_seconds", "evaluation_seconds", "compile_seconds", "images_per_second", "peak_memory_mb"}
+)
 """What differs between two runs of one epoch."""
 
 

@@ -27,7 +27,13 @@ RUNTIME_OPTIONS = frozenset(
 )
 """Where and how a trial runs, by path (``evaluation.feature_weights``); no part of what it is."""
 
-LATER_OPTIONS: Mapping[str, Any] = {"opponent": "generator", "probes": [], "evaluation.stop_at": None}
+LATER_OPTIONS: Mapping[str, Any] = {
+    "opponent": "generator",
+    "probes": [],
+    "evaluation.stop_at": None,
+    "precision": "fp32",
+    "compile": False,
+}
 """Options that came after the first trials, by path, with the values that leave a trial's identity as it was."""
 
 EPOCH_METRICS = (
@@ -77,6 +83,10 @@ class TrialConfig:
     estimates a distance, other minibatches of the ``data``; or ``noise`` of the data's shape, on whose side φ then
     lives (ψ on the data's), so that samples are what φ's transport map makes of noise (Mallasto et al., § 5.3).
     Against data and noise no generator is trained.
+    ``precision``: of the networks while they train. With ``bf16`` their matrix products and convolutions take bfloat16,
+    which pays on tensor cores and AMX; weights, ground costs, penalties, losses and all of evaluation stay float32.
+    ``compile``: each step's forward and backward as one compiled graph, equal to the eager step within float32's
+    rounding; ``auto`` compiles on a GPU for budgets that repay the minute that it takes.
     """
 
     dataset: Dataset
@@ -94,6 +104,8 @@ class TrialConfig:
     probes: tuple[ProbeName, ...] = ()
     seed: int = number(0, at_least=0, below=2**64)
     threads: int = number(1, at_least=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: Literal[False, True, "auto"] = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_seconds: float | None = number(60.0, above=0)
     checkpoint_epochs: int | None = number(None, at_least=1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 TINY = 1e-12
 """Added under square roots, whose derivative at zero is infinite."""
@@ -15,8 +17,10 @@ def interpolate(real: Tensor, fake: Tensor) -> Tensor:
     return (weight * real + (1 - weight) * fake).detach()
 
 
-def input_gradient(critic: nn.Module, points: Tensor, *, differentiable: bool) -> Tensor:
+def input_gradient(critic: Callable[[Tensor], Tensor], points: Tensor, *, differentiable: bool) -> Tensor:
     """∇φ at each point, the shape of ``points``; ``differentiable`` keeps the graph for a penalty."""
+    if torch.compiler.is_compiling():
+        return torch.func.grad(lambda x: critic(x).sum())(points.detach())
     points = points.detach().requires_grad_(True)
     with torch.enable_grad():
         return torch.autograd.grad(critic(points).sum(), points, create_graph=differentiable)[0]

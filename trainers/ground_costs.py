@@ -25,53 +25,111 @@ def ground_cost(x: Tensor, y: Tensor, *, q: float, p: float) -> Tensor:
     by the largest of their pair, so that a large q neither overflows nor loses the small distances. Neither the cost
     nor its gradient, which can be taken once, holds all n·m·d differences at a time.
     """
-    distance = _Distance.apply(x.flatten(1), y.flatten(1), q)
+    return cost_of(lq_distance(x, y, q=q), p)
+
+
+def cost_of(distance: Tensor, p: float) -> Tensor:
+    """‖x_i − y_j‖_q to the ground cost."""
     return distance if p == 1 else distance.pow(p) / p
 
 
-class _Distance(torch.autograd.Function):
-    """‖x_i − y_j‖_q, shape (n, m), a few rows or pairs at a time."""
+def lq_distance(x: Tensor, y: Tensor, *, q: float, known: Tensor | None = None) -> Tensor:
+    """‖x_i − y_j‖_q, shape (n, m), as :func:`ground_cost` takes it.
 
+    ``known`` is that of the same points, where it was computed before: then only a gradient costs anything.
+    """
+    if torch.compiler.is_compiling():
+        return _opaque_distance(x.flatten(1), y.flatten(1), q)
+    return _Distance.apply(x.flatten(1), y.flatten(1), q, known)
+
+
+class _Distance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, q: float) -> Tensor:
-        if q in (1, 2):
-            distance = torch.cdist(x, y, p=q, compute_mode="donot_use_mm_for_euclid_dist")
-        else:
-            same = x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride()
-            distance = _distances(x, y, q, symmetric=same)
+    def forward(ctx: Any, x: Tensor, y: Tensor, q: float, known: Tensor | None) -> Tensor:
+        distance = _distance(x, y, q) if known is None else known.clone()
         ctx.save_for_backward(x, y, distance)
         ctx.q = q
         return distance
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        """With g the gradient: Σ_j g_ij s_ij for x_i and −Σ_i g_ij s_ij for y_j, s = sign(d) (|d| / ‖d‖_q)^{q−1}."""
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        needed = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         x, y, distance = ctx.saved_tensors
-        gradient = torch.where(distance > 0, gradient, 0)
-        for_x, for_y = (torch.zeros_like(t) if needed else None for t, needed in zip((x, y), ctx.needs_input_grad))
-        # A c-transform's minimum takes one pair of each column, and on the CPU one can look which at no cost.
-        pairs = gradient.nonzero() if gradient.device.type == "cpu" else None
-        if pairs is not None and len(pairs) <= gradient.numel() // 4:
-            for some in pairs.split(max(1, CHUNK["cpu"] // x.shape[1])):
-                rows, columns = some.unbind(1)
-                weight, length = gradient[rows, columns, None], distance[rows, columns, None]
-                step = weight * _slope(x[rows] - y[columns], length, ctx.q)
-                if for_x is not None:
-                    for_x.index_add_(0, rows, step)
-                if for_y is not None:
-                    for_y.index_add_(0, columns, step, alpha=-1)
-        else:
-            for rows in _row_chunks(x, y):
-                step = _slope(x[rows, None] - y, distance[rows, :, None], ctx.q).mul_(gradient[rows, :, None])
-                if for_x is not None:
-                    for_x[rows] = step.sum(dim=1)
-                if for_y is not None:
-                    for_y -= step.sum(dim=0)
-        return for_x, for_y, None
+        of_x, of_y = _distance_backward(gradient, x, y, distance, ctx.q, *needed)
+        return of_x if needed[0] else None, of_y if needed[1] else None, None, None
 
 
-def _distances(x: Tensor, y: Tensor, q: float, *, symmetric: bool) -> Tensor:
+def _distance(x: Tensor, y: Tensor, q: float) -> Tensor:
+    if q in (1, 2):
+        return torch.cdist(x, y, p=q, compute_mode="donot_use_mm_for_euclid_dist")
+    same = x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride()
+    return _powers_of_differences(x, y, q, symmetric=same)
+
+
+def _distance_backward(
+    gradient: Tensor, x: Tensor, y: Tensor, distance: Tensor, q: float, need_x: bool, need_y: bool
+) -> tuple[Tensor, Tensor]:
+    """Σ_j g_ij s_ij for x_i and −Σ_i g_ij s_ij for y_j, with s = sign(d) (|d| / ‖d‖_q)^{q−1}; else zeros."""
+    gradient = torch.where(distance > 0, gradient, 0)
+    of_x, of_y = torch.zeros_like(x), torch.zeros_like(y)
+    # A c-transform's minimum takes one pair of each column, and on the CPU one can look which at no cost.
+    pairs = gradient.nonzero() if gradient.device.type == "cpu" else None
+    if pairs is not None and len(pairs) <= gradient.numel() // 4:
+        for some in pairs.split(max(1, CHUNK["cpu"] // x.shape[1])):
+            rows, columns = some.unbind(1)
+            step = _slope(x[rows] - y[columns], distance[rows, columns, None], q).mul_(gradient[rows, columns, None])
+            if need_x:
+                of_x.index_add_(0, rows, step)
+            if need_y:
+                of_y.index_add_(0, columns, step, alpha=-1)
+        return of_x, of_y
+    for chunk in _row_chunks(x, y):
+        step = _slope(x[chunk, None] - y, distance[chunk, :, None], q).mul_(gradient[chunk, :, None])
+        if need_x:
+            of_x[chunk] = step.sum(dim=1)
+        if need_y:
+            of_y -= step.sum(dim=0)
+    return of_x, of_y
+
+
+# To a compiler the two are what they are: it neither looks inside nor makes another function of them.
+_opaque_distance = torch.library.custom_op(
+    "trainers::lq_distance", _distance, mutates_args=(), schema="(Tensor x, Tensor y, float q) -> Tensor"
+)
+_opaque_backward = torch.library.custom_op(
+    "trainers::lq_distance_backward",
+    _distance_backward,
+    mutates_args=(),
+    schema="(Tensor g, Tensor x, Tensor y, Tensor distance, float q, bool need_x, bool need_y) -> (Tensor, Tensor)",
+)
+
+
+@_opaque_distance.register_fake
+def _(x: Tensor, y: Tensor, q: float) -> Tensor:
+    return x.new_empty(len(x), len(y))
+
+
+@_opaque_backward.register_fake
+def _(g: Tensor, x: Tensor, y: Tensor, distance: Tensor, q: float, need_x: bool, need_y: bool) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(y)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
+    x, y, ctx.q = inputs
+    ctx.save_for_backward(x, y, output)
+
+
+def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    needed = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+    of_x, of_y = _opaque_backward(gradient, *ctx.saved_tensors, ctx.q, *needed)
+    return of_x if needed[0] else None, of_y if needed[1] else None, None
+
+
+_opaque_distance.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _powers_of_differences(x: Tensor, y: Tensor, q: float, *, symmetric: bool) -> Tensor:
     """max|d| (Σ (|d| / max|d|)^q)^{1/q} for each pair of rows; the upper triangle twice where x is y."""
     distance = x.new_zeros(len(x), len(y))
     for rows in _row_chunks(x, y):

@@ -135,6 +135,8 @@ class ExactTransport(Objective):
         if trial.penalty.name != "none":
             problem = f"exact_transport has no critic to penalise: use none, got {trial.penalty.name}"
             raise ConfigError("penalty.name", problem)
+        if trial.compile is not False:
+            raise ConfigError("compile", "exact_transport is solved by POT, which does not compile: use false")
         if trial.opponent == "noise":
             raise ConfigError("opponent", "exact_transport has no critic to carry noise to the data")
 

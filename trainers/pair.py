@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainers.ground_costs import ground_cost
+from trainers.ground_costs import cost_of, lq_distance
 from trainers.objectives import Objective
 
 Side = Literal["real", "fake"]
+Critic = Callable[[Tensor], Tensor]
 
 
 class Pair:
     """One minibatch of real images x and one of fakes y, each of shape (m, …), under one critic.
 
     Everything is computed on first use and kept, so that an objective and a penalty share the same
-    critic values and ground costs.
+    critic values and ground costs. Distances of an ``earlier`` pair serve again where the points are the same.
     """
 
-    def __init__(self, objective: Objective, critic: nn.Module, real: Tensor, fake: Tensor) -> None:
+    def __init__(
+        self, objective: Objective, critic: Critic, real: Tensor, fake: Tensor, *, earlier: Pair | None = None
+    ) -> None:
         self.objective = objective
         self.critic = critic
         self.points: dict[Side, Tensor] = {"real": real, "fake": fake}
         self._phi: dict[Side, Tensor] = {}
         self._psi: dict[Side, Tensor] = {}
         self._cost: dict[tuple[Side, Side, bool], Tensor] = {}
+        self._distance: dict[tuple[Side, Side], Tensor] = {}
+        if earlier is not None:
+            same = {side for side in self.points if torch.equal(self.points[side], earlier.points[side])}
+            self._distance = {sides: known for sides, known in earlier._distance.items() if same.issuperset(sides)}
+
+    def measured(self) -> Pair:
+        """The minibatches and their distances alone, without what the critic made of them."""
+        kept = Pair(self.objective, self.critic, *(self.points[side].detach() for side in ("real", "fake")))
+        kept._distance = self._distance
+        return kept
 
     def score(self) -> None:
         """φ on both minibatches in one pass through the critic."""
@@ -53,7 +67,9 @@ class Pair:
         if key not in self._cost:
             left = self.points[x].detach() if key[2] else self.points[x]
             q, p = self.objective.cost
-            self._cost[key] = ground_cost(left, self.points[y], q=q, p=p)
+            distance = lq_distance(left, self.points[y], q=q, known=self._distance.get((x, y)))
+            self._distance[x, y] = distance.detach()
+            self._cost[key] = cost_of(distance, p)
         return self._cost[key]
 
     def slack(self, x: Side, y: Side) -> Tensor:

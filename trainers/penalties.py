@@ -16,14 +16,14 @@ from trainers.parts import ConfigError, Part, number
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainers.pair import Pair, Side
+    from trainers.pair import Critic, Pair, Side
 
 
 @dataclass(frozen=True, kw_only=True)
 class Penalty(Part):
     """A term of the critic's loss, a constraint on its weights, or both."""
 
-    def __call__(self, critic: nn.Module, pair: Pair) -> Tensor:
+    def __call__(self, critic: Critic, pair: Pair) -> Tensor:
         """The term added to the critic's loss, a scalar."""
         return pair.phi("real").new_zeros(())
 
@@ -69,7 +69,7 @@ class GradientPenalty(Penalty):
 
         return euclidean_norm(gradient)
 
-    def __call__(self, critic: nn.Module, pair: Pair) -> Tensor:
+    def __call__(self, critic: Critic, pair: Pair) -> Tensor:
         from trainers.gradients import input_gradient, interpolate
 
         points = interpolate(pair.points["real"], pair.points["fake"])
@@ -177,7 +177,7 @@ class Admissibility(Penalty):
     lambda2: float = number(10.0, at_least=0)
     p2: Literal["eq19", "alg1"] = "eq19"
 
-    def __call__(self, critic: nn.Module, pair: Pair) -> Tensor:
+    def __call__(self, critic: Critic, pair: Pair) -> Tensor:
         total = pair.phi("real").new_zeros(())
         if self.lambda1:
             total = total + self.lambda1 * pair.slack("real", "fake").square().mean()

@@ -100,6 +100,7 @@ ANOTHER_WORD = {
     "opponent": "data",
     "optimizer": {"adam": "rmsprop", "rmsprop": "adam"},
     "p2": "alg1",
+    "precision": "bf16",
     "reference": "rank_one",
     "search_space": "real",
     0: "relu",  # of generator_tail
@@ -212,6 +213,12 @@ ERRORS: dict[str, tuple[dict[str, Any], str, str]] = {
     "bool for float": ({"critic": {"lr": True}}, "critic.lr", "a finite number"),
     "int for bool": ({"reuse_batch": 1}, "reuse_batch", "true or false"),
     "string for number": ({"critic": {"lr": "1e-4"}}, "critic.lr", "a finite number"),
+    "a plan to compile": (
+        {"objective": {"name": "exact_transport"}, "penalty": "none", "compile": True},
+        "compile",
+        "does not compile",
+    ),
+    "half precision": ({"precision": "fp16"}, "precision", "not one of fp32, bf16"),
     "nan": ({"penalty": {"name": "gradient", "weight": float("nan")}}, "penalty.weight", "a finite number"),
     "inf": ({"critic": {"lr": float("inf")}}, "critic.lr", "a finite number"),
     "beyond all floats": ({"critic": {"lr": 10**400}}, "critic.lr", "a finite number"),

@@ -14,6 +14,7 @@ from trainers.config import TrialConfig
 from trainers.datasets import to_examples
 from trainers.pair import Pair
 from trainers.parts import ConfigError
+from trainers.steps import in_order
 from trainers.training import EVALUATION_SEED, NOISE_SCALE, Training
 from trainers.transport_map import transport_map
 
@@ -81,10 +82,10 @@ def test_the_potential_lives_on_the_noise(start: Start) -> None:
     training = start(dataset="gaussians", **AGAINST_NOISE)
     real, noise = training.data.train[:9], torch.randn(9, 2)
     objective = training.config.objective
-    assert torch.equal(training.sides(real, noise)[0], noise)
+    assert torch.equal(in_order(training.config, real, noise)[0], noise)
     phi = training.critic(noise)
     psi = (torch.cdist(noise, real).square() / 2 - phi[:, None]).amin(dim=0)
-    value = objective.value(Pair(training.config.objective, training.critic, *training.sides(real, noise)))
+    value = objective.value(Pair(training.config.objective, training.critic, *in_order(training.config, real, noise)))
     assert value.item() <= (phi.mean() + psi.mean()).item() + 1e-6  # B = both may lie lower still
 
 

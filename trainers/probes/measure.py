@@ -14,6 +14,7 @@ from trainers.datasets import Data, to_input
 from trainers.ground_costs import ground_cost
 from trainers.pair import Pair
 from trainers.probes import NEIGHBOURS, PROBES, QUERIES, ProbeName
+from trainers.steps import in_order
 
 if TYPE_CHECKING:
     from trainers.training import Training
@@ -85,7 +86,7 @@ def distance(training: Training) -> Probed:
         latent = torch.randn(config.batch_size, config.latent_size, generator=source).to(training.device)
         fake = training.generator(latent)
         for curve, critic in (("estimate", training.critic), ("untrained", _Zero())):
-            value = objective.value(Pair(objective, critic, *training.sides(real, fake))).item()
+            value = objective.value(Pair(objective, critic, *in_order(training.config, real, fake))).item()
             curves[curve].append(max(value, 0.0) ** (1 / p))
         curves["exact"].append(exact_wasserstein(real.cpu(), fake.cpu(), q=q, p=p))
     estimate, exact, untrained = (torch.tensor(curve, dtype=torch.float64) for curve in curves.values())
@@ -114,7 +115,7 @@ def lipschitz(training: Training) -> Probed:
     source = torch.Generator().manual_seed(SEED)
     real = to_input(data[torch.randperm(len(data), generator=source)[:POINTS]]).to(training.device)
     latent = torch.randn(len(real), training.config.latent_size, generator=source).to(training.device)
-    sides = training.sides(real, training.generator(latent))
+    sides = in_order(training.config, real, training.generator(latent))
     points = torch.cat(sides).flatten(1).double().cpu()
     phi = _scores(training, torch.cat(sides)).double()
     apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")

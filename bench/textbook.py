@@ -5,14 +5,14 @@ followed, with none of their code taken:
 
 - caogang/wgan-gp at ae47a18 (``gan_cifar10.py``): the critic sees real images, fakes and interpolates in three passes,
   each with a backward pass of its own; fakes without a graph; each image is transformed alone and the batch stacked.
-- dukleryoni/WWGAN at ab09c76 (``train.py``, ``wwgan_utils.py``): three forward passes, one backward pass of the sum; fakes with
-  the generator's graph, detached for the critic; each difference of neighbours is a new ``Conv2d``, its kernel filled
-  from a Python list (and, since ``requires_grad = False`` there sets the module's attribute and not the weight's,
-  differentiated in vain); norms that are only logged; ``.item()`` of each loss and norm in each step.
+- dukleryoni/WWGAN at ab09c76 (``train.py``, ``wwgan_utils.py``): three forward passes, one backward pass of the sum;
+  fakes with the generator's graph, detached for the critic; each difference of neighbours is a new ``Conv2d``, its
+  kernel filled from a Python list (and, since ``requires_grad = False`` there sets the module's attribute and not the
+  weight's, differentiated in vain); norms that are only logged; ``.item()`` of each loss and norm in each step.
 - sverdoot/qp-wgan at 12301de (``src/qpwgan.py``): fakes and real images in one pass; ``torch.norm`` of the broadcast
-  difference of all 2m × 2m pairs of B = both, once for the critic and again for the generator; P2 computed although it is
-  zero there; one batch of fakes with its graph for both steps, so that the critic's backward pass goes on through the
-  costs and the generator; ``.item()`` of each loss.
+  difference of all 2m × 2m pairs of B = both, once for the critic and again for the generator; P2 computed although it
+  is zero there; one batch of fakes with its graph for both steps, so that the critic's backward pass goes on through
+  the costs and the generator; ``.item()`` of each loss.
 
 All three switch ``requires_grad`` of the critic's weights off in the generator's step, and so does this; all three have
 Adam with torch's defaults (unfused) and a loader: with workers (4 in WWGAN, none by default in qp-wgan, a generator in

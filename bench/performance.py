@@ -19,6 +19,7 @@ Needs torch and ``trainers`` alone (torch-fidelity for the evaluation): no Ray, 
 - **Textbook / ours**: ``bench.textbook`` and ``Training.run_epoch`` take turns of as many iterations, each method.
   Ours is a whole short epoch, with what an epoch does at its end; the textbook's time is its loop from the first batch
   on, and the start of its workers is added once an epoch of the dataset's real length, as the ratio of epochs wants it.
+  Textbook / floor is what no faster code of ours could exceed on this machine in fp32.
 - **Memory** of the ground cost, forward and backward with a gradient for every pair and with respect to both sides,
   beyond what was there: 2 m points on either side, as B = both has. On the CPU the peak of a process of its own, whose
   allocator keeps nothing back; on CUDA what torch allocated. The gradients themselves are 4 · 2 · 2 m · d bytes of it.
@@ -42,9 +43,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -63,8 +64,8 @@ from trainers.training import Training
 
 BATCH = 64
 ENDLESS = 10**9
-IMAGES = 4096 * BATCH
-"""So many that no turn reaches the end of an epoch, where images are small."""
+IMAGES = 60_000
+"""So many that no turn reaches the end of an epoch."""
 PAIRS = ((1.0, 1.0), (2.0, 1.0), (2.0, 2.0), (1.5, 1.0), (1.2, 1.0), (3.0, 2.0))
 BASE = "WGAN-GP"
 EVALUATED = 10_000
@@ -104,41 +105,40 @@ def random_data(dataset: RandomImages) -> Data:
 
 @dataclass(frozen=True)
 class Setting:
-    """A network on images of one shape. ``turn`` iterations, ``rounds`` times; ``epoch``: the real dataset's images."""
+    """A network on images of one shape; ``epoch`` is how many the real dataset has."""
 
     shape: tuple[int, ...]
     network: Network
     epoch: int
-    images: int
-    turn: int
+
+
+SETTINGS = {
+    "digits MLP": Setting((1, 8, 8), Mlp(latent_size=32), 1297),
+    "MNIST MLP": Setting(
+        (1, 28, 28),
+        Mlp(latent_size=128, generator_widths=(256, 512, 1024), critic_widths=(1024, 512, 256), dropout=0.3),
+        60_000,
+    ),
+    "CIFAR-10 DCGAN": Setting((3, 32, 32), Dcgan(), 50_000),
+}
+"""As in the presets mlp, qp_mlp and qp_dcgan: the digits', Table 2's and Table 3's of the (q,p)-WGAN paper."""
+
+
+class Turns(NamedTuple):
+    """Iterations of a turn and rounds of turns, of steps and of epochs."""
+
+    iterations: int
     rounds: int
-    epoch_turn: int
+    epoch_iterations: int
     epoch_rounds: int
 
-    def quick(self) -> Setting:
-        """As few turns as show that everything runs."""
-        return replace(self, turn=1, rounds=2, epoch_turn=min(4, self.epoch_turn), epoch_rounds=1)
 
-
-SETTINGS: dict[str, dict[str, Setting]] = {
-    "cpu": {
-        "digits MLP": Setting((1, 8, 8), Mlp(latent_size=32), 1297, IMAGES, 20, 40, 20, 10),
-        "MNIST MLP": Setting((1, 28, 28), Mlp(), 60_000, 60_000, 5, 20, 40, 3),
-        "CIFAR-10 DCGAN": Setting((3, 32, 32), Dcgan(), 50_000, 4096, 1, 6, 3, 2),
-    },
+TURNS = {
+    "cpu": {"digits MLP": Turns(10, 30, 20, 6), "MNIST MLP": Turns(3, 15, 20, 3), "CIFAR-10 DCGAN": Turns(1, 6, 3, 2)},
+    "cuda": dict.fromkeys(SETTINGS, Turns(20, 20, 100, 4)) | {"digits MLP": Turns(20, 20, 20, 10)},
 }
-SETTINGS["cpu"]["MNIST MLP"] = replace(
-    SETTINGS["cpu"]["MNIST MLP"],
-    network=Mlp(latent_size=128, generator_widths=(256, 512, 1024), critic_widths=(1024, 512, 256), dropout=0.3),
-)
-SETTINGS["cuda"] = {
-    name: replace(setting, images=setting.epoch if setting.epoch > 10_000 else IMAGES, turn=20, rounds=20)
-    for name, setting in SETTINGS["cpu"].items()
-}
-SETTINGS["cuda"] = {
-    name: replace(setting, epoch_turn=20 if name == "digits MLP" else 100, epoch_rounds=4)
-    for name, setting in SETTINGS["cuda"].items()
-}
+QUICK = Turns(1, 2, 3, 1)
+"""As few as show that everything runs."""
 
 
 def qp_name(q: float, p: float) -> str:
@@ -177,8 +177,10 @@ PLAIN: dict[str, Any] = (option("precision", "fp32") or {}) | (option("compile",
 class Bench:
     """What all sections share: device, threads, and where progress goes."""
 
-    def __init__(self, device: str, threads: int, cache_dir: Path) -> None:
+    def __init__(self, device: Literal["cpu", "cuda"], threads: int, cache_dir: Path, *, quick: bool) -> None:
+        self.kind = device
         self.device = torch.device(device)
+        self.quick = quick
         self.threads = threads
         self.cache_dir = cache_dir
         self.started = time.perf_counter()
@@ -187,12 +189,16 @@ class Bench:
         """A line of progress on stderr."""
         print(f"{time.perf_counter() - self.started:5.0f} s  {text}", file=sys.stderr, flush=True)
 
-    def training(self, setting: Setting, method: str, *, images: int | None = None, **options: Any) -> Training:
+    def turns(self, name: str) -> Turns:
+        """How often what is done with a network."""
+        return QUICK if self.quick else TURNS[self.device.type][name]
+
+    def training(self, setting: Setting, method: str, *, images: int = IMAGES, **options: Any) -> Training:
         """A trial about to begin, one critic iteration to one of the generator unless ``options`` say otherwise."""
         objective, penalty = methods()[method]
         values = PLAIN | {"reuse_batch": isinstance(objective, CTransform), "budget": ENDLESS} | options
         config = TrialConfig(
-            dataset=RandomImages(shape=setting.shape, train_size=images or setting.images),
+            dataset=RandomImages(shape=setting.shape, train_size=images),
             network=setting.network,
             objective=objective,
             penalty=penalty,
@@ -201,7 +207,7 @@ class Bench:
             generator=GeneratorConfig(),
             batch_size=BATCH,
             threads=self.threads,
-            device=self.device.type,
+            device=self.kind,
             **values,
         )
         return Training(config, cache_dir=self.cache_dir)
@@ -234,7 +240,7 @@ def machine(bench: Bench) -> dict[str, Any]:
     size = 8192 if bench.device.type == "cuda" else 2048
     rates = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        side = size if name == "fp32" or bench.device.type == "cuda" else size // 2
+        side = size if name == "fp32" or bench.device.type == "cuda" else size // 4  # slow without AMX or AVX-512
         left, right = (torch.randn(side, side, device=bench.device).to(dtype) for _ in range(2))
         out = torch.empty_like(left)
         multiply = functools.partial(torch.mm, left, right, out=out)
@@ -358,32 +364,35 @@ def count(training: Training) -> Work:
 def measure_steps(bench: Bench, name: str, setting: Setting, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each method."""
     bench.say(f"{name}: counting operations")
-    work = {method: count_work(bench, setting, method) for method in methods()}
+    one = qp_name(*PAIRS[0])  # the counts of all (q,p) are the same
+    work = {method: count_work(bench, setting, method) for method in methods() if method[0] != "(" or method == one}
+    turns = bench.turns(name)
     trainings = {method: bench.training(setting, method) for method in methods()}
     for method, training in trainings.items():
         bench.say(f"{name}: {method}, first turn")
-        advance(training, max(2, setting.turn))
+        advance(training, max(2, turns.iterations))
     times: dict[str, list[float]] = {method: [] for method in trainings}
-    for number in range(setting.rounds):
-        bench.say(f"{name}: round {number + 1} of {setting.rounds}")
+    for number in range(turns.rounds):
+        bench.say(f"{name}: round {number + 1} of {turns.rounds}")
         for method, training in trainings.items():
-            times[method].append(bench.seconds(functools.partial(advance, training, setting.turn)) / setting.turn)
+            taken = bench.seconds(functools.partial(advance, training, turns.iterations))
+            times[method].append(taken / turns.iterations)
     rows = []
-    for method, taken in times.items():
-        critic, generator = work[method]
-        ratios = [mine / base for mine, base in zip(taken, times[BASE], strict=True)]
+    for method, each in times.items():
+        critic, generator = work.get(method, work[one])
+        ratios = [mine / base for mine, base in zip(each, times[BASE], strict=True)]
         floor = critic.seconds(facts) + generator.seconds(facts)
         rows.append(
             {
                 "network": name,
                 "method": method,
-                "seconds": statistics.median(taken),
+                "seconds": statistics.median(each),
                 "ratio": statistics.median(ratios),
                 "target": step_target(method),
                 "critic": critic._asdict(),
                 "generator": generator._asdict(),
                 "floor": floor,
-                "times": taken,
+                "times": each,
                 "ratios": ratios,
             }
         )
@@ -416,10 +425,13 @@ def print_steps(rows: Sequence[dict[str, Any]]) -> None:
 # Epochs: the textbook's, ours, and ours with other options.
 
 
-def measure_epochs(bench: Bench, name: str, setting: Setting) -> list[dict[str, Any]]:
+def measure_epochs(bench: Bench, name: str, setting: Setting, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each method that the textbook has."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    turns = bench.turns(name)
     variants = {"ours": {}, "compiled": option("compile", True), "bf16": option("precision", "bf16")}
+    if not bf16_is_worth_it(facts):
+        del variants["bf16"]
     for method, step in TEXTBOOK.items():
         ours: dict[str, Callable[[], object]] = {}
         first: dict[str, float] = {}
@@ -428,42 +440,44 @@ def measure_epochs(bench: Bench, name: str, setting: Setting) -> list[dict[str, 
             if options is None:
                 continue
             bench.say(f"{name}: {method}, {variant}, first turn")
-            training = bench.training(setting, method, images=setting.epoch_turn * BATCH, **options)
+            training = bench.training(setting, method, images=turns.epoch_iterations * BATCH, **options)
             try:
                 first[variant] = bench.seconds(training.run_epoch)
             except Exception as error:  # an option that this machine cannot do loses its row, not the others'
                 failed[variant] = f"{type(error).__name__}: {str(error).strip()[:200]}"
             else:
                 ours[variant] = training.run_epoch
-        book = TextbookEpochs(bench, setting, step)
+        book = TextbookEpochs(bench, setting, step, turns.epoch_iterations)
         book.run()
         times: dict[str, list[float]] = {variant: [] for variant in (*ours, "textbook", "loader")}
-        for number in range(setting.epoch_rounds):
-            bench.say(f"{name}: {method}, epochs {number + 1} of {setting.epoch_rounds}")
+        for number in range(turns.epoch_rounds):
+            bench.say(f"{name}: {method}, epochs {number + 1} of {turns.epoch_rounds}")
             loader, loop = book.run()
             times["loader"].append(loader)
             times["textbook"].append(loop)
             for variant, act in ours.items():
-                times[variant].append(bench.seconds(act) / setting.epoch_turn)
-        rows.append({"network": name, "method": method, "times": times, "first": first, "failed": failed})
-        rows[-1] |= epoch_ratios(times, setting.epoch // BATCH)
-        if "compiled" in first:
-            steady = statistics.median(times["compiled"]) * setting.epoch_turn
-            rows[-1]["compile_seconds"] = first["compiled"] - steady
+                times[variant].append(bench.seconds(act) / turns.epoch_iterations)
+        row: dict[str, Any] = {"network": name, "method": method, "times": times, "first": first, "failed": failed}
+        if "compiled" in times:
+            row["compile_seconds"] = first["compiled"] - statistics.median(times["compiled"]) * turns.epoch_iterations
+        rows.append(row | epoch_ratios(times, setting.epoch // BATCH))
     return rows
+
+
+def bf16_is_worth_it(facts: dict[str, Any]) -> bool:
+    """Whether its matrix products are no slower than fp32's: without AMX or AVX-512 they can be fifty times slower."""
+    return facts["bf16_flops"] >= facts["fp32_flops"]
 
 
 class TextbookEpochs:
     """The textbook's training, an epoch's first iterations at a time."""
 
-    def __init__(self, bench: Bench, setting: Setting, step: textbook.Step) -> None:
+    def __init__(self, bench: Bench, setting: Setting, step: textbook.Step, iterations: int) -> None:
         self._bench = bench
         self._step = step
-        self._turn = setting.epoch_turn
+        self._turn = iterations
         self._players = textbook.make_players(setting.network, setting.shape, bench.device)
-        self._images = random_data(
-            RandomImages(shape=setting.shape, train_size=max(setting.images, setting.epoch))
-        ).train
+        self._images = random_data(RandomImages(shape=setting.shape)).train
 
     def run(self) -> tuple[float, float]:
         """Seconds until the first batch, and seconds an iteration from there on."""
@@ -495,10 +509,11 @@ def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
     return statistics.median(one / other for one, other in zip(above, below, strict=True))
 
 
-def print_epochs(rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> None:
+def print_epochs(rows: Sequence[dict[str, Any]], steps: Sequence[dict[str, Any]], facts: dict[str, Any]) -> None:
+    floors = {(row["network"], row["method"]): row["floor"] for row in steps}
     print("## Epochs: the textbook's and ours, an iteration\n")
     print_table(
-        "network | method | textbook: ms | ours: ms | textbook / ours | target | | loop alone | loader's start: ms",
+        "network | method | textbook: ms | ours: ms | textbook / ours | target | | / floor | loop alone | loader: ms",
         (
             [
                 row["network"],
@@ -506,15 +521,17 @@ def print_epochs(rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> None:
                 *(f"{1e3 * statistics.median(row['times'][side]):.2f}" for side in ("textbook", "ours")),
                 f"{row['textbook/ours']:.2f}",
                 *verdict(row["textbook/ours"], TEXTBOOK_TARGETS[facts["kind"]].get(row["method"]), at_most=False),
+                f"{statistics.median(row['times']['textbook']) / floors[row['network'], row['method']]:.2f}",
                 f"{row['textbook loop/ours']:.2f}",
                 f"{1e3 * statistics.median(row['times']['loader']):.0f}",
             ]
             for row in rows
         ),
     )
+    if not bf16_is_worth_it(facts):
+        print("bf16 is not measured: its matrix products are slower here than those of fp32.\n")
     options = [row for row in rows if {"compiled", "bf16"} & {*row["first"], *row["failed"]}]
     if not options:
-        print("`TrialConfig` has neither `compile` nor `precision`: nothing to compare.\n")
         return
     print("## Ours, compiled and in bf16\n")
     print_table(
@@ -559,32 +576,35 @@ COSTS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def measure_memory(bench: Bench, *, quick: bool) -> list[dict[str, Any]]:
+def measure_memory(bench: Bench) -> list[dict[str, Any]]:
     """MB beyond what was there, d = 3072, for each m and q."""
-    rows = []
-    for m, q in itertools.product(MEMORY_TARGETS, MEMORY_QS):
-        row: dict[str, Any] = {"m": m, "q": q, "target": MEMORY_TARGETS[m]}
-        for name in COSTS:
-            if bench.device.type == "cpu" and name != "ours" and (m > 64 or quick):
-                continue  # gigabytes, or seconds
-            bench.say(f"memory of the ground cost: m = {m}, q = {q:g}, {name}")
-            row[name] = peak_of_cost(bench, name, m, q)
-        rows.append(row)
-    return rows
+    cases = [
+        (name, m, q)
+        for m, q, name in itertools.product(MEMORY_TARGETS, MEMORY_QS, COSTS)
+        if bench.device.type == "cuda"
+        or name == "ours"
+        or (m == 64 and not bench.quick)  # gigabytes and seconds otherwise
+    ]
+    bench.say("memory of the ground cost")
+    peaks = [cuda_peak(*case) for case in cases] if bench.device.type == "cuda" else cpu_peaks(bench, cases)
+    found = dict(zip(cases, peaks, strict=True))
+    return [
+        {"m": m, "q": q, "target": target} | {name: found[name, m, q] for name in COSTS if (name, m, q) in found}
+        for m, target in MEMORY_TARGETS.items()
+        for q in MEMORY_QS
+    ]
 
 
-def peak_of_cost(bench: Bench, name: str, m: int, q: float) -> float:
-    """On the CPU in a process of its own, in which everything of 64 kB or more goes back to the system when freed."""
-    if bench.device.type == "cuda":
-        return cuda_peak(name, m, q)
+def cpu_peaks(bench: Bench, cases: list[tuple[str, int, float]]) -> list[float]:
+    """In a process of its own, in which everything of 64 kB or more goes back to the system when it is freed."""
     result = subprocess.run(
-        [sys.executable, "-m", "bench.performance", "--peak-of", name, str(m), str(q), "--threads", str(bench.threads)],
+        [sys.executable, "-m", "bench.performance", "--peaks", json.dumps(cases), "--threads", str(bench.threads)],
         env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    return float(result.stdout)
+    return json.loads(result.stdout)
 
 
 def cuda_peak(name: str, m: int, q: float) -> float:
@@ -655,14 +675,14 @@ def measure_evaluation(bench: Bench, facts: dict[str, Any], count: int) -> dict[
         from trainers.evaluation.fidelity import Extractor, FeatureEvaluator
     except ImportError as error:
         return f"not measured: {error}"
-    setting = SETTINGS["cpu"]["CIFAR-10 DCGAN"]
+    setting = SETTINGS["CIFAR-10 DCGAN"]
     bench.say(f"evaluation of {count} samples")
     training = bench.training(setting, BASE)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = classifier.Classifier(setting.shape, 10).requires_grad_(False).eval()
     extractor = Extractor(
-        network=lambda images: network(to_input(images)),  # type: ignore[arg-type]
+        network=lambda images: network(to_input(images)),
         dimension=classifier.FEATURES,
         metric_names={"frechet_inception_distance": "fid", "precision": "precision"},
         info={"extractor": "random weights"},
@@ -746,33 +766,30 @@ def main() -> None:
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--networks", nargs="+", choices=list(SETTINGS["cpu"]), default=list(SETTINGS["cpu"]))
+    parser.add_argument("--networks", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--quick", action="store_true", help="as few turns as show that everything runs")
     parser.add_argument("--output", type=Path, help="raw figures, as JSON")
-    parser.add_argument("--peak-of", nargs=3, metavar=("COST", "M", "Q"), help=argparse.SUPPRESS)
+    parser.add_argument("--peaks", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.peak_of:
-        name, m, q = options.peak_of
-        print(cpu_peak(name, int(m), float(q)))
+    if options.peaks:
+        print(json.dumps([cpu_peak(*case) for case in options.peaks]))
         return
     with tempfile.TemporaryDirectory(prefix="performance-") as cache:
-        run(options, Bench(options.device, options.threads, Path(cache)))
+        run(options, Bench(options.device, options.threads, Path(cache), quick=options.quick))
 
 
 def run(options: argparse.Namespace, bench: Bench) -> None:
     """All sections, each printed when it is done."""
-    settings = {name: SETTINGS[options.device][name] for name in options.networks}
-    if options.quick:
-        settings = {name: setting.quick() for name, setting in settings.items()}
+    settings = {name: SETTINGS[name] for name in options.networks}
     torch.backends.cudnn.allow_tf32 = False
     facts = machine(bench)
     print_machine(facts)
     steps = [row for name, each in settings.items() for row in measure_steps(bench, name, each, facts)]
     print_steps(steps)
-    epochs = [row for name, each in settings.items() for row in measure_epochs(bench, name, each)]
-    print_epochs(epochs, facts)
-    memory = measure_memory(bench, quick=options.quick)
+    epochs = [row for name, each in settings.items() for row in measure_epochs(bench, name, each, facts)]
+    print_epochs(epochs, steps, facts)
+    memory = measure_memory(bench)
     print_memory(memory)
     evaluation = measure_evaluation(bench, facts, 1000 if options.quick else EVALUATED)
     print_evaluation(evaluation)
@@ -781,7 +798,7 @@ def run(options: argparse.Namespace, bench: Bench) -> None:
     if options.output:
         raw = {
             "machine": facts,
-            "settings": {name: repr(each) for name, each in settings.items()},
+            "settings": {name: f"{each}, {bench.turns(name)}" for name, each in settings.items()},
             "steps": steps,
             "epochs": epochs,
             "memory": memory,

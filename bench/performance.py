@@ -139,6 +139,8 @@ TURNS = {
 }
 QUICK = Turns(1, 2, 3, 1)
 """As few as show that everything runs."""
+LONGEST, FEWEST = 60.0, 3
+"""Seconds of a network's rounds, on a machine slower than they were made for, and how many there are at least."""
 
 
 def qp_name(q: float, p: float) -> str:
@@ -192,6 +194,16 @@ class Bench:
     def turns(self, name: str) -> Turns:
         """How often what is done with a network."""
         return QUICK if self.quick else TURNS[self.device.type][name]
+
+    def rounds(self, name: str, count: int) -> Iterator[int]:
+        """0, 1, …, fewer than ``count`` only where they take longer than LONGEST: then three, or what fits."""
+        started = time.perf_counter()
+        for number in range(count):
+            if number >= FEWEST and time.perf_counter() - started > LONGEST:
+                self.say(f"{name}: {number} rounds of {count}, they take too long")
+                return
+            self.say(f"{name}: round {number + 1} of {count}")
+            yield number
 
     def training(self, setting: Setting, method: str, *, images: int = IMAGES, **options: Any) -> Training:
         """A trial about to begin, one critic iteration to one of the generator unless ``options`` say otherwise."""
@@ -372,8 +384,7 @@ def measure_steps(bench: Bench, name: str, setting: Setting, facts: dict[str, An
         bench.say(f"{name}: {method}, first turn")
         advance(training, max(2, turns.iterations))
     times: dict[str, list[float]] = {method: [] for method in trainings}
-    for number in range(turns.rounds):
-        bench.say(f"{name}: round {number + 1} of {turns.rounds}")
+    for _ in bench.rounds(name, turns.rounds):
         for method, training in trainings.items():
             taken = bench.seconds(functools.partial(advance, training, turns.iterations))
             times[method].append(taken / turns.iterations)
@@ -450,8 +461,7 @@ def measure_epochs(bench: Bench, name: str, setting: Setting, facts: dict[str, A
         book = TextbookEpochs(bench, setting, step, turns.epoch_iterations)
         book.run()
         times: dict[str, list[float]] = {variant: [] for variant in (*ours, "textbook", "loader")}
-        for number in range(turns.epoch_rounds):
-            bench.say(f"{name}: {method}, epochs {number + 1} of {turns.epoch_rounds}")
+        for _ in bench.rounds(f"{name}: {method}, epochs", turns.epoch_rounds):
             loader, loop = book.run()
             times["loader"].append(loader)
             times["textbook"].append(loop)

@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SWEEP ?= sweeps/ground_metrics.yaml
 
-.PHONY: install sweep test lint format bench clean
+.PHONY: install sweep test lint format bench bench-overhead clean
 
 # The virtual environment from pinned versions; made again when the pins change.
 install: $(VENV)/.installed
@@ -31,8 +31,12 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Scheduling cost a trial, ours beside bare Ray Tune.
+# Training steps beside WGAN-GP's, the textbook's and the machine's limits; `make bench BENCH="--device cuda"`.
 bench: install
+	$(BIN)/python -m bench.performance $(BENCH)
+
+# Scheduling cost a trial, ours beside bare Ray Tune.
+bench-overhead: install
 	$(BIN)/python bench/overhead.py
 
 clean:

@@ -319,8 +319,9 @@ class Training:
     def _critic_backward(self, real: Tensor, fake: Tensor) -> Tensor:
         pair = Pair(self.config.objective, self._critic, *in_order(self.config, real, fake), earlier=self._pair)
         losses = critic_losses(self.config, self._critic, pair)
-        losses[0].backward()
-        self._keep(pair)
+        losses[0].backward(inputs=list(self.critic.parameters()))  # and not the points that a penalty differentiates at
+        if self.config.reuse_batch and self.device.type == "cpu":  # a GPU would wait to know which points are the same
+            self._pair = pair.measured()
         return torch.stack(losses).detach()
 
     def _generator_step(self, optimizer: torch.optim.Optimizer, real: Tensor, latent: Tensor) -> None:
@@ -338,11 +339,6 @@ class Training:
     def _generator_loss(self, real: Tensor, latent: Tensor) -> Tensor:
         pair = Pair(self.config.objective, self._critic, real, self._generator(latent), earlier=self._pair)
         return self.config.objective.generator_loss(pair)
-
-    def _keep(self, pair: Pair) -> None:
-        """For the steps that reuse its batch; a GPU would have to wait until equal points are known to be."""
-        if self.config.reuse_batch and self.device.type == "cpu":
-            self._pair = pair.measured()
 
     def _compile(self) -> None:
         """Replaces the steps by compiled ones, and runs each once, without effect, so that the time is known."""

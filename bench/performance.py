@@ -24,6 +24,7 @@ Needs torch and ``trainers`` alone (torch-fidelity for the evaluation): no Ray, 
 - **Memory** of the ground cost, forward and backward with a gradient for every pair and with respect to both sides,
   beyond what was there: 2 m points on either side, as B = both has. On the CPU the peak of a process of its own, whose
   allocator keeps nothing back; on CUDA what torch allocated. The gradients themselves are 4 · 2 · 2 m · d bytes of it.
+  "In a step" is what a generator's step has of it: m × m pairs twice, a gradient for m of them and one side.
 - **Evaluation**: 10,000 samples of CIFAR-10's DCGAN, their features in a classifier of random weights (the time is that
   of trained ones), FID alone, and all metrics.
 """
@@ -60,6 +61,7 @@ from trainers.footprint import SLOTS
 from trainers.ground_costs import ground_cost
 from trainers.networks import Dcgan, Mlp, Network
 from trainers.objectives import CTransform, KantorovichRubinstein, Objective
+from trainers.pair import Pair
 from trainers.penalties import Admissibility, GradientPenalty, Penalty, WassersteinPenalty, WeightClipping
 from trainers.training import Training
 
@@ -583,8 +585,22 @@ def plain_cdist(x: Tensor, y: Tensor, *, q: float, p: float) -> Tensor:
     return distance.pow(p) / p
 
 
+class NoCritic(nn.Module):
+    """φ = 0."""
+
+    def forward(self, points: Tensor) -> Tensor:
+        return points.new_zeros(len(points))
+
+
+def costs_of_step(real: Tensor, fake: Tensor, *, q: float, p: float) -> Tensor:
+    """ψ of the fakes with B = both: costs of m × m pairs twice, of which the minima alone have a gradient."""
+    return Pair(CTransform(q=q, p=p), NoCritic(), real, fake).psi("fake")
+
+
+STEP = "in a step"
 COSTS: dict[str, Callable[..., Tensor]] = {
     "ours": ground_cost,
+    STEP: costs_of_step,
     "torch.cdist": plain_cdist,
     "broadcast": textbook.ground_cost,
 }
@@ -649,8 +665,12 @@ def resident(key: str) -> float:
 
 
 def forward_and_backward(name: str, m: int, q: float, device: torch.device) -> Callable[[], None]:
-    """The cost of 2 m points and 2 m others with p = 1, each entry of weight 1, down to both sides' gradients."""
-    x, y = (torch.randn(2 * m, 3, 32, 32, device=device).requires_grad_() for _ in range(2))
+    """The cost of 2 m points and 2 m others with p = 1, each entry of weight 1, down to both sides' gradients; or the
+    generator's of m real and m fake images, down to the fakes'."""
+    count = m if name == STEP else 2 * m
+    x, y = (torch.randn(count, 3, 32, 32, device=device).requires_grad_() for _ in range(2))
+    if name == STEP:
+        x.requires_grad_(False)
 
     def act() -> None:
         COSTS[name](x, y, q=q, p=1.0).sum().backward()
@@ -662,13 +682,14 @@ def forward_and_backward(name: str, m: int, q: float, device: torch.device) -> C
 def print_memory(rows: Sequence[dict[str, Any]]) -> None:
     print("## Extra peak memory of the ground cost, d = 3072\n")
     print_table(
-        "m | q | ours: MB | target | | torch.cdist: MB | broadcast: MB",
+        "m | q | ours: MB | target | | ours in a step: MB | torch.cdist: MB | broadcast: MB",
         (
             [
                 str(row["m"]),
                 f"{row['q']:g}",
                 f"{row['ours']:.1f}",
                 *verdict(row["ours"], row["target"], at_most=True, digits=0),
+                shown(row, STEP, digits=1),
                 shown(row, "torch.cdist", digits=0),
                 shown(row, "broadcast", digits=0),
             ]

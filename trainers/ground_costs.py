@@ -73,23 +73,24 @@ def _distance_backward(
     """Σ_j g_ij s_ij for x_i and −Σ_i g_ij s_ij for y_j, with s = sign(d) (|d| / ‖d‖_q)^{q−1}; else zeros."""
     gradient = torch.where(distance > 0, gradient, 0)
     of_x, of_y = torch.zeros_like(x), torch.zeros_like(y)
-    # A c-transform's minimum takes one pair of each column, and on the CPU one can look which at no cost.
-    pairs = gradient.nonzero() if gradient.device.type == "cpu" else None
-    if pairs is not None and len(pairs) <= gradient.numel() // 4:
-        for some in pairs.split(max(1, CHUNK["cpu"] // x.shape[1])):
+    pairs = gradient.nonzero()  # a c-transform's minimum takes one pair of each column: worth a GPU's waiting
+    if len(pairs) <= gradient.numel() // 4:
+        for some in pairs.split(_chunk(x)):
             rows, columns = some.unbind(1)
-            step = _slope(x[rows] - y[columns], distance[rows, columns, None], q).mul_(gradient[rows, columns, None])
+            step = _slope(x[rows] - y[columns], distance[rows, columns, None], q)
+            step *= gradient[rows, columns, None]
             if need_x:
                 of_x.index_add_(0, rows, step)
             if need_y:
                 of_y.index_add_(0, columns, step, alpha=-1)
         return of_x, of_y
-    for chunk in _row_chunks(x, y):
-        step = _slope(x[chunk, None] - y, distance[chunk, :, None], q).mul_(gradient[chunk, :, None])
+    for rows, columns in _tiles(x, y):
+        step = _slope(x[rows, None] - y[columns], distance[rows, columns, None], q)
+        step *= gradient[rows, columns, None]
         if need_x:
-            of_x[chunk] = step.sum(dim=1)
+            of_x[rows] += step.sum(dim=1)
         if need_y:
-            of_y -= step.sum(dim=0)
+            of_y[columns] -= step.sum(dim=0)
     return of_x, of_y
 
 
@@ -132,8 +133,9 @@ _opaque_distance.register_autograd(_differentiate, setup_context=_keep)
 def _powers_of_differences(x: Tensor, y: Tensor, q: float, *, symmetric: bool) -> Tensor:
     """max|d| (Σ (|d| / max|d|)^q)^{1/q} for each pair of rows; the upper triangle twice where x is y."""
     distance = x.new_zeros(len(x), len(y))
-    for rows in _row_chunks(x, y):
-        columns = slice(rows.start if symmetric else 0, None)
+    for rows, columns in _tiles(x, y):
+        if symmetric and columns.stop <= rows.start:
+            continue
         differences = (x[rows, None] - y[columns]).abs_()
         largest = differences.amax(dim=2, keepdim=True)
         differences /= largest.clamp(min=torch.finfo(x.dtype).tiny)
@@ -165,7 +167,16 @@ def _power(base: Tensor, exponent: float) -> Tensor:
     return base.log_().mul_(exponent).exp_()
 
 
-def _row_chunks(x: Tensor, y: Tensor) -> Iterator[slice]:
-    """Slices of the rows of x whose differences to all of y are a chunk."""
-    size = max(1, CHUNK.get(x.device.type, CHUNK["cpu"]) // max(1, y.numel()))
-    return (slice(start, min(start + size, len(x))) for start in range(0, len(x), size))
+def _tiles(x: Tensor, y: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Rows of x and rows of y whose differences are CHUNK numbers, or one pair of rows."""
+    pairs = _chunk(x)
+    columns = min(len(y), pairs)
+    rows = max(1, pairs // max(1, columns))
+    for top in range(0, len(x), rows):
+        for left in range(0, len(y), max(1, columns)):
+            yield slice(top, min(top + rows, len(x))), slice(left, min(left + columns, len(y)))
+
+
+def _chunk(x: Tensor) -> int:
+    """Pairs whose differences are CHUNK numbers, at least one."""
+    return max(1, CHUNK.get(x.device.type, CHUNK["cpu"]) // max(1, x.shape[1]))

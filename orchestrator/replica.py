@@ -321,7 +321,9 @@ def open_replica(url: str, *, asking: bool = True) -> Replica:
         if asking:
             replica.names()
     except PermissionError as error:
-        keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY have to be what it knows. " if url.startswith("s3://") else ""
+        keys = (
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY have to be what it knows. " if url.startswith("s3://") else ""
+        )
         raise UserError(f"--runs-dir {url}: the object store refuses us. {keys}It says: {error}") from None
     except OSError as error:
         raise UserError(f"--runs-dir {url}: it cannot be reached: {error}") from None

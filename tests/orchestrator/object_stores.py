@@ -106,6 +106,7 @@ class Network:
         return self._left == 0
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # else a thread that waits in accept takes one more
         self._listener.close()
         self._end_all()
 

@@ -147,7 +147,9 @@ def test_a_killed_worker_s_trial_goes_on_elsewhere_to_the_bit(place: Place, twin
     environment = {**os.environ, "XDG_CACHE_HOME": str(place.copy_of("killed"))}
     with subprocess.Popen([sys.executable, "-c", WORKER, runs, twin.trial_id], env=environment) as process:
         seen = SweepStore(place.seen_from("two"), "small")
-        wait_until(lambda: process.poll() is not None or len(level_of(seen, twin.trial_id).epochs()) > 1, 200, pause=0.1)
+        wait_until(
+            lambda: process.poll() is not None or len(level_of(seen, twin.trial_id).epochs()) > 1, 200, pause=0.1
+        )
         process.kill()
     assert work(place, "two", twin.trial_id) is State.DONE
     assert_equal_to_the_bit(level(place, "three").trial(twin.trial_id), twin)
@@ -355,7 +357,7 @@ def test_who_has_other_keys_is_told_so_before_anything_starts(
         file = write_file(tmp_path, SWEEP)
         code, out, error = command_line("sweep", file, "--offline", "--runs-dir", bucket.url)
     assert (code, out) == (2, "")
-    assert error.startswith(f"orchestrator: --runs-dir {bucket.url}: the object store refuses us. AWS_ACCESS_KEY_ID and ")
+    assert error.startswith(f"orchestrator: --runs-dir {bucket.url}: the object store refuses us. AWS_ACCESS")
     assert error.count("\n") == 1
     assert sweep_names(bucket.seen_from("two")) == []
 

@@ -95,7 +95,7 @@ class Story:
                     assert trial.status().state is State.RUNNING
             return len(held) == len(trial_ids)
 
-        wait_until(all_held, PATIENCE, pause=0.1)
+        wait_until(all_held, PATIENCE, pause=0.2)
         self.look_where()
         return held
 

@@ -190,12 +190,15 @@ def run_trials(store: SweepStore, trial_ids: Sequence[str], *, placement: Placem
 
 
 def _fill_cache(store: SweepStore, trial_ids: Sequence[str], runs: str, placement: Placement) -> None:
-    """On a node, before machines that share an object store alone would each make their own. Errors are the trials'."""
+    """On a node, before machines that share an object store alone would each make their own. Errors are the trials'.
+
+    Trials that have begun had it."""
     import ray
 
     from orchestrator.worker import fill_cache
 
-    trial_id, config = next(store.configs(trial_ids), ("", None))
+    new = [trial_id for trial_id in trial_ids if not store.trial(trial_id).metrics_file.exists()]
+    trial_id, config = next(store.configs(new), ("", None))
     if config is None:
         return
     request = dict(placement.kind(trial_id))

@@ -92,25 +92,33 @@ def alive_nodes() -> list[Node] | None:
 
 
 def share_out(nodes: Sequence[Node], wanted: Mapping[Request, int]) -> dict[Request, int]:
-    """How many trials of each kind may run at once, so that all of them fit together.
+    """How many trials of each kind may run at once, so that all of them fit together."""
+    return {request: sum(shares.values()) for request, shares in shares_by_node(nodes, wanted).items()}
+
+
+def shares_by_node(nodes: Sequence[Node], wanted: Mapping[Request, int]) -> dict[Request, dict[str, int]]:
+    """The same by node id.
 
     Kinds that fewer nodes can run come first, and so does what needs a GPU before what does not: the processors
-    beside a GPU are not taken by trials that leave it idle. Trials without a GPU are counted on nodes without GPUs
-    first, where Ray puts them too.
+    beside a GPU are not taken by trials that leave it idle. Trials without a GPU come onto nodes without GPUs first.
     """
     left = {node.node_id: dict(node.resources) for node in nodes}
-    shares = {}
+    shares: dict[Request, dict[str, int]] = {}
     for request in sorted(wanted, key=lambda each: (sum(bool(node.fits(each)) for node in nodes), -len(each), each)):
         missing = wanted[request]
-        needs_gpu = any(name == "GPU" for name, _ in request)
-        for node in sorted(nodes, key=lambda each: not needs_gpu and each.resources.get("GPU", 0.0)):
+        shares[request] = {}
+        for node in sorted(nodes, key=lambda each: not _needs_gpu(request) and each.resources.get("GPU", 0.0)):
             remaining = left[node.node_id]
             number = min(missing, Node(node.node_id, node.name, remaining).fits(request))
             missing -= number
+            shares[request][node.node_id] = number
             for name, each in request:
                 remaining[name] = remaining.get(name, 0.0) - number * each
-        shares[request] = wanted[request] - missing
     return shares
+
+
+def _needs_gpu(request: Request) -> bool:
+    return any(name == "GPU" for name, _ in request)
 
 
 def unservable(nodes: Sequence[Node], request: Request) -> str | None:
@@ -203,6 +211,8 @@ class Placement:
         self.kinds = sorted(set(requests.values()))
         self._requests = requests
         self._running: Counter[Request] = Counter()
+        self._off_gpus: set[str] = set()
+        """The trials that run on nodes without GPUs because they were sent there."""
         self._unfinished = Counter(requests.values())
         self._limit = limit
         self._beyond = beyond and limit is not None
@@ -258,15 +268,32 @@ class Placement:
     def begin(self, trial_id: str) -> dict[str, Any]:
         """Counts a trial as running. Returns what :func:`bundle_of` and the worker have to know of it."""
         kind = self._requests[trial_id]
+        avoid = [*self._refused, *self._left_to_others(trial_id)]
         self._running[kind] += 1
         return {
             "kind": self.kinds.index(kind),
-            "avoid": ",".join(self._refused),
+            "avoid": ",".join(avoid),
             "gpus": dict(kind).get("GPU", 0.0),
         }
 
+    def _left_to_others(self, trial_id: str) -> list[str]:
+        """The nodes that a trial is kept off: Ray would put one without a GPU beside the GPU that another waits for."""
+        kind = self._requests[trial_id]
+        fitting = [node for node in self._usable() if node.fits(kind)]
+        with_gpus = [node.node_id for node in fitting if node.resources.get("GPU")]
+        others = [node.node_id for node in fitting if node.node_id not in with_gpus]
+        if _needs_gpu(kind) or not with_gpus or not others:
+            return []
+        shares = shares_by_node(self._usable(), self._unfinished)[kind]
+        there = sum(self._requests[other] == kind for other in self._off_gpus)
+        if there < sum(shares[node_id] for node_id in others):
+            self._off_gpus.add(trial_id)
+            return with_gpus
+        return [] if self._beyond else others
+
     def end(self, trial_id: str, *, finished: bool) -> None:
         """Counts a trial as running no more, and as finished if it will not run again."""
+        self._off_gpus.discard(trial_id)
         self._running[self._requests[trial_id]] -= 1
         self._unfinished[self._requests[trial_id]] -= finished
 

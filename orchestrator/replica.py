@@ -309,13 +309,22 @@ def copy_of(url: str) -> Path:
 
 
 def open_replica(url: str, *, asking: bool = True) -> Replica:
-    """The runs directory at a URL. Raises :class:`UserError` if nobody answers there, unless one is not ``asking``."""
+    """The runs directory at a URL. Raises :class:`UserError` if nobody answers there or we are not let in, unless one
+    is not ``asking``."""
     try:
         copy = copy_of(url)
         copy.mkdir(parents=True, exist_ok=True, mode=0o700)
-        replica = Replica(url, copy)
+    except OSError as error:
+        raise UserError(f"--runs-dir {url}: its copy on this machine cannot be written: {error}") from None
+    replica = Replica(url, copy)
+    try:
         if asking:
             replica.names()
+    except PermissionError as error:
+        keys = (
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY have to be what it knows. " if url.startswith("s3://") else ""
+        )
+        raise UserError(f"--runs-dir {url}: the object store refuses us. {keys}It says: {error}") from None
     except OSError as error:
         raise UserError(f"--runs-dir {url}: it cannot be reached: {error}") from None
     return replica

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +42,28 @@ def s3_server(log: Path) -> Iterator[int]:
             yield port
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def keys_asked_for(port: int) -> Iterator[str]:
+    """Meanwhile the S3 server knows one key, which this returns, and looks at everybody's; otherwise at nobody's."""
+    iam = boto3.client("iam", endpoint_url=f"http://127.0.0.1:{port}", **CREDENTIALS)
+    name = secrets.token_hex(4)
+    iam.create_user(UserName=name)
+    key = iam.create_access_key(UserName=name)["AccessKey"]["AccessKeyId"]
+    _let_in_without_keys(port, "0")
+    try:
+        yield key
+    finally:
+        _let_in_without_keys(port, "inf")
+
+
+def _let_in_without_keys(port: int, requests: str) -> None:
+    """So many requests from now on."""
+    ask = urllib.request.Request(
+        f"http://127.0.0.1:{port}/moto-api/reset-auth", requests.encode(), {"Content-Type": "text/plain"}
+    )
+    urllib.request.urlopen(ask, timeout=60).close()
 
 
 CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
@@ -82,6 +106,7 @@ class Network:
         return self._left == 0
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # else a thread that waits in accept takes one more
         self._listener.close()
         self._end_all()
 

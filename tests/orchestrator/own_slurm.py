@@ -35,6 +35,8 @@ MpiDefault=none
 SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
+SchedulerType=sched/builtin
+SchedulerParameters=sched_interval=1
 SlurmdParameters=config_overrides
 ReturnToService=2
 MinJobAge=3600
@@ -42,7 +44,8 @@ GresTypes=gpu
 {nodes}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-"""``cred_expire`` is also how long a requeued job waits before it starts again, otherwise 120 s."""
+"""``cred_expire`` is also how long a requeued job waits before it starts again, otherwise 120 s, and
+``sched_interval`` how often it is seen whether it may, otherwise 60 s."""
 
 NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 Gres=gpu:1"
 
@@ -109,7 +112,7 @@ def own_slurm(folder: Path, nodes: int = 1) -> Iterator[Slurm]:
         start("slurmctld", "slurmctld", "-D", "-i")
         for name in names:
             start(name, "slurmd", "-D", "-N", name)
-        wait_until(lambda: _idle(slurm) == nodes)
+        wait_until(lambda: _idle(slurm) == nodes, pause=0.1)
         stack.callback(_cancel, slurm)
         yield slurm
 
@@ -118,7 +121,7 @@ def _cancel(slurm: Slurm) -> None:
     """Ends what is left of every job, before the daemons end that would end it."""
     slurm.command("scancel", "--signal=KILL", "--full", "--user=root")
     slurm.command("scancel", "--user=root")
-    wait_until(lambda: not slurm.command("squeue", "--noheader"))
+    wait_until(lambda: not slurm.command("squeue", "--noheader"), pause=0.1)
 
 
 def _idle(slurm: Slurm) -> int:

@@ -18,7 +18,7 @@ from orchestrator.store import State
 MANY = """\
 name: many
 base: [dataset=mixture, evaluation=none, batch_size=8, budget=2, device=cpu]
-seeds: 15
+seeds: 10
 """
 
 
@@ -39,17 +39,17 @@ def test_ray_tune_has_few_of_the_trials_that_have_ended(
         complete(self, *arguments, **named)
 
     monkeypatch.setattr(StoreSearcher, "on_trial_complete", count_and_complete)
-    assert run_trials(store, sorted(ids), placement=one_cpu_each(store), mark=secrets.token_hex(6)) is None
-    assert [store.trial(trial_id).status().state for trial_id in ids] == [State.DONE] * 15
-    assert len(kept) == 15
-    assert max(kept) <= 3 + 2 * 2 + 1  # ended, at work or about to begin on two processors, and the one that ends now
+    assert run_trials(store, sorted(ids), placement=one_cpu_each(store, 1), mark=secrets.token_hex(6)) is None
+    assert [store.trial(trial_id).status().state for trial_id in ids] == [State.DONE] * 10
+    assert len(kept) == 10
+    assert max(kept) <= 3 + 2 + 1  # ended, at work or about to begin, and the one that ends now
 
 
 @pytest.mark.long
 def test_a_sweep_that_is_stopped_does_not_wait_for_trials_that_found_no_room(
     tmp_path: Path, ray_resources: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = make_sweep(tmp_path, MANY.replace("15", "2"))
+    store = make_sweep(tmp_path, MANY.replace("10", "2"))
     ids = [entry.trial_id for entry in store.entries()]
     begin = Placement.begin
 

@@ -36,7 +36,7 @@ def test_a_head_that_does_not_answer_for_longer_than_it_may_is_gone(
     address = f"127.0.0.1:{network.port}"
     told: list[str] = []
     with watched(address, told.append):
-        wait_until(lambda: told, 4, may_fail=True)
+        wait_until(lambda: told, 3, may_fail=True)
         assert not told
         network.close()
         wait_until(lambda: told)

@@ -172,6 +172,24 @@ def test_a_refused_node_counts_no_more_and_is_told_once() -> None:
     assert bundle._bound.kwargs["bundle_label_selector"] == [{"ray.io/node-id": "!in(id-b)"}]
 
 
+def test_trials_without_a_gpu_are_kept_off_gpus_that_others_want() -> None:
+    nodes = [node("gpu", CPU=2, GPU=1), node("cpu", CPU=1), node("head", CPU=0)]
+    placement = Placement({"a": CPU, "b": CPU, "c": CPU, "d": GPU}, look=lambda: nodes)
+    placement.check()
+    avoided = [placement.begin(trial_id)["avoid"] for trial_id in "abd"]
+    assert avoided == ["id-gpu", "id-cpu", ""]  # of the two processors beside the GPU one is to spare
+    assert placement.may_begin() == set()
+    placement.end("a", finished=True)
+    assert placement.begin("c")["avoid"] == "id-gpu"
+
+
+def test_trials_without_a_gpu_run_wherever_there_are_only_nodes_of_one_sort() -> None:
+    for resources in ({"CPU": 2, "GPU": 1}, {"CPU": 2}):
+        placement = Placement({"a": CPU}, look=lambda resources=resources: [node("a", **resources)])
+        placement.check()
+        assert placement.begin("a")["avoid"] == ""
+
+
 def test_versions_differ_by_package_and_not_by_build() -> None:
     ours = {"torch": "2.15.0", "numpy": "2.4.1"}
     assert difference(ours, ours) is None
@@ -181,8 +199,11 @@ def test_versions_differ_by_package_and_not_by_build() -> None:
 
 SWEEP = """\
 name: nodes
-base: [dataset=digits, evaluation=none, "network.generator_widths=[16]", "network.critic_widths=[16]", device=cpu]
-grid: {critic.lr: [1e-3, 2e-3, 3e-3]}
+base: [dataset=digits, evaluation=none, "network.generator_widths=[16]", "network.critic_widths=[16]"]
+variants:
+  small: {base: [device=cpu], grid: {critic.lr: [1e-3, 2e-3]}}
+  large: {base: [critic.lr=3e-3]}
+resources: {cpus: 1, gpus: 1}
 retries: 1
 """
 STALE = "raise ImportError('the code of this node is not what came with the sweep')\n"
@@ -229,15 +250,18 @@ class Nodes:
         os.kill(pid, signal.SIGSTOP)
         return pid
 
-    def trials(self) -> list[TrialStore]:
-        return [self.store.trial(entry.trial_id) for entry in self.store.entries()]
+    def trials(self, variant: str = "") -> list[TrialStore]:
+        """The trials of a variant, or all."""
+        entries = [entry for entry in self.store.entries() if variant in ("", entry.variant)]
+        return [self.store.trial(entry.trial_id) for entry in entries]
 
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """A sweep that begins on one node. One with another torch joins, then a sound one, which is killed.
+    """A sweep that begins on two nodes, one with a GPU, which is only said to be there. A node with another torch
+    joins, then a sound one, which is killed.
 
-    Workers are held (SIGSTOP), so that the first trial does not end before the others have been where they shall.
+    Workers are held (SIGSTOP), so that the first trials do not end before the third has been where it shall.
     """
     from ray.cluster_utils import Cluster
 
@@ -253,26 +277,34 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         text = write_file(folder, SWEEP)
-        command = ["sweep", text, "budget=600", "checkpoint_epochs=1", "--name", "nodes", "--offline"]
+        command = ["sweep", text, "budget=300", "checkpoint_epochs=1", "--name", "nodes", "--offline"]
         there = Nodes(cluster, [*command, "--address", cluster.address], token, SweepStore(folder / "runs", "nodes"))
+        there.add("gpu", num_gpus=1, env_vars={"PYTHONPATH": str(paths["first"])})
         there.add("first", env_vars={"PYTHONPATH": str(paths["first"])})
         with started(*there.command, cwd=folder, **token) as running:
             assert running.process.stdout is not None
-            wait_until((there.store.path / "plan.json").exists, 60)
-            wait_until(lambda: there.trial_on("first"), 120)
-            first = there.hold("first")
+            wait_until(lambda: (there.store.path / "plan.json").exists() or running.process.poll() is not None, 120)
+            held = []
+            for name in ("first", "gpu"):
+                wait_until(lambda name=name: there.trial_on(name), 120, pause=0.05)
+                held.append(there.hold(name))
             there.add("other", env_vars={"PYTHONPATH": str(paths["other"])})
             for line in running.process.stdout:
                 there.out += line
                 if "gets no trials" in line:
                     break
             joining = there.add("joining")
-            wait_until(lambda: (trial := there.trial_on("joining")) and trial.previous_checkpoint_file.exists(), 120)
-            held = there.hold("joining")
+            wait_until(
+                lambda: (trial := there.trial_on("joining")) and trial.previous_checkpoint_file.exists(),
+                120,
+                pause=0.05,
+            )
+            lost = there.hold("joining")
             cluster.remove_node(joining, allow_graceful=False)
-            os.kill(held, signal.SIGKILL)  # the whole machine has gone
-            os.kill(first, signal.SIGCONT)
-            wait_until(lambda: there.trial_on("nowhere") or running.process.poll() is not None, 200)
+            os.kill(lost, signal.SIGKILL)  # the whole machine has gone
+            for worker in held:
+                os.kill(worker, signal.SIGCONT)
+            wait_until(lambda: there.trial_on("nowhere") or running.process.poll() is not None, 200, pause=0.05)
             there.code, out, errors = running.end()
             there.out += out + errors
         yield there
@@ -300,8 +332,14 @@ def test_a_node_that_joins_is_used_and_what_it_leaves_behind_goes_on_elsewhere(n
     }
     assert "ended" not in attempts[lost][0]
     assert attempts[lost][1]["resumed_at"] >= 20
-    assert nodes.seen[lost, 2] == "first"
+    assert nodes.seen[lost, 2] in ("first", "gpu")
     assert nodes.out.count("LOST") == 1
+
+
+@pytest.mark.long
+def test_a_trial_that_wants_a_gpu_gets_it_and_one_on_the_cpu_runs_beside(nodes: Nodes) -> None:
+    assert [nodes.seen[trial.trial_id, 1] for trial in nodes.trials("large")] == ["gpu"]
+    assert sorted(nodes.seen[trial.trial_id, 1] for trial in nodes.trials("small")) == ["first", "joining"]
 
 
 @pytest.mark.long

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from command_line import CommandLine, wait_until
 from hand_made import make_sweep, plan_file, write_file
-from object_stores import BUCKET, ENVIRONMENT, Network, Place, s3_server
+from object_stores import BUCKET, ENVIRONMENT, Network, Place, keys_asked_for, s3_server
 from small_trials import assert_equal_to_the_bit, contents, run
 
 from orchestrator import following, lease, load, object_store
@@ -80,7 +80,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_store, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(object_store, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setitem(object_store.S3_OPTIONS, "retries", {"max_attempts": 0})
 
 
 def planned(place: Place, machine: str = "one", text: str = SWEEP, *arguments: str) -> SweepStore:
@@ -140,14 +141,15 @@ def test_a_trial_stopped_on_one_machine_goes_on_on_another_to_the_bit(place: Pla
     assert [attempt["resumed_at"] for attempt in trial.status().attempts] == [0, 30]
 
 
-@pytest.mark.parametrize("epoch", [1])
-def test_a_killed_worker_s_trial_goes_on_elsewhere_to_the_bit(place: Place, twin: TrialStore, epoch: int) -> None:
+def test_a_killed_worker_s_trial_goes_on_elsewhere_to_the_bit(place: Place, twin: TrialStore) -> None:
     store = planned(place)
     runs = place.url or str(store.runs_dir)
     environment = {**os.environ, "XDG_CACHE_HOME": str(place.copy_of("killed"))}
     with subprocess.Popen([sys.executable, "-c", WORKER, runs, twin.trial_id], env=environment) as process:
         seen = SweepStore(place.seen_from("two"), "small")
-        wait_until(lambda: process.poll() is not None or len(level_of(seen, twin.trial_id).epochs()) > epoch, 200)
+        wait_until(
+            lambda: process.poll() is not None or len(level_of(seen, twin.trial_id).epochs()) > 1, 200, pause=0.1
+        )
         process.kill()
     assert work(place, "two", twin.trial_id) is State.DONE
     assert_equal_to_the_bit(level(place, "three").trial(twin.trial_id), twin)
@@ -194,7 +196,10 @@ def test_one_machine_drives_at_a_time(place: Place) -> None:
         pass
 
 
-def test_a_stop_is_heard_by_workers_everywhere_and_is_over_with_the_next_driver(place: Place, twin: TrialStore) -> None:
+def test_a_stop_is_heard_by_workers_everywhere_and_is_over_with_the_next_driver(
+    place: Place, twin: TrialStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "FOLLOW_SECONDS", 0.3)
     store = planned(place)
     with store.followed():
         worker = threading.Thread(target=work, args=(place, "two", twin.trial_id), kwargs={"on_epoch": slowly})
@@ -342,6 +347,21 @@ def test_a_bucket_that_is_not_there_is_said(
     assert error == f"orchestrator: {runs}/small cannot be read and written: The specified bucket does not exist\n"
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["an unknown key", "a wrong secret"])
+def test_who_has_other_keys_is_told_so_before_anything_starts(
+    command_line: CommandLine, bucket: Place, server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with keys_asked_for(server) as key:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key if known else "unknown")
+        file = write_file(tmp_path, SWEEP)
+        code, out, error = command_line("sweep", file, "--offline", "--runs-dir", bucket.url)
+    assert (code, out) == (2, "")
+    assert error.startswith(f"orchestrator: --runs-dir {bucket.url}: the object store refuses us. AWS_ACCESS")
+    assert error.count("\n") == 1
+    assert sweep_names(bucket.seen_from("two")) == []
+
+
 def test_mlflow_wants_a_server_where_runs_are_in_an_object_store(
     command_line: CommandLine, bucket: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,7 +378,7 @@ def test_an_outage_of_seconds_costs_nothing(bucket: Place, network: Network, twi
     def cut(record: dict[str, Any]) -> None:
         if record["epoch"] == 1:
             network.cut()
-            outages.append(threading.Timer(6, network.mend))
+            outages.append(threading.Timer(4, network.mend))
             outages[0].start()
 
     assert work(bucket, "one", twin.trial_id, on_epoch=cut) is State.DONE
@@ -388,7 +408,7 @@ def test_wherever_the_network_goes_for_good_another_machine_goes_on_to_the_bit(
 
 def test_slow_answers_cost_time_and_nothing_else(bucket: Place, network: Network, twin: TrialStore) -> None:
     planned(bucket)
-    network.delay = 0.3
+    network.delay = 0.1
     assert work(bucket, "one", twin.trial_id) is State.DONE
     network.delay = 0.0
     assert_equal_to_the_bit(level(bucket, "two").trial(twin.trial_id), twin)
@@ -427,7 +447,6 @@ def test_of_many_that_want_a_sweep_at_once_one_gets_it(bucket: Place) -> None:
 def test_a_driver_that_slept_while_another_took_its_sweep_is_told(
     bucket: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "STALE_SECONDS", 3.0)
     one, two = (bucket.seen_from(machine) for machine in ("one", "two"))
     assert isinstance(one, Replica)
     assert isinstance(two, Replica)
@@ -435,8 +454,10 @@ def test_a_driver_that_slept_while_another_took_its_sweep_is_told(
     assert sleeper.beat()
     with pytest.raises(lease.Held):
         lease.take(two, "small", {"pid": 2}, lambda _: False)
-    time.sleep(5)
-    other = lease.take(two, "small", {"pid": 2}, lambda _: False)
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "STALE_SECONDS", 1.0)
+        wait_until(lambda: lease.holder(two, "small") is None, pause=0.2)
+        other = lease.take(two, "small", {"pid": 2}, lambda _: False)
     assert not sleeper.beat()
     assert other.beat()
     sleeper.release()

@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # a Ray takes second
 
 LIMITED = """\
 name: limited
-base: [dataset=mixture, evaluation=none, batch_size=8, budget=1600, device=cpu, checkpoint_seconds=0.3]
+base: [dataset=mixture, evaluation=none, batch_size=8, budget=900, device=cpu, checkpoint_seconds=0.3]
 grid: {critic_iterations: [4, 5]}
 retries: 0
 """
@@ -55,21 +55,21 @@ class Life:
     sweep: Sweep
     slurm: Slurm
     rays: list[Process] = field(default_factory=list)
-    """Ray's processes on both nodes, while the first job ran."""
+    """Ray's processes on every node, while each job ran."""
     in_files: list[Path] = field(default_factory=list)
-    """Files that held the token then."""
+    """Files that held a job's token then."""
     nodes: set[str] = field(default_factory=set)
     """Those that trained a trial each, at the same time."""
+    cancelled: dict[str, str] = field(default_factory=dict)
+    after_cancelling: list[Status] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    """The first job after a trial was lost."""
+    """The second job after a trial was lost."""
     unfinished: list[Status] = field(default_factory=list)
     left: list[list[Process]] = field(default_factory=list)
     """What was there after each job."""
-    cancelled: dict[str, str] = field(default_factory=dict)
-    after_cancelling: list[Status] = field(default_factory=list)
 
     def folders(self) -> set[Path]:
-        """The folders of the first job's Ray, a node each."""
+        """The folders of Ray, one for each node of each job."""
         found = [re.fullmatch("--temp-dir=(.+)", word) for process in self.rays for word in process.arguments]
         return {Path(match[1]) for match in found if match}
 
@@ -79,30 +79,36 @@ class Life:
 
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
-    """A sweep that is warned, requeued, goes on, loses a worker and ends; a second job, of one node, is cancelled."""
+    """A sweep on one node that is warned, requeued, goes on and is cancelled; a second job, of two nodes, loses a
+    worker and ends."""
     if reason := own_slurm.missing():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("slurm")
     with own_slurm.own_slurm(folder, nodes=2) as slurm, new_sweep(tmp_path_factory.mktemp("limited"), LIMITED) as sweep:
         seen = Life(sweep, slurm)
-        first = _submit(seen, nodes=2)
-        _wait_until_busy(seen, first, [0, 1], attempt=1)
-        seen.rays = [process for process in _processes(first) if "ORCHESTRATOR_SLURM" in process.environment]
-        seen.nodes = {_node_of(seen, number) for number in (0, 1)}
-        seen.in_files = _files_with(seen.rays[0].environment["RAY_AUTH_TOKEN"], seen)
-        slurm.command("scancel", "--batch", "--signal=USR1", first)
+        first = _submit(seen, nodes=1)
+        _wait_until_busy(seen, first, {0: 1})
+        with _held(sweep, [0]):
+            _look_around(seen, first)
+            slurm.command("scancel", "--batch", "--signal=USR1", first)
+            _wait(seen, first, sweep.store.stop_file.exists)
         _wait(seen, first, lambda: slurm.job(first)["Restarts"] == "1")
-        _wait_until_busy(seen, first, [0], attempt=2)
-        os.kill(sweep.statuses()[0].attempts[-1]["pid"], signal.SIGKILL)
+        _wait_until_busy(seen, first, {0: 2})
+        with _held(sweep, [0]):
+            slurm.command("scancel", first)
+            _wait(seen, first, sweep.store.stop_file.exists)
         _wait(seen, first, lambda: _ended(slurm, first))
-        seen.failed, seen.unfinished = slurm.job(first), sweep.statuses()
+        seen.cancelled, seen.after_cancelling = slurm.job(first), sweep.statuses()
         seen.left.append(_processes(first))
 
-        second = _submit(seen, nodes=1)
-        _wait_until_busy(seen, second, [0], attempt=3)
-        slurm.command("scancel", second)
+        second = _submit(seen, nodes=2)
+        _wait_until_busy(seen, second, {0: 3, 1: 1})
+        with _held(sweep, [0, 1]):
+            _look_around(seen, second)
+            seen.nodes = {_node_of(seen, number) for number in (0, 1)}
+            os.kill(sweep.statuses()[1].attempts[-1]["pid"], signal.SIGKILL)
         _wait(seen, second, lambda: _ended(slurm, second))
-        seen.cancelled, seen.after_cancelling = slurm.job(second), sweep.statuses()
+        seen.failed, seen.unfinished = slurm.job(second), sweep.statuses()
         seen.left.append(_processes(second))
         yield seen
 
@@ -115,26 +121,43 @@ def _submit(seen: Life, *, nodes: int) -> str:
 
 def _wait(seen: Life, job: str, condition: Callable[[], object]) -> None:
     try:
-        wait_until(condition, PATIENCE)
+        wait_until(condition, PATIENCE, pause=0.1)
     except TimeoutError:
         pytest.fail(f"still not so after {PATIENCE} s\n{seen.slurm.job(job)}\n{seen.output()}")
 
 
-def _wait_until_busy(seen: Life, job: str, numbers: list[int], *, attempt: int) -> None:
-    """Until these trials have trained for a while in this attempt, and go on."""
+def _wait_until_busy(seen: Life, job: str, attempts: dict[int, int]) -> None:
+    """Until these trials have trained for a while in these attempts, and go on."""
 
-    def is_busy(trial: TrialStore) -> bool:
+    def is_busy(trial: TrialStore, attempt: int) -> bool:
         status, epochs = trial.status(), trial.epochs()
         if len(status.attempts) != attempt or "resumed_at" not in status.attempts[-1] or not epochs:
             return False
         return status.state is State.RUNNING and epochs[-1]["iteration"] > status.attempts[-1]["resumed_at"] + 50
 
     def are_busy() -> bool:
-        assert not _ended(seen.slurm, job), seen.output()
-        return all(is_busy(seen.sweep.trials()[number]) for number in numbers)
+        return all(is_busy(seen.sweep.trials()[number], attempt) for number, attempt in attempts.items())
 
     _wait(seen, job, (seen.sweep.store.path / "plan.json").exists)
     _wait(seen, job, are_busy)
+
+
+def _look_around(seen: Life, job: str) -> None:
+    rays = [process for process in _processes(job) if "ORCHESTRATOR_SLURM" in process.environment]
+    seen.rays += rays
+    seen.in_files += _files_with(rays[0].environment["RAY_AUTH_TOKEN"], seen)
+
+
+@contextlib.contextmanager
+def _held(sweep: Sweep, numbers: list[int]) -> Iterator[None]:
+    """Trials that are busy stay where they are meanwhile, however long that is."""
+    workers = [sweep.statuses()[number].attempts[-1]["pid"] for number in numbers]
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    yield
+    for worker in workers:
+        with contextlib.suppress(ProcessLookupError):  # killed in the meantime
+            os.kill(worker, signal.SIGCONT)
 
 
 def _ended(slurm: Slurm, job: str) -> bool:
@@ -182,46 +205,48 @@ def test_every_node_of_the_allocation_trains(life: Life) -> None:
 
 def test_ray_takes_what_slurm_gave_the_job_on_each_node(life: Life) -> None:
     starts = [each.arguments for each in life.rays if "start" in each.arguments]
-    assert len(starts) == 2
+    assert len(starts) == 3
     assert all({"--num-cpus=1", "--num-gpus=1"} <= set(arguments) for arguments in starts)
 
 
 def test_the_token_stands_in_no_file_and_no_process_list(life: Life) -> None:
     assert {each.environment["RAY_AUTH_MODE"] for each in life.rays} == {"token"}
-    assert len({each.environment["RAY_AUTH_TOKEN"] for each in life.rays}) == 1
-    assert len(life.rays[0].environment["RAY_AUTH_TOKEN"]) == 64
+    tokens = {(each.environment["SLURM_JOB_ID"], each.environment["RAY_AUTH_TOKEN"]) for each in life.rays}
+    assert len(tokens) == len({token for _, token in tokens}) == 2  # each job has its own
+    assert {len(token) for _, token in tokens} == {64}
     assert life.in_files == []
 
 
 def test_on_the_warning_trials_write_checkpoints_and_the_job_is_requeued(life: Life) -> None:
-    assert all("ended" in status.attempts[0] for status in life.unfinished)
-    assert life.output().count("limited: 2 PENDING") == 1
+    assert "ended" in life.after_cancelling[0].attempts[0]
     assert life.output().count("has itself requeued") == 1
 
 
 def test_the_next_run_goes_on_from_the_checkpoints(life: Life) -> None:
-    assert all(status.attempts[1]["resumed_at"] > 0 for status in life.unfinished)
-
-
-def test_a_trial_that_did_not_finish_ends_the_job_with_1_and_no_further_run(life: Life) -> None:
-    assert [status.state for status in life.unfinished] == [State.LOST, State.DONE]
-    assert (life.failed["JobState"], life.failed["ExitCode"], life.failed["Restarts"]) == ("FAILED", "1:0", "1")
+    _, second, third = life.unfinished[0].attempts
+    assert 0 < second["resumed_at"] < third["resumed_at"]
 
 
 def test_cancelling_lets_trials_write_checkpoints_and_is_the_end(life: Life) -> None:
-    lost, _ = life.after_cancelling
-    assert (lost.state, "ended" in lost.attempts[-1]) == (State.PENDING, True)
-    assert (life.cancelled["JobState"], life.cancelled["Restarts"]) == ("CANCELLED", "0")
+    stopped, _ = life.after_cancelling
+    assert (stopped.state, len(stopped.attempts), "ended" in stopped.attempts[-1]) == (State.PENDING, 2, True)
+    assert (life.cancelled["JobState"], life.cancelled["Restarts"]) == ("CANCELLED", "1")
+    assert life.output().count("limited: 2 PENDING") == 2
+
+
+def test_a_trial_that_did_not_finish_ends_the_job_with_1_and_no_further_run(life: Life) -> None:
+    assert [status.state for status in life.unfinished] == [State.DONE, State.LOST]
+    assert (life.failed["JobState"], life.failed["ExitCode"], life.failed["Restarts"]) == ("FAILED", "1:0", "0")
 
 
 def test_nothing_of_ray_is_left_on_any_node(life: Life) -> None:
     assert life.left == [[], []]
-    assert len(life.folders()) == 2
+    assert len(life.folders()) == 3
     assert not any(folder.exists() for folder in life.folders())
 
 
-def test_what_was_warned_and_requeued_equals_an_undisturbed_twin(life: Life, tmp_path: Path) -> None:
-    _, trial = life.sweep.trials()
+def test_what_was_warned_requeued_and_cancelled_equals_an_undisturbed_twin(life: Life, tmp_path: Path) -> None:
+    trial, _ = life.sweep.trials()
     twin = TrialStore(tmp_path / "twin")
     twin.create(trial.config())
     assert run_trial(twin, tmp_path / "cache") is State.DONE

@@ -160,7 +160,7 @@ class Topology:
 
     def start_head(self) -> Started:
         """Does not wait."""
-        return self._start_ray("head", "ray-head.sh", "--include-dashboard", "false")
+        return self._start_ray("head", "ray-head.sh", "--include-dashboard", "false", "--no-monitor")
 
     def start_worker(self, name: str, processors: int, **changes: str) -> Started:
         """Does not wait, but for the head."""
@@ -171,6 +171,7 @@ class Topology:
     def _start_ray(self, name: str, script: str, *options: object, **changes: str) -> Started:
         temporary = tempfile.mkdtemp(prefix="ray", dir=self.folder)  # a container begins with none
         words = ["sh", DOCKER / script, "--node-ip-address", self.address(name), "--temp-dir", temporary]
+        words += ["--include-log-monitor", "false"]  # nobody reads what it would pass on
         known = {
             "RAY_HEAD_ADDRESS": self.ray_address,
             "RAY_AUTH_TOKEN": self.ray_token,

@@ -133,9 +133,7 @@ _opaque_distance.register_autograd(_differentiate, setup_context=_keep)
 def _powers_of_differences(x: Tensor, y: Tensor, q: float, *, symmetric: bool) -> Tensor:
     """max|d| (Σ (|d| / max|d|)^q)^{1/q} for each pair of rows; the upper triangle twice where x is y."""
     distance = x.new_zeros(len(x), len(y))
-    for rows, columns in _tiles(x, y):
-        if symmetric and columns.stop <= rows.start:
-            continue
+    for rows, columns in _tiles(x, y, upper=symmetric):
         differences = (x[rows, None] - y[columns]).abs_()
         largest = differences.amax(dim=2, keepdim=True)
         differences /= largest.clamp(min=torch.finfo(x.dtype).tiny)
@@ -167,13 +165,13 @@ def _power(base: Tensor, exponent: float) -> Tensor:
     return base.log_().mul_(exponent).exp_()
 
 
-def _tiles(x: Tensor, y: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Rows of x and rows of y whose differences are CHUNK numbers, or one pair of rows."""
+def _tiles(x: Tensor, y: Tensor, *, upper: bool = False) -> Iterator[tuple[slice, slice]]:
+    """Rows of x and rows of y whose differences are CHUNK numbers, or one pair; ``upper``: of the upper triangle."""
     pairs = _chunk(x)
     columns = min(len(y), pairs)
     rows = max(1, pairs // max(1, columns))
     for top in range(0, len(x), rows):
-        for left in range(0, len(y), max(1, columns)):
+        for left in range(top if upper else 0, len(y), max(1, columns)):
             yield slice(top, min(top + rows, len(x))), slice(left, min(left + columns, len(y)))
 
 

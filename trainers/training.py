@@ -343,6 +343,7 @@ class Training:
     def _compile(self) -> None:
         """Replaces the steps by compiled ones, and runs each once, without effect, so that the time is known."""
         started = time.perf_counter()
+        torch.compiler.reset()  # a process of many trials would reach the limit of graphs that one function may have
         before = copy.deepcopy(self.state_dict())
         self._critic_backward = compiled_critic_backward(self.config, self._critic)  # type: ignore
         self._generator_loss = compiled_generator_loss(  # type: ignore[method-assign]

@@ -77,6 +77,16 @@ def test_compiling_leaves_no_trace_in_what_is_trained(start: Start) -> None:
     assert compiled.state_dict()["critic_optimizer"]["state"] == {}
 
 
+@needs_compiler
+@pytest.mark.long
+def test_a_process_compiles_any_number_of_trials(start: Start) -> None:
+    from torch._dynamo import config
+
+    with config.patch(recompile_limit=1):
+        for width in (8, 12):
+            start(compile=True, penalty="none", network={"critic_widths": [width]})
+
+
 def test_auto_compiles_on_a_gpu_alone_and_for_long_budgets_alone(trial: Callable[..., Any]) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     long, short = trial(compile="auto", budget=100_000), trial(compile="auto", budget=100)

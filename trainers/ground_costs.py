@@ -40,6 +40,8 @@ def lq_distance(x: Tensor, y: Tensor, *, q: float, known: Tensor | None = None) 
     """
     if torch.compiler.is_compiling():
         return _opaque_distance(x.flatten(1), y.flatten(1), q)
+    if x.device.type == "cpu" and q in (1, 2):  # torch's is as lean there; on CUDA its gradient takes n·m·d numbers
+        return _euclidean_or_taxicab(x.flatten(1), y.flatten(1), q)
     return _Distance.apply(x.flatten(1), y.flatten(1), q, known)
 
 
@@ -60,9 +62,13 @@ class _Distance(torch.autograd.Function):
         return of_x if needed[0] else None, of_y if needed[1] else None, None, None
 
 
+def _euclidean_or_taxicab(x: Tensor, y: Tensor, q: float) -> Tensor:
+    return torch.cdist(x, y, p=q, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def _distance(x: Tensor, y: Tensor, q: float) -> Tensor:
     if q in (1, 2):
-        return torch.cdist(x, y, p=q, compute_mode="donot_use_mm_for_euclid_dist")
+        return _euclidean_or_taxicab(x, y, q)
     same = x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride()
     return _powers_of_differences(x, y, q, symmetric=same)
 

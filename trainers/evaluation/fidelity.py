@@ -80,14 +80,24 @@ class FeatureEvaluator:
         self._train = data.train[:count]
         self._digest = data.digest
         self._cache_dir = cache_dir
-        self._held_out = self._reference("held_out", data.held_out[:count])
+        held_out = data.held_out[:count]
+        self._held_out = cached(self._cache_file("held_out"), lambda: (extractor.features(held_out), {}))[0]
         self._held_out_statistics = fid_features_to_statistics(self._held_out["features"])
 
     def measure(self, samples: Tensor) -> dict[str, float]:
         return self._compare(self._extractor.features(samples))
 
     def floor(self) -> dict[str, float]:
-        return self._compare(self._reference("train", self._train))
+        def measured() -> tuple[dict[str, Tensor], dict[str, str]]:
+            values = self._compare(self._extractor.features(self._train))
+            return {name: torch.tensor([value], dtype=torch.float64) for name, value in values.items()}, {}
+
+        return {
+            name: value.item()
+            for name, value in cached(self._cache_file("floor", metrics=[*self._extractor.metric_names]), measured)[
+                0
+            ].items()
+        }
 
     def _compare(self, generated: dict[str, Tensor]) -> dict[str, float]:
         features, real = generated["features"], self._held_out["features"]
@@ -109,18 +119,16 @@ class FeatureEvaluator:
             }
         return {ours: values[theirs] for theirs, ours in self._extractor.metric_names.items()}
 
-    def _reference(self, split: str, images: Tensor) -> dict[str, Tensor]:
-        """Features of real images, computed once for everybody who shares the cache."""
+    def _cache_file(self, what: str, **more: Any) -> Path:
+        """What is computed of real images once for everybody who shares the cache."""
         key = cache_key(
             data=self._digest,
-            split=split,
+            split=what,
             count=self.count,
             preprocessing=self._extractor.preprocessing,
             extractor=self.info["extractor"],
             torch_fidelity=torch_fidelity.__version__,
             device=self._extractor.device.type,  # a GPU's last bits are others
+            **more,
         )
-        return cached(
-            self._cache_dir / "features" / f"{split}-{key}.safetensors",
-            lambda: (self._extractor.features(images), {}),
-        )[0]
+        return self._cache_dir / "features" / f"{what}-{key}.safetensors"

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch_fidelity
@@ -92,12 +93,8 @@ class FeatureEvaluator:
             values = self._compare(self._extractor.features(self._train))
             return {name: torch.tensor([value], dtype=torch.float64) for name, value in values.items()}, {}
 
-        return {
-            name: value.item()
-            for name, value in cached(self._cache_file("floor", metrics=[*self._extractor.metric_names]), measured)[
-                0
-            ].items()
-        }
+        file = self._cache_file("floor", metrics=[*self._extractor.metric_names])
+        return {name: value.item() for name, value in cached(file, measured)[0].items()}
 
     def _compare(self, generated: dict[str, Tensor]) -> dict[str, float]:
         features, real = generated["features"], self._held_out["features"]

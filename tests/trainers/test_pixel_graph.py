@@ -249,3 +249,16 @@ def test_a_black_image_has_a_finite_norm() -> None:
     for mass, degree in product(("intensity", "probability"), ("paper", "constant")):
         options = WassersteinPenalty(mass=mass, degree=degree, reference="none")  # type: ignore[arg-type]
         assert wasserstein_norm_squared(gradient, black, options).item() == 0
+
+
+@pytest.mark.parametrize("reference", ["rank_one", "identity", "none"])
+@pytest.mark.parametrize("channel_edges", [False, True])
+def test_the_derivative_made_on_the_way_is_autograd_s(channel_edges: bool, reference: Any) -> None:
+    options = WassersteinPenalty(channel_edges=channel_edges, reference=reference)
+    images, gradient = random_image(3, 5, 4, seed=1), random_image(3, 5, 4, seed=2).requires_grad_()
+    found = []
+    for given in (images, images.clone().requires_grad_()):  # where the images have a gradient too, autograd does all
+        value = wasserstein_norm_squared(gradient, given, options)
+        found.append((value, *torch.autograd.grad(value.sum(), gradient)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)

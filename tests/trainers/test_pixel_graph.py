@@ -257,8 +257,8 @@ def test_the_derivative_made_on_the_way_is_autograd_s(channel_edges: bool, refer
     options = WassersteinPenalty(channel_edges=channel_edges, reference=reference)
     images, gradient = random_image(3, 5, 4, seed=1), random_image(3, 5, 4, seed=2).requires_grad_()
     found = []
-    for given in (images, images.clone().requires_grad_()):  # where the images have a gradient too, autograd does all
-        value = wasserstein_norm_squared(gradient, given, options)
+    for points in (images, images.clone().requires_grad_()):  # where the images have a gradient too, autograd does all
+        value = wasserstein_norm_squared(gradient, points, options)
         found.append((value, *torch.autograd.grad(value.sum(), gradient)))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)

@@ -279,8 +279,8 @@ def _measured(subject: _Subject, state: dict[str, Any], config: TrialConfig, sco
 def _of_folder(folder: Path, request: Request) -> Scores:
     import torch
 
+    from trainers.devices import resolve_device
     from trainers.evaluation.pictures import load_images
-    from trainers.training import resolve_device
 
     if not any(text.startswith("dataset=") for text in request.overrides):
         raise UserError(f"'{folder}' is a folder of images: against which dataset? dataset=digits, say")

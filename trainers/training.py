@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,9 +15,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from trainers.config import OptimizerConfig, TrialConfig
 from trainers.datasets import epoch_order, to_examples, to_input
+from trainers.devices import peak_memory_mb, reset_peak_memory, resolve_device
 from trainers.examples import Examples
 from trainers.gradients import euclidean_norm, input_gradient
 from trainers.ground_costs import ground_cost
+from trainers.opponents import Noise, Resampler
 from trainers.pair import Pair
 from trainers.probes import ProbeName
 from trainers.probes.measure import probe
@@ -30,12 +31,8 @@ FRESH_SEED = 20_190_222
 """Noise that no evaluation while training has seen: for what was chosen by the value it had there."""
 GENERATION_BATCH = 500
 GRID_SIZE = 64
-NOISE_SCALE = 0.1
-"""Deviation of noise as an opponent. The papers give none. A map from N(0, σ²) is one from N(0, 1), with (2,2) even the
-optimal one, after a change of scale; but what a critic with piecewise constant ∇φ leaves of x in T(x) = x − ∇φ(x) is
-seen in an image, unless it is small."""
 REPAID_AFTER = 20_000
-"""Critic iterations that repay compiling on a GPU with 3 ms saved on each of them."""
+"""Critic iterations that repay compiling on a GPU: a guess, of a minute for it and 3 ms saved on each of them."""
 STATISTICS = ("critic_loss", "dual_value", "penalty", "generator_loss", "generator_steps")
 
 
@@ -51,35 +48,6 @@ class Evaluated(NamedTuple):
     samples: Tensor
     curves: dict[ProbeName, dict[str, list[float]]]
     pictures: dict[ProbeName, Tensor]
-
-
-class Resampler(nn.Module):
-    """The data as an opponent: noise (m, d) to m of the given examples, independent and uniform, by Φ of its first
-    coordinate. Has nothing to train."""
-
-    examples: Tensor
-
-    def __init__(self, examples: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("examples", examples, persistent=False)
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """Examples as networks see them, shape (m, …)."""
-        count = len(self.examples)
-        chosen = (torch.special.ndtr(latent[:, 0].double()) * count).long().clamp(max=count - 1)
-        return to_input(self.examples[chosen])
-
-
-class Noise(nn.Module):
-    """Noise as an opponent: N(0, I) of shape (m, d) to N(0, σ²I) of the examples' shape. Has nothing to train."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.shape = shape
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """Points as networks see them, shape (m, …)."""
-        return NOISE_SCALE * latent.unflatten(1, self.shape)
 
 
 class Training:
@@ -130,6 +98,8 @@ class Training:
         self._critic: nn.Module = InBfloat16(self.critic) if bfloat16 else self.critic
         self._generator: Callable[[Tensor], Tensor] = InBfloat16(self.generator) if bfloat16 else self.generator
         self._pair: Pair | None = None  # the critic step's, whose distances serve again where a batch is reused
+        self._critic_backward: Callable[[Tensor, Tensor], Tensor] = self._eager_critic_backward
+        self._generator_loss: Callable[[Tensor, Tensor], Tensor] = self._eager_generator_loss
         self.evaluator = config.evaluation.evaluator(self.data, config.objective.cost, Path(cache_dir), self.device)
         self.compile_seconds = 0.0
         if compiles(config, self.device):
@@ -316,7 +286,7 @@ class Training:
         self.config.penalty.constrain(self.critic)
         return fake
 
-    def _critic_backward(self, real: Tensor, fake: Tensor) -> Tensor:
+    def _eager_critic_backward(self, real: Tensor, fake: Tensor) -> Tensor:
         pair = Pair(self.config.objective, self._critic, *in_order(self.config, real, fake), earlier=self._pair)
         losses = critic_losses(self.config, self._critic, pair)
         losses[0].backward(inputs=list(self.critic.parameters()))  # and not the points that a penalty differentiates at
@@ -336,7 +306,7 @@ class Training:
         self._sums[3] += loss.detach()
         self._sums[4] += 1
 
-    def _generator_loss(self, real: Tensor, latent: Tensor) -> Tensor:
+    def _eager_generator_loss(self, real: Tensor, latent: Tensor) -> Tensor:
         pair = Pair(self.config.objective, self._critic, real, self._generator(latent), earlier=self._pair)
         return self.config.objective.generator_loss(pair)
 
@@ -345,10 +315,8 @@ class Training:
         started = time.perf_counter()
         torch.compiler.reset()  # a process of many trials would reach the limit of graphs that one function may have
         before = copy.deepcopy(self.state_dict())
-        self._critic_backward = compiled_critic_backward(self.config, self._critic)  # type: ignore
-        self._generator_loss = compiled_generator_loss(  # type: ignore[method-assign]
-            self.config, self._critic, self._generator
-        )
+        self._critic_backward = compiled_critic_backward(self.config, self._critic)
+        self._generator_loss = compiled_generator_loss(self.config, self._critic, self._generator)
         self._generator = torch.compile(self._generator, dynamic=False)
         self.critic.train()
         self.generator.train()
@@ -425,13 +393,6 @@ class Training:
         return [self.device] if self.device.type == "cuda" else []
 
 
-def resolve_device(name: str) -> torch.device:
-    """``auto`` is the current CUDA device where there is one, else the CPU."""
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())
-
-
 def compiles(config: TrialConfig, device: torch.device) -> bool:
     """Whether the steps of a trial are compiled."""
     if config.compile == "auto":
@@ -444,23 +405,3 @@ def make_optimizer(network: nn.Module, options: OptimizerConfig) -> torch.optim.
     if options.optimizer == "rmsprop":
         return torch.optim.RMSprop(network.parameters(), lr=options.lr)
     return torch.optim.Adam(network.parameters(), lr=options.lr, betas=options.betas, fused=True)
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Starts a new peak, so that a worker's earlier trials do not count."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        with contextlib.suppress(OSError):  # Linux alone has it
-            Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory in MB (10⁶ bytes) since :func:`reset_peak_memory`: allocated on a GPU, resident on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 LINE = "#777777"
 NOWHERE = -0.12
 """Where lines end, below the metric's axis, that have no value."""
+LONGEST_WORD = 22
 
 
 def mapped(sweep: Sweep) -> list[tuple[str, list[Cell], tuple[Axis, Axis]]]:
@@ -209,8 +209,13 @@ def _draw_axis(axes: Axes, position: int, axis: Axis, cells: Sequence[Cell]) -> 
     axes.axvline(position, color=LINE, linewidth=0.7, zorder=1)
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
     for word, place in _places(axis, cells).items():
-        text = "—" if word is None else textwrap.shorten(word, 22, placeholder="…")
+        text = "—" if word is None else _short(word)
         axes.text(position + 0.03, place, text, va="center", fontsize=6, bbox=box, zorder=5)
+
+
+def _short(word: str) -> str:
+    """A value that has room on its axis: of a long one its beginning and its end, where lists of offsets differ."""
+    return word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD - 10]}…{word[-9:]}"
 
 
 def _draw_metric_axis(axes: Axes, position: int, norm: Any, *, with_nowhere: bool) -> None:

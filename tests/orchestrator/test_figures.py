@@ -448,6 +448,18 @@ def test_parallel_coordinates_lead_every_cell_to_its_metric(drawn: SweepStore) -
     assert {"wgan", "wgan-gp", "0.1", "1", "10", "2", "—", "no result"} <= set(words(axes))
 
 
+def test_long_values_on_an_axis_can_still_be_told_apart(tmp_path: Path) -> None:
+    names = [f"gradient-penalty-with-{number}-iterations-{number}" for number in (1, 2)]
+    variants = "".join(f"  {name}: {{grid: {{penalty.weight: [1, 2]}}}}\n" for name in names)
+    variants = variants.replace("[1, 2]", "[3, 4]", 1)
+    store = make_drawn(tmp_path, f"name: s\nbase: {POINTS}\nvariants:\n{variants}")
+    with style():
+        figure = parallel_coordinates(read_sweep(store))
+    assert figure is not None
+    shortened = [word for word in words(figure.axes[0]) if "…" in word]
+    assert shortened == ["gradient-pen…rations-1", "gradient-pen…rations-2"]
+
+
 # samples
 
 

@@ -12,9 +12,10 @@ from twins import assert_equal_critics, interrupted_twins
 
 from trainers.config import TrialConfig, identity_of
 from trainers.datasets import to_input
+from trainers.opponents import Resampler
 from trainers.pair import Pair
 from trainers.parts import ConfigError
-from trainers.training import Resampler, Training
+from trainers.training import Training
 
 Start = Callable[..., Training]
 

@@ -84,7 +84,8 @@ def test_a_process_compiles_any_number_of_trials(start: Start) -> None:
 
     with config.patch(recompile_limit=1):
         for width in (8, 12):
-            start(compile=True, penalty="none", network={"critic_widths": [width]})
+            training = start(compile=True, penalty="none", network={"critic_widths": [width]})
+            assert training.run_epoch()
 
 
 def test_auto_compiles_on_a_gpu_alone_and_for_long_budgets_alone(trial: Callable[..., Any]) -> None:

@@ -12,10 +12,11 @@ from twins import assert_equal_critics, interrupted_twins
 
 from trainers.config import TrialConfig
 from trainers.datasets import to_examples
+from trainers.opponents import NOISE_SCALE
 from trainers.pair import Pair
 from trainers.parts import ConfigError
 from trainers.steps import in_order
-from trainers.training import EVALUATION_SEED, NOISE_SCALE, Training
+from trainers.training import EVALUATION_SEED, Training
 from trainers.transport_map import transport_map
 
 Start = Callable[..., Training]

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainers.config import TrialConfig
+from trainers.opponents import NOISE_SCALE
 from trainers.parts import ConfigError
 from trainers.pixel_histograms import pixel_wasserstein
 from trainers.probes import NEIGHBOURS, PROBES, QUERIES, ProbeName
@@ -24,7 +25,7 @@ from trainers.probes.measure import (
     zero_crossings,
 )
 from trainers.probes.pictures import AXES, save_curves
-from trainers.training import NOISE_SCALE, Training
+from trainers.training import Training
 
 Start = Callable[..., Training]
 

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.plan import make_plan
-from orchestrator.store import State, Status, SweepStore
+from orchestrator.store import SweepStore
 from orchestrator.sweep_file import read_sweep_file
+from orchestrator.trial_store import State, Status
 
 SECONDS, MEGABYTES = 20.0, 1000.0
 SEEDS, EPOCHS = 5, 50

@@ -32,8 +32,9 @@ from orchestrator.executor import ray_session, run_trials
 from orchestrator.lock import marked_processes
 from orchestrator.placement import Placement
 from orchestrator.plan import make_plan
-from orchestrator.store import State, Status, SweepStore
+from orchestrator.store import SweepStore
 from orchestrator.sweep_file import read_sweep_file
+from orchestrator.trial_store import State, Status
 from orchestrator.worker import git_commit
 
 BOUND = 4.0

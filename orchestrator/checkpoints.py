@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.epochs import EpochLog
 from orchestrator.files import replacing
-from orchestrator.store import TrialStore
+from orchestrator.trial_store import TrialStore
 
 MARKER = b"sha256:"
 TRAILER = len(MARKER) + hashlib.sha256().digest_size * 2

@@ -13,8 +13,9 @@ from orchestrator.errors import Aborted, UserError, disk_errors
 if TYPE_CHECKING:
     from orchestrator.driver import Options
     from orchestrator.plan import Plan
+    from orchestrator.runs import Runs
     from orchestrator.selection import Selection
-    from orchestrator.store import Runs, SweepStore
+    from orchestrator.store import SweepStore
 
 app = typer.Typer(
     help="Experiment sweeps for Wasserstein GANs: which ground metric, which penalty, how many critic iterations.",
@@ -58,7 +59,8 @@ def sweep(
 ) -> None:
     """Plan a sweep, run what is not done, print the comparison table."""
     from orchestrator.plan import make_plan
-    from orchestrator.store import SweepStore, cache_dir, folder_of, runs_at
+    from orchestrator.runs import cache_dir, folder_of, runs_at
+    from orchestrator.store import SweepStore
     from orchestrator.sweep_file import read_sweep_file
     from orchestrator.weights import plan_with_weights
 
@@ -97,8 +99,9 @@ def resume(
     feature_weights: FeatureWeights = None,
 ) -> None:
     """Run what failed, was lost or did not finish, from checkpoints."""
+    from orchestrator.runs import runs_at
     from orchestrator.selection import select
-    from orchestrator.store import SweepStore, runs_at
+    from orchestrator.store import SweepStore
 
     store = SweepStore.open(runs_at(runs_dir), name)
     options = _options(store.runs, tracking_uri, offline, address, max_concurrent, feature_weights)
@@ -120,7 +123,8 @@ def conclude(
     from rich.console import Console
 
     from orchestrator.driver import conclude_without_ray
-    from orchestrator.store import SweepStore, runs_at
+    from orchestrator.runs import runs_at
+    from orchestrator.store import SweepStore
 
     store = SweepStore.open(runs_at(runs_dir), name)
     options = _options(store.runs, tracking_uri, offline, address, max_concurrent)
@@ -131,7 +135,8 @@ def conclude(
 def stop(name: SweepName, runs_dir: RunsDir = "runs") -> None:
     """Ask a running sweep to write checkpoints and end, and wait until it has."""
     from orchestrator.lock import stop_driver
-    from orchestrator.store import SweepStore, runs_at
+    from orchestrator.runs import runs_at
+    from orchestrator.store import SweepStore
 
     stop_driver(SweepStore.open(runs_at(runs_dir), name), typer.echo)
     typer.echo(f"'{name}' has stopped.")
@@ -146,8 +151,9 @@ def status(
     """Show how far a sweep, or every sweep, has come: from its directory alone, while it runs or afterwards."""
     from json import dumps
 
+    from orchestrator.runs import runs_at, sweep_names
     from orchestrator.status import show_status, sweep_status
-    from orchestrator.store import SweepStore, runs_at, sweep_names
+    from orchestrator.store import SweepStore
 
     runs = runs_at(runs_dir)
     stores = [SweepStore.open(runs, each) for each in ([name] if name else sweep_names(runs))]
@@ -173,7 +179,8 @@ def prune(
     """Give disk space back: previous checkpoints of trials that have their result, and what restarts put aside."""
     from orchestrator.lock import driver_lock
     from orchestrator.pruning import prunable, prune, size_of
-    from orchestrator.store import SweepStore, location, runs_at
+    from orchestrator.runs import location, runs_at
+    from orchestrator.store import SweepStore
     from orchestrator.units import in_bytes
 
     store = SweepStore.open(runs_at(runs_dir), name)
@@ -191,8 +198,10 @@ def prune(
 def sync(name: SweepName, runs_dir: RunsDir = "runs", tracking_uri: TrackingUri = None) -> None:
     """Bring MLflow level with the store."""
     from orchestrator.lock import driver_lock
-    from orchestrator.store import SweepStore, runs_at
-    from orchestrator.tracking import Mirror, check_uri, default_uri
+    from orchestrator.runs import runs_at
+    from orchestrator.store import SweepStore
+    from orchestrator.tracking import Mirror
+    from orchestrator.tracking_uri import check_uri, default_uri
 
     store = SweepStore.open(runs_at(runs_dir), name)
     uri = tracking_uri or default_uri(store.runs)
@@ -229,7 +238,8 @@ def export(
     from orchestrator.formats import FORMATS
     from orchestrator.layout import lay_out
     from orchestrator.results import parse_at
-    from orchestrator.store import SweepStore, runs_at
+    from orchestrator.runs import runs_at
+    from orchestrator.store import SweepStore
     from orchestrator.tables import comparison_table
     from trainers.parts import nearest
 
@@ -271,7 +281,8 @@ def plot(
 ) -> None:
     """Draw a sweep's figures as SVG and PNG: curves, heat maps, parallel coordinates, samples."""
     from orchestrator.figures import sweep_pictures, write_pictures
-    from orchestrator.store import SweepStore, runs_at
+    from orchestrator.runs import runs_at
+    from orchestrator.store import SweepStore
 
     store = SweepStore.open(runs_at(runs_dir), name)
     folder = output or store.path / "figures"
@@ -290,7 +301,8 @@ def report(
 ) -> None:
     """Write one HTML file with all of a sweep: question, table, figures, samples, failures, cost, how to repeat it."""
     from orchestrator.report import write_report
-    from orchestrator.store import SweepStore, runs_at
+    from orchestrator.runs import runs_at
+    from orchestrator.store import SweepStore
 
     store = SweepStore.open(runs_at(runs_dir), name)
     file = write_report(store, output or store.path / f"{name}.html")
@@ -305,8 +317,8 @@ def train(
     feature_weights: FeatureWeights = None,
 ) -> None:
     """Train one trial here, without Ray: for developing a method."""
+    from orchestrator.runs import folder_at
     from orchestrator.single import train_here
-    from orchestrator.store import folder_at
 
     raise typer.Exit(train_here(overrides or [], folder_at(runs_dir), feature_weights))
 
@@ -335,7 +347,7 @@ def evaluate(
     from json import dumps
 
     from orchestrator.evaluate import Request, evaluate, show_scores
-    from orchestrator.store import runs_at
+    from orchestrator.runs import runs_at
 
     words = tuple(overrides or []), tuple(trial or [])
     request = Request(target, *words, checkpoint, runs_at(runs_dir), feature_weights)
@@ -355,7 +367,7 @@ def ui(
     port: Annotated[int, typer.Option(help="On the loopback interface.")] = 5000,
 ) -> None:
     """Open MLflow's pages on this machine: the list of sweeps, or one sweep's charts."""
-    from orchestrator.store import folder_at
+    from orchestrator.runs import folder_at
     from orchestrator.ui import serve
 
     serve(Path() if tracking_uri else folder_at(runs_dir), tracking_uri, port, name)
@@ -370,7 +382,7 @@ def _options(
     feature_weights: Path | None = None,
 ) -> Options:
     from orchestrator.driver import Options
-    from orchestrator.tracking import default_uri
+    from orchestrator.tracking_uri import default_uri
 
     if offline and tracking_uri is not None:
         raise UserError("--offline leaves MLflow out: it does not go with --tracking-uri")

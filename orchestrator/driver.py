@@ -26,10 +26,12 @@ from orchestrator.head import watched
 from orchestrator.lock import Driver, driver_lock, end_marked
 from orchestrator.placement import Request, place, request_of
 from orchestrator.progress import Progress, Watch
+from orchestrator.runs import location
 from orchestrator.selection import EVERYTHING, Selection
-from orchestrator.store import State, SweepStore, TrialStore, location
+from orchestrator.store import SweepStore
 from orchestrator.sweep_file import Resources
-from orchestrator.tracking import check_uri, default_uri
+from orchestrator.tracking_uri import check_uri, default_uri
+from orchestrator.trial_store import State, TrialStore
 from orchestrator.weights import give_weights
 from trainers.datasets import Dataset
 from trainers.evaluation import Evaluation

@@ -20,10 +20,12 @@ from orchestrator import checkpoints
 from orchestrator.composition import compose, option_paths, parse_override
 from orchestrator.errors import UserError, disk_errors
 from orchestrator.files import write_atomically
+from orchestrator.runs import Runs, cache_dir, folder_of, location, sweep_names
 from orchestrator.selection import one_entry
 from orchestrator.single import check_device
-from orchestrator.store import Runs, State, SweepStore, TrialStore, cache_dir, folder_of, location, sweep_names
+from orchestrator.store import SweepStore
 from orchestrator.tables import FLOOR
+from orchestrator.trial_store import State, TrialStore
 from orchestrator.weights import with_weights
 from trainers.config import RUNTIME_OPTIONS, TrialConfig, identity_of
 from trainers.evaluation import FeatureEvaluation

@@ -23,7 +23,8 @@ from orchestrator.errors import UserError
 from orchestrator.head import check_head
 from orchestrator.lock import MARK, end_marked, temporary_folder
 from orchestrator.placement import Placement, bundle_of, compared_versions, difference
-from orchestrator.store import SweepStore, location, runs_at
+from orchestrator.runs import location, runs_at
+from orchestrator.store import SweepStore
 from orchestrator.sweep_file import EarlyStopping
 from orchestrator.worker import COMMIT, git_commit
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.store import Entry, State, SweepStore, TrialStore
+from orchestrator.store import Entry, SweepStore
+from orchestrator.trial_store import State, TrialStore
 from trainers.config import TrialConfig, without_runtime_options
 
 

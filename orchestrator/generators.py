@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import checkpoints
-from orchestrator.store import TrialStore
+from orchestrator.trial_store import TrialStore
 from trainers.config import TrialConfig
 from trainers.networks import Network, Shape
 from trainers.parts import ConfigError

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.epochs import Tail
-from orchestrator.store import Entry, State, Status, SweepStore
+from orchestrator.store import Entry, SweepStore
+from orchestrator.trial_store import State, Status
 from orchestrator.units import duration
 
 STYLES = {

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from orchestrator.errors import UserError
 from orchestrator.files import disk_usage
-from orchestrator.store import SweepStore, TrialStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import TrialStore
 
 
 def prunable(store: SweepStore, *, checkpoints: bool, removed: bool) -> list[Path]:

@@ -15,8 +15,9 @@ from orchestrator.figures import sweep_pictures
 from orchestrator.files import reason, write_atomically
 from orchestrator.formats import to_html
 from orchestrator.plan import short_names, short_value
-from orchestrator.store import Entry, State, Status, SweepStore
+from orchestrator.store import Entry, SweepStore
 from orchestrator.tables import comparison_table
+from orchestrator.trial_store import State, Status
 from orchestrator.yaml_document import read_document
 
 TEMPLATE = "report.html.jinja"

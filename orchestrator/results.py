@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.errors import UserError
-from orchestrator.store import Entry, SweepStore, TrialStore, runs_at
+from orchestrator.runs import runs_at
+from orchestrator.store import Entry, SweepStore
+from orchestrator.trial_store import TrialStore
 from trainers.parts import nearest
 
 if TYPE_CHECKING:

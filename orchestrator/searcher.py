@@ -14,7 +14,8 @@ from ray.tune.search import Searcher
 
 from orchestrator.files import reason
 from orchestrator.placement import Placement, anywhere
-from orchestrator.store import State, SweepStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State
 
 if TYPE_CHECKING:
     from orchestrator.early_stopping import Stopper

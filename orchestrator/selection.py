@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import UserError
-from orchestrator.store import Entry, State, SweepStore
+from orchestrator.store import Entry, SweepStore
+from orchestrator.trial_store import State
 from trainers.parts import nearest
 
 UNFINISHED = (State.FAILED, State.LOST, State.PENDING)

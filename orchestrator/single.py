@@ -10,7 +10,8 @@ from typing import Any
 from orchestrator.composition import compose, parse_override
 from orchestrator.errors import UserError, disk_errors
 from orchestrator.files import reason
-from orchestrator.store import State, TrialStore, cache_dir
+from orchestrator.runs import cache_dir
+from orchestrator.trial_store import State, TrialStore
 from orchestrator.weights import with_weights
 from trainers.config import TrialConfig
 

@@ -14,7 +14,8 @@ from orchestrator.files import disk_usage
 from orchestrator.lease import holder
 from orchestrator.lock import is_alive, read_driver
 from orchestrator.progress import STYLES, Watch
-from orchestrator.store import State, SweepStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State
 from orchestrator.units import duration, in_bytes
 
 PIPE_WIDTH = 160

@@ -12,7 +12,8 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.intervals import bootstrap_interval
 from orchestrator.results import LAST, At, check_metrics, trials_frame
-from orchestrator.store import Entry, State, SweepStore
+from orchestrator.store import Entry, SweepStore
+from orchestrator.trial_store import State
 from trainers.config import without_runtime_options
 from trainers.parts import nearest
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from orchestrator.errors import UserError
-from orchestrator.tracking import check_uri, default_uri, quiet_client
+from orchestrator.tracking_uri import check_uri, default_uri, quiet_client
 from orchestrator.views import METHODS, TRIALS, page_address
 from trainers.parts import nearest
 

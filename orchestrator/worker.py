@@ -23,7 +23,9 @@ from orchestrator import checkpoints
 from orchestrator.epochs import EpochLog
 from orchestrator.following import asked_to_stop
 from orchestrator.replica import Replica, scratch
-from orchestrator.store import CHECKPOINTS, Runs, State, Status, SweepStore, TrialStore, cache_dir, runs_at
+from orchestrator.runs import Runs, cache_dir, runs_at
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import CHECKPOINTS, State, Status, TrialStore
 
 COMMIT = "ORCHESTRATOR_COMMIT"
 """The environment variable that tells workers of a cluster the commit of the code that came to them."""

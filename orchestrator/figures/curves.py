@@ -23,8 +23,8 @@ from orchestrator.figures.style import (
     set_scale,
     shown,
 )
-from orchestrator.store import State
 from orchestrator.tables import UNTRAINED
+from orchestrator.trial_store import State
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator.errors import UserError
 from orchestrator.plan import short_names, short_value
 from orchestrator.results import epochs_frame, trials_frame
-from orchestrator.store import State, SweepStore
+from orchestrator.store import SweepStore
 from orchestrator.tables import FLOOR, UNTRAINED
+from orchestrator.trial_store import State
 from trainers.parts import nearest
 
 if TYPE_CHECKING:

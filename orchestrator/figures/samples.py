@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.figures.data import Cell, Sweep
 from orchestrator.figures.style import WIDTH, columns_for
-from orchestrator.store import State
+from orchestrator.trial_store import State
 
 if TYPE_CHECKING:
     import numpy as np

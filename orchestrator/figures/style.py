@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.figures.data import Cell, Sweep
 from orchestrator.formats import format_value
-from orchestrator.store import State
 from orchestrator.tables import Value
+from orchestrator.trial_store import State
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,7 +21,8 @@ from small_trials import NewTrial, create, run
 from orchestrator import composition
 from orchestrator.executor import prepare_environment
 from orchestrator.plan import Plan
-from orchestrator.store import State, SweepStore, TrialStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State, TrialStore
 
 prepare_environment(local=True)  # before a test module imports Ray, which reads it then and never again
 
@@ -125,7 +126,7 @@ def cluster(ray_resources: dict[str, float]) -> Cluster:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables: making them takes seconds."""
-    from orchestrator.tracking import quiet_client
+    from orchestrator.tracking_uri import quiet_client
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     quiet_client(f"sqlite:///{path}").search_experiments()

@@ -13,7 +13,8 @@ from command_line import Running, started, wait_until
 from hand_made import write_file
 
 from orchestrator.lock import Driver, read_driver, temporary_folder
-from orchestrator.store import State, Status, SweepStore, TrialStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State, Status, TrialStore
 from orchestrator.worker import run_trial
 
 PATIENCE = 200.0

@@ -12,8 +12,9 @@ from PIL import Image
 from orchestrator.epochs import EpochLog
 from orchestrator.placement import Placement
 from orchestrator.plan import Plan, PlannedTrial, make_plan
-from orchestrator.store import Entry, State, Status, SweepStore
+from orchestrator.store import Entry, SweepStore
 from orchestrator.sweep_file import read_sweep_file
+from orchestrator.trial_store import State, Status
 
 Planner = Callable[..., Plan]
 """``plan_of(text, "scale=small", name="other")``"""

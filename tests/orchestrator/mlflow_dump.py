@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.store import TrialStore
-from orchestrator.tracking import quiet_client
+from orchestrator.tracking_uri import quiet_client
+from orchestrator.trial_store import TrialStore
 
 Dump = dict[str, dict[str, Any]]
 

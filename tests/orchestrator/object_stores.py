@@ -17,7 +17,7 @@ import boto3
 from command_line import wait_until
 
 from orchestrator.replica import Replica
-from orchestrator.store import Runs
+from orchestrator.runs import Runs
 
 METHODS = (b"GET ", b"PUT ", b"HEAD ", b"POST ", b"DELETE ")
 BUCKET = "bucket"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from orchestrator.epochs import TIMING
-from orchestrator.store import State, TrialStore
+from orchestrator.trial_store import State, TrialStore
 from orchestrator.worker import run_trial
 from trainers.config import TrialConfig
 

@@ -39,7 +39,7 @@ from orchestrator import checkpoints
 from orchestrator.checkpoints import MARKER, TRAILER, Unreadable
 from orchestrator.composition import compose
 from orchestrator.progress import Progress, Watch
-from orchestrator.store import State, TrialStore
+from orchestrator.trial_store import State, TrialStore
 from orchestrator.worker import run_trial
 from trainers.config import TrialConfig
 from trainers.training import Training
@@ -509,7 +509,7 @@ def test_every_trainer_with_either_optimizer_stopped_wherever_equals_an_undistur
 CHILD = """
 import sys
 from pathlib import Path
-from orchestrator.store import TrialStore
+from orchestrator.trial_store import TrialStore
 from orchestrator.worker import run_trial
 path = Path(sys.argv[1])
 run_trial(TrialStore(path), path.parent / "cache")

@@ -16,8 +16,9 @@ from mlflow_dump import dump
 from orchestrator.formats import FORMATS
 from orchestrator.layout import lay_out
 from orchestrator.results import At
-from orchestrator.store import State, SweepStore
+from orchestrator.store import SweepStore
 from orchestrator.tables import comparison_table
+from orchestrator.trial_store import State
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ from network import Started
 from small_trials import assert_equal_to_the_bit
 from topology import PATIENCE, Topology, topology, what_is_missing
 
-from orchestrator.store import State, Status, SweepStore, TrialStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State, Status, TrialStore
 from orchestrator.worker import run_trial
 
 pytestmark = [

@@ -20,7 +20,8 @@ from PIL import Image
 from small_trials import assert_equal_to_the_bit, contents, create, half_written, run
 
 from orchestrator import checkpoints
-from orchestrator.store import State, SweepStore, TrialStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State, TrialStore
 from orchestrator.worker import run_trial
 
 SWEEP = """\

@@ -26,9 +26,10 @@ from orchestrator.driver import (
 from orchestrator.errors import Aborted, UserError
 from orchestrator.executor import check_address
 from orchestrator.selection import Selection
-from orchestrator.store import State, SweepStore, TrialStore
+from orchestrator.store import SweepStore
 from orchestrator.sweep_file import Resources
-from orchestrator.tracking import default_uri
+from orchestrator.tracking_uri import default_uri
+from orchestrator.trial_store import State, TrialStore
 
 
 def options(store: SweepStore) -> Options:

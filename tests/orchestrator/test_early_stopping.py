@@ -25,10 +25,11 @@ from orchestrator.errors import UserError
 from orchestrator.executor import run_trials
 from orchestrator.searcher import StoreSearcher
 from orchestrator.selection import select
-from orchestrator.store import Entry, State, Status, SweepStore
+from orchestrator.store import Entry, SweepStore
 from orchestrator.sweep_file import EarlyStopping
 from orchestrator.tables import comparison_table
 from orchestrator.tracking import Mirror
+from orchestrator.trial_store import State, Status
 from orchestrator.worker import run_trial
 
 LENGTH, EPOCHS = 17, 8

@@ -18,7 +18,8 @@ from small_trials import contents, create
 from orchestrator import weights
 from orchestrator.errors import UserError
 from orchestrator.evaluate import Request, best_again, evaluate
-from orchestrator.store import State, SweepStore, TrialStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State, TrialStore
 from orchestrator.worker import run_trial
 from trainers.config import TrialConfig, identity_of
 from trainers.datasets import Digits

@@ -23,8 +23,9 @@ from rich.console import Console
 from orchestrator.driver import MirrorThread, Options, conclude, following, prepare
 from orchestrator.epochs import TIMING
 from orchestrator.executor import run_trials
-from orchestrator.store import Entry, State, SweepStore, TrialStore
-from orchestrator.tracking import default_uri
+from orchestrator.store import Entry, SweepStore
+from orchestrator.tracking_uri import default_uri
+from orchestrator.trial_store import State, TrialStore
 from orchestrator.worker import run_trial
 
 pytestmark = pytest.mark.long

@@ -28,8 +28,9 @@ from orchestrator.figures.maps import heat_maps, parallel_coordinates
 from orchestrator.figures.samples import sample_grids
 from orchestrator.figures.style import COLOURS, LINES, MARKERS, columns_for, saved, scale_of, shown, style
 from orchestrator.formats import format_value
-from orchestrator.store import State, SweepStore
+from orchestrator.store import SweepStore
 from orchestrator.tables import FLOOR, UNTRAINED, comparison_table
+from orchestrator.trial_store import State
 
 ALL = [f"{METRIC}_by_epoch", f"{METRIC}_by_iteration", f"{METRIC}_by_seconds", f"{METRIC}_heat_map"]
 ALL += [f"{METRIC}_parallel", "samples"]

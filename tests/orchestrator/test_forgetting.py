@@ -13,7 +13,7 @@ from hand_made import make_sweep, one_cpu_each
 from orchestrator.executor import run_trials
 from orchestrator.placement import Placement
 from orchestrator.searcher import StoreSearcher
-from orchestrator.store import State
+from orchestrator.trial_store import State
 
 MANY = """\
 name: many

@@ -18,8 +18,9 @@ from orchestrator.driver import prepare
 from orchestrator.errors import UserError
 from orchestrator.forking import ancestors, tell_ancestors
 from orchestrator.selection import Selection
-from orchestrator.store import State, SweepStore, TrialStore
+from orchestrator.store import SweepStore
 from orchestrator.tracking import Mirror
+from orchestrator.trial_store import State, TrialStore
 
 SWEEP = """\
 name: {name}

@@ -19,8 +19,9 @@ from rich.console import Console
 
 from orchestrator.formats import FORMATS, columns, format_value, rich_table, write_tables
 from orchestrator.layout import lay_out
-from orchestrator.store import State, SweepStore
+from orchestrator.store import SweepStore
 from orchestrator.tables import FLOOR, UNTRAINED, Row, Table, Value, comparison_table
+from orchestrator.trial_store import State
 
 
 @pytest.fixture

@@ -17,8 +17,10 @@ from mlflow_dump import dump
 from small_trials import create
 
 from orchestrator.generators import Generator, NoGenerator, final_generator, save_generator
-from orchestrator.store import State, SweepStore, TrialStore
-from orchestrator.tracking import GENERATOR, Mirror, quiet_client
+from orchestrator.store import SweepStore
+from orchestrator.tracking import GENERATOR, Mirror
+from orchestrator.tracking_uri import quiet_client
+from orchestrator.trial_store import State, TrialStore
 from orchestrator.worker import run_trial
 from trainers.config import TrialConfig
 from trainers.networks import Mlp

@@ -10,8 +10,9 @@ from command_line import CommandLine
 from hand_made import make_sweep, write_file
 
 from orchestrator.plan import make_plan
-from orchestrator.store import TrialStore, cache_dir
+from orchestrator.runs import cache_dir
 from orchestrator.sweep_file import read_sweep_file
+from orchestrator.trial_store import TrialStore
 
 sys.path.append(str(Path(__file__).parent.parent / "trainers"))
 from image_files import make_folder

@@ -22,7 +22,7 @@ from mlflow_dump import dump, expected_files, expected_points, files_of, points_
 from small_trials import assert_equal_to_the_bit
 
 from orchestrator.lock import Driver, read_driver
-from orchestrator.store import State, Status, TrialStore
+from orchestrator.trial_store import State, Status, TrialStore
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # a Ray takes seconds to start, on a busy machine a minute
 

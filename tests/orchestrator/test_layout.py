@@ -10,8 +10,9 @@ from hand_made import finish, make_sweep
 from orchestrator.errors import UserError
 from orchestrator.formats import FORMATS, columns
 from orchestrator.layout import lay_out
-from orchestrator.store import State, SweepStore
+from orchestrator.store import SweepStore
 from orchestrator.tables import Row, Table, comparison_table
+from orchestrator.trial_store import State
 
 GRID = """\
 name: hand

@@ -36,7 +36,8 @@ from orchestrator.lock import (
     temporary_folder,
     this_process,
 )
-from orchestrator.store import State, SweepStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State
 
 HOLD = """
 import sys, time

@@ -20,9 +20,10 @@ from mlflow_dump import dump, expected_points, points_of
 from orchestrator.driver import prepare
 from orchestrator.early_stopping import Stopper
 from orchestrator.searcher import StoreSearcher
-from orchestrator.store import State, Status, SweepStore, TrialStore
+from orchestrator.store import SweepStore
 from orchestrator.sweep_file import EarlyStopping
-from orchestrator.tracking import default_uri
+from orchestrator.tracking_uri import default_uri
+from orchestrator.trial_store import State, Status, TrialStore
 from orchestrator.worker import run_trial
 
 pytestmark = pytest.mark.long

@@ -33,8 +33,10 @@ from mlflow_dump import Dump, dump, expected_files, expected_points, files_of, p
 from rich.console import Console
 
 from orchestrator.driver import MirrorThread, Options, conclude, prepare
-from orchestrator.store import State, SweepStore, TrialStore
-from orchestrator.tracking import Mirror, quiet_client
+from orchestrator.store import SweepStore
+from orchestrator.tracking import Mirror
+from orchestrator.tracking_uri import quiet_client
+from orchestrator.trial_store import State, TrialStore
 from orchestrator.worker import run_trial
 
 pytestmark = pytest.mark.long

@@ -13,7 +13,8 @@ from command_line import Cluster, CommandLine, environment
 from hand_made import POINTS, finish, make_sweep, write_file
 
 from orchestrator.errors import UserError
-from orchestrator.store import State, SweepStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State
 from orchestrator.worker import run_trial
 
 WITH_CLASSIFIER = """\

@@ -70,6 +70,6 @@ def test_each_engine_is_known_to_few() -> None:
     }
     assert users["ray"] == {"early_stopping", "executor", "forgetting", "head", "placement", "searcher"}
     assert users["fsspec"] == {"object_store"}
-    assert users["mlflow"] == {"generators", "mlflow_app", "tracking"}
+    assert users["mlflow"] == {"generators", "mlflow_app", "tracking", "tracking_uri"}
     assert users["typer"] == {"cli"}
     assert users["hydra"] == {"composition", "sweep_file"}

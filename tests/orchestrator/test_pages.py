@@ -23,8 +23,10 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 from test_ui import page
 
-from orchestrator.store import State, SweepStore
-from orchestrator.tracking import Mirror, quiet_client
+from orchestrator.store import SweepStore
+from orchestrator.tracking import Mirror
+from orchestrator.tracking_uri import quiet_client
+from orchestrator.trial_store import State
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [

@@ -34,8 +34,9 @@ from orchestrator.placement import (
     share_out,
     unservable,
 )
-from orchestrator.store import State, SweepStore, TrialStore
+from orchestrator.store import SweepStore
 from orchestrator.sweep_file import Resources
+from orchestrator.trial_store import State, TrialStore
 from orchestrator.worker import git_commit, run_trial
 
 CPU: Request = (("CPU", 1.0),)

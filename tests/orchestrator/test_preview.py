@@ -13,7 +13,8 @@ from command_line import CommandLine
 from hand_made import POINTS, TWO_CELLS, Planner, finish, make_sweep, write_file
 
 from orchestrator.preview import EPOCH_BYTES, disk_lines, disk_shares
-from orchestrator.store import State, SweepStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State
 from orchestrator.units import in_bytes
 from orchestrator.worker import run_trial
 from trainers.config import TrialConfig

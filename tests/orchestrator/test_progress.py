@@ -11,7 +11,8 @@ from rich.console import Console
 
 from orchestrator.epochs import EpochLog
 from orchestrator.progress import Progress, Watch
-from orchestrator.store import State, Status, SweepStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State, Status
 
 
 class Screen:

@@ -13,7 +13,8 @@ from small_trials import contents
 from orchestrator.errors import UserError
 from orchestrator.files import disk_usage
 from orchestrator.pruning import prunable, prune, size_of
-from orchestrator.store import State, SweepStore, TrialStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State, TrialStore
 from orchestrator.units import in_bytes
 
 RESULTS = [State.DONE, State.STOPPED, State.DIVERGED]

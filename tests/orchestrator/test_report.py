@@ -19,8 +19,9 @@ from hand_made import TWO_CELLS, attempt, make_sweep
 
 from orchestrator.figures import sweep_pictures
 from orchestrator.report import report_html
-from orchestrator.store import State, Status, SweepStore
+from orchestrator.store import SweepStore
 from orchestrator.tables import comparison_table
+from orchestrator.trial_store import State, Status
 
 CHROMIUM = shutil.which("chromium")
 PAPER = "paper: {source: 'Somebody, Table 1', rows: {hand weight=2: {exact_w1: 0.75}}}\n"

@@ -13,7 +13,8 @@ import orchestrator
 from orchestrator.epochs import EpochLog
 from orchestrator.errors import UserError
 from orchestrator.results import LAST, At, epochs_frame, parse_at, trials_frame
-from orchestrator.store import State, SweepStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State
 
 
 def test_one_row_for_every_stored_epoch(store: SweepStore) -> None:

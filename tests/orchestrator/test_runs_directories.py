@@ -29,8 +29,10 @@ from orchestrator.driver import prepare
 from orchestrator.errors import UserError
 from orchestrator.lock import driver_lock
 from orchestrator.replica import Replica
+from orchestrator.runs import sweep_names
 from orchestrator.status import sweep_status
-from orchestrator.store import CHECKPOINTS, State, SweepStore, TrialStore, sweep_names
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import CHECKPOINTS, State, TrialStore
 from orchestrator.worker import run_trial, trial_at_hand
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
@@ -42,7 +44,7 @@ grid: {penalty.weight: [1, 2]}
 """
 WORKER = """\
 import sys
-from orchestrator.store import runs_at
+from orchestrator.runs import runs_at
 from orchestrator.worker import run_trial, trial_at_hand
 with trial_at_hand(runs_at(sys.argv[1]), "small", sys.argv[2]) as (trial, cache, should_stop):
     run_trial(trial, cache, should_stop=should_stop)

@@ -16,8 +16,9 @@ import pytest
 from orchestrator.early_stopping import Stopper
 from orchestrator.placement import Node, Placement
 from orchestrator.searcher import LONGEST_BACK_OFF, StoreSearcher
-from orchestrator.store import State, Status, SweepStore
+from orchestrator.store import SweepStore
 from orchestrator.sweep_file import EarlyStopping
+from orchestrator.trial_store import State, Status
 
 
 class Driven:

@@ -12,7 +12,8 @@ from small_trials import contents
 
 from orchestrator.driver import prepare
 from orchestrator.selection import Selection, select
-from orchestrator.store import State, Status, SweepStore, TrialStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State, Status, TrialStore
 
 STATES = [State.PENDING, State.RUNNING, State.DONE, State.STOPPED, State.DIVERGED, State.FAILED, State.LOST]
 

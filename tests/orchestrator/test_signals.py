@@ -15,7 +15,7 @@ from command_line import wait_until
 from driven_sweeps import Sweep, folders_of, new_sweep
 
 from orchestrator.lock import marked_processes
-from orchestrator.store import State, Status
+from orchestrator.trial_store import State, Status
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # a Ray takes seconds to start, on a busy machine a minute
 

@@ -24,7 +24,7 @@ from driven_sweeps import PATIENCE, Sweep, new_sweep
 from own_slurm import Slurm
 from small_trials import assert_equal_to_the_bit
 
-from orchestrator.store import State, Status, TrialStore
+from orchestrator.trial_store import State, Status, TrialStore
 from orchestrator.worker import run_trial
 
 SCRIPT = Path(__file__).parents[2] / "docker" / "slurm" / "sweep.sbatch"

@@ -17,7 +17,8 @@ from hand_made import TWO_CELLS, attempt, finish, make_sweep, plan_file, write_f
 from orchestrator.epochs import EpochLog
 from orchestrator.files import disk_usage
 from orchestrator.lock import driver_lock
-from orchestrator.store import State, Status, SweepStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State, Status
 
 LONG_NAMES = """\
 name: a_sweep_with_a_long_name

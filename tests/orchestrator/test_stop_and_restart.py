@@ -10,8 +10,10 @@ from command_line import Cluster, CommandLine, orchestrator, started, wait_until
 from hand_made import finish, write_file
 from mlflow_dump import dump
 
-from orchestrator.store import State, SweepStore
-from orchestrator.tracking import Mirror, quiet_client
+from orchestrator.store import SweepStore
+from orchestrator.tracking import Mirror
+from orchestrator.tracking_uri import quiet_client
+from orchestrator.trial_store import State
 from orchestrator.worker import run_trial
 from trainers.config import TrialConfig
 

@@ -13,7 +13,9 @@ from hand_made import TWO_CELLS, finish, make_sweep, plan_file, write_file
 from small_trials import assert_equal_to_the_bit, contents, create, run
 
 from orchestrator.errors import UserError
-from orchestrator.store import Entry, State, Status, SweepStore, TrialStore, sweep_names
+from orchestrator.runs import sweep_names
+from orchestrator.store import Entry, SweepStore
+from orchestrator.trial_store import State, Status, TrialStore
 
 
 @pytest.fixture

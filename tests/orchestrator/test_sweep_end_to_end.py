@@ -23,7 +23,8 @@ from rich.console import Console
 from orchestrator.driver import MirrorThread, Options, conclude, following, prepare, run_sweep
 from orchestrator.epochs import TIMING
 from orchestrator.executor import run_trials
-from orchestrator.store import State, Status, SweepStore, TrialStore
+from orchestrator.store import SweepStore
+from orchestrator.trial_store import State, Status, TrialStore
 from orchestrator.worker import run_trial
 
 pytestmark = pytest.mark.long

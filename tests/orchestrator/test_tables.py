@@ -16,8 +16,9 @@ from orchestrator.errors import UserError
 from orchestrator.formats import FORMATS, columns, format_value
 from orchestrator.intervals import bootstrap_interval
 from orchestrator.results import At
-from orchestrator.store import State, SweepStore
+from orchestrator.store import SweepStore
 from orchestrator.tables import FLOOR, UNTRAINED, Row, Table, Value, comparison_table
+from orchestrator.trial_store import State
 
 
 def fill(store: SweepStore, values: Sequence[Sequence[float | State]], metric: str = "exact_w1") -> None:

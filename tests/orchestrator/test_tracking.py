@@ -15,9 +15,11 @@ from mlflow_dump import dump, expected_files, expected_points, files_of, points_
 from orchestrator.epochs import EpochLog
 from orchestrator.errors import UserError
 from orchestrator.formats import write_tables
-from orchestrator.store import Entry, State, Status, SweepStore
+from orchestrator.store import Entry, SweepStore
 from orchestrator.tables import comparison_table
-from orchestrator.tracking import MIRRORED_TAG, Mirror, check_uri, default_uri, quiet_client
+from orchestrator.tracking import MIRRORED_TAG, Mirror
+from orchestrator.tracking_uri import check_uri, default_uri, quiet_client
+from orchestrator.trial_store import State, Status
 
 
 def name_of(entry: Entry) -> str:

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from small_trials import EVERYTHING, NewTrial, assert_equal_to_the_bit, contents, create, run
 
-from orchestrator.store import State, TrialStore
+from orchestrator.trial_store import State, TrialStore
 from orchestrator.worker import git_commit, memory_share, out_of_memory, run_trial
 
 

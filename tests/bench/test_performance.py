@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.performance import BATCH, Bench, Setting, count_work, epoch_ratios, step_target, verdict
+from bench.performance.epochs import epoch_ratios
+from bench.performance.settings import BATCH, Bench, Setting, verdict
+from bench.performance.steps import count_work, step_target
 from trainers.networks import Mlp
 
 D, LATENT, CRITIC, GENERATOR = 9, 4, (16, 8), (12,)

@@ -39,10 +39,10 @@ NAME = "far"
 RUNS = "s3://runs"
 SWEEP = f"""\
 name: {NAME}
-base: [dataset=mixture, batch_size=8, budget=510, evaluation.times=2, device=cpu, checkpoint_epochs=3]
+base: [dataset=mixture, batch_size=8, budget=510, evaluation=none, device=cpu, checkpoint_epochs=3]
 seeds: 2
 resources: {{cpus: 1}}
-compare: {{metric: exact_w1, mode: min}}
+compare: {{metric: critic_loss, mode: min}}
 """
 WRONG = "0" * 32
 FETCH = "import s3fs, sys; s3fs.S3FileSystem().get('runs', sys.argv[1], recursive=True)"
@@ -119,23 +119,24 @@ def _has_left_a_checkpoint(trial: TrialStore) -> bool:
     return len(epochs) > 3
 
 
-def bring_up(top: Topology, story: Story) -> None:
-    """Everything starts, and those who do not know every password try to get in."""
+def bring_up(top: Topology, story: Story) -> Started:
+    """Everything starts, and those who do not know every password try to get in. Returns a node that still tries."""
     top.start_objects()
     head = top.start_head()
     top.start_database()
     top.start_mlflow()
     nodes = [head, top.start_worker("worker1", 1), top.start_worker("worker2", 1)]
-    intruders = {"a node": top.start_worker("objects", 1, RAY_AUTH_TOKEN=WRONG)}
+    intruding_node = top.start_worker("objects", 1, RAY_AUTH_TOKEN=WRONG)
     top.make_buckets()
     for node in nodes:
         top.wait_for_node(node)
-    intruders["a wrong token"] = top.orchestrator(*story.arguments, log="stranger", RAY_AUTH_TOKEN=WRONG)
+    intruders = {"a wrong token": top.orchestrator(*story.arguments, log="stranger", RAY_AUTH_TOKEN=WRONG)}
     top.wait_for_mlflow()
     no_password = {"MLFLOW_TRACKING_USERNAME": "", "MLFLOW_TRACKING_PASSWORD": ""}
     intruders["no password"] = top.orchestrator(*story.arguments, log="nobody", **no_password)
     story.refused = {who: intruder.end() for who, intruder in intruders.items()}
     story.begun = story.drivers_copy() is not None
+    return intruding_node
 
 
 def lose_a_node_and_mlflow(top: Topology, story: Story, trials: dict[str, TrialStore]) -> None:
@@ -171,12 +172,13 @@ def restart_the_head(top: Topology, story: Story, driver: Started) -> None:
 
 
 def play(top: Topology, story: Story) -> None:
-    bring_up(top, story)
+    intruding_node = bring_up(top, story)
     driver = top.orchestrator(*story.arguments, log="sweep")
     wait_until(lambda: story.drivers_copy() is not None, PATIENCE)
     store = story.drivers_copy()
     assert store is not None
     trials = {entry.trial_id: store.trial(entry.trial_id) for entry in store.entries()}
+    story.refused["a node"] = intruding_node.end()
     lose_a_node_and_mlflow(top, story, trials)
     restart_the_head(top, story, driver)
     told = next(line for line in story.swept[1].splitlines() if "go on with: " in line)

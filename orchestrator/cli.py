@@ -24,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+SECONDS_TO_LEAVE = 60.0
+
 RunsDir = Annotated[
     str,
     typer.Option(metavar="DIR", help="Where sweeps, MLflow's database and caches are kept; or s3://bucket/folder."),
@@ -399,8 +401,23 @@ def _drive(store: SweepStore, options: Options, plan: Plan | None = None, select
     return run_sweep(store, options, Console(), plan, selection or EVERYTHING)
 
 
+def program() -> None:
+    """The program ``orchestrator``: :func:`main` in a process of its own, which ends when that has."""
+    from orchestrator.leaving import leave_within
+
+    code: object = 1
+    try:
+        main()
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code or 0
+        raise
+    finally:
+        leave_within(SECONDS_TO_LEAVE, code if isinstance(code, int) else 1)
+
+
 def main() -> None:
-    """Entry point. 0: every trial has its result; 1: some did not finish; 2: bad input; 130: interrupted."""
+    """What ``sys.argv`` asks for. 0: every trial has its result; 1: some did not finish; 2: bad input; 130: stopped."""
     from trainers.parts import ConfigError
 
     try:

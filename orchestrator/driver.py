@@ -247,7 +247,7 @@ def _leave_to_another(
     held.close()
     Console().show_cursor()
     sys.stdout.flush()
-    program = [sys.executable, "-P", "-c", "from orchestrator.cli import main; main()"]
+    program = [sys.executable, "-P", "-c", "from orchestrator.cli import program; program()"]
     words = shlex.split(_resume_command(store, options))[2:]
     os.execv(sys.executable, [*program, "conclude", "--because", why, *words])
 

@@ -9,11 +9,12 @@ import pickle
 import shutil
 import subprocess
 import sys
-import urllib.error
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from http_files import Files, http_files
 from PIL import Image
 from random_inception import save_random_inception
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 from trainers.datasets import Data
 from trainers.evaluation import InceptionEvaluation
 from trainers.evaluation.fidelity import FeatureEvaluator
-from trainers.evaluation.inception import CPU_BATCH_SIZE, inception_extractor, load_inception
+from trainers.evaluation.inception import CPU_BATCH_SIZE, PUBLISHED_HASH, inception_extractor, load_inception
 from trainers.parts import ConfigError
 
 COUNT = 12
@@ -140,42 +141,48 @@ def test_weights_that_are_none(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_the_published_weights_are_downloaded_once(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
+FILE = URL_INCEPTION_V3.rpartition("/")[2]
 
-    def download(url: str, path: str, hash_prefix: str, progress: bool) -> None:
-        asked.append((url, hash_prefix))
-        shutil.copy(weights, path)
 
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
+    """Where the weights are asked for; the cache they go into is ``tmp_path``."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", download)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with http_files() as files:
+        monkeypatch.setattr("trainers.evaluation.inception.URL_INCEPTION_V3", files.address + FILE)
+        yield files
+
+
+def test_the_published_weights_are_downloaded_once(
+    weights: Path, server: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.contents[FILE] = weights.read_bytes()
+    digest = hashlib.sha256(server.contents[FILE]).hexdigest()
+    monkeypatch.setattr("trainers.evaluation.inception.PUBLISHED_HASH", digest[: len(PUBLISHED_HASH)])
     for _ in range(2):
         _, path = load_inception(None)
     assert path == tmp_path / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
-    assert asked == [(URL_INCEPTION_V3, "6726825d")]
+    assert path.read_bytes() == server.contents[FILE]
+    assert server.asked == [FILE]
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        urllib.error.URLError("Name or service not known"),
-        RuntimeError('invalid hash value (expected "6726825d", got "00000000")'),
-        PermissionError(13, "Permission denied"),
-    ],
-    ids=["no network", "another file", "no room"],
-)
-def test_a_download_that_fails_says_what_to_bring(
-    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def download(*_: object, **__: object) -> None:
-        raise error
+@pytest.mark.parametrize("fault", ["not there", "other weights", "breaks off"])
+def test_a_download_that_fails_says_what_to_bring(fault: str, weights: Path, server: Files, tmp_path: Path) -> None:
+    reason = {"not there": "404", "other weights": 'invalid hash value \\(expected "6726825d"', "breaks off": "hash"}
+    if fault != "not there":
+        server.contents[FILE] = weights.read_bytes()
+    server.sent_at_most = 1000 if fault == "breaks off" else None
+    with pytest.raises(ConfigError, match=f"the download into .* failed .*{reason[fault]}") as raised:
+        InceptionEvaluation().prepare()
+    assert server.address + FILE in str(raised.value)
+    assert "--feature-weights FILE" in str(raised.value)
+    assert not list((tmp_path / "hub" / "checkpoints").glob("*.pth"))
 
+
+def test_where_there_is_no_room_the_published_address_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hub").write_text("no folder")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", download)
     with pytest.raises(ConfigError, match="the download into .* failed") as raised:
         InceptionEvaluation().prepare()
-    assert str(error) in str(raised.value)
     assert URL_INCEPTION_V3 in str(raised.value)
-    assert "--feature-weights FILE" in str(raised.value)

@@ -15,16 +15,29 @@ if TYPE_CHECKING:
 
 
 class InBfloat16(nn.Module):
-    """A network whose matrix products and convolutions take bfloat16; its weights and its results are float32."""
+    """A network whose matrix products and convolutions take bfloat16; its weights and its results are float32.
+
+    Of layers in a row, the last with weights and what follows take float32: potentials are compared with ground costs,
+    of which bfloat16 would keep two digits, and a pixel's tanh, rounded to 1, would have no gradient any more.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        layers = list(network) if isinstance(network, nn.Sequential) else [network]
+        weighted = [index for index, layer in enumerate(layers) if list(layer.parameters())]
+        last = max(weighted, default=0) if len(layers) > 1 else 1
+        self._in_bfloat16, self._in_float32 = layers[:last], layers[last:]
 
     def forward(self, points: Tensor) -> Tensor:
         """What the network makes of points, in float32."""
         with torch.autocast(points.device.type, torch.bfloat16):
-            return self.network(points).float()
+            for layer in self._in_bfloat16:
+                points = layer(points)
+        points = points.float()
+        for layer in self._in_float32:
+            points = layer(points)
+        return points
 
 
 def in_order(config: TrialConfig, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from twins import assert_equal_critics, interrupted_twins
 
 from trainers.objectives import CTransform
 from trainers.pair import Pair
+from trainers.steps import InBfloat16
 from trainers.training import Training, compiles
 
 Start = Callable[..., Training]
@@ -108,6 +110,34 @@ def test_networks_alone_see_bfloat16(changes: dict[str, Any], start: Start) -> N
     }
     rounded.load_state_dict(copy.deepcopy(exact.state_dict()))
     assert torch.equal(rounded.sample(8), exact.sample(8))  # evaluation is in float32
+
+
+def test_potentials_and_pixels_keep_what_bfloat16_would_round_off() -> None:
+    """The networks' last layers take float32, in the backward pass too."""
+    points = torch.tensor([[1.0], [1.001]])
+    potential = nn.Sequential(nn.Linear(1, 1), nn.LeakyReLU(), nn.Linear(1, 1), nn.Flatten(0))
+    pixel = nn.Sequential(nn.Linear(1, 1), nn.LeakyReLU(), nn.Linear(1, 1), nn.Tanh())
+    for network, offset in ((potential, 100.0), (pixel, 4.0)):
+        with torch.no_grad():
+            for layer in (network[0], network[2]):
+                layer.weight.fill_(1)
+                layer.bias.fill_(0)
+            network[2].bias.fill_(offset)
+        rounded = InBfloat16(network)
+        assert rounded(points).tolist() == network(points.bfloat16().float()).tolist()
+    leaf = torch.ones(1, 1, requires_grad=True)
+    (slope,) = torch.autograd.grad(InBfloat16(pixel)(leaf).sum(), leaf)
+    assert slope.item() == pytest.approx(1 - math.tanh(5) ** 2, rel=0.01)
+
+
+@needs_compiler
+@pytest.mark.long
+def test_compiled_steps_in_bfloat16_are_those_of_eager_ones(start: Start, eager_randomness: None) -> None:
+    eager, compiled = (start(compile=choice, precision="bf16", budget=1) for choice in (False, True))
+    records = [training.run_epoch() for training in (eager, compiled)]
+    for name in ("critic_loss", "penalty"):
+        one, other = (record[name] for record in records if record)
+        assert other == pytest.approx(one, rel=0.02), name
 
 
 def test_a_trial_in_bfloat16_resumes_to_the_bit(start: Start) -> None:

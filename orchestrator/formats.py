@@ -28,21 +28,24 @@ LABEL_WIDTH, REMARKS_WIDTH = 24, 18
 
 
 def format_value(value: Value | None, plus_minus: str = " ± ", significant: int = 3) -> str:
-    """``12.3 ± 0.4``: significant digits of the mean, at most four decimals, the deviation to the same place."""
+    """``12.3 ± 0.4``: significant digits of the mean, at most four decimals, the deviation to the same place.
+
+    Where nothing would be left of the two they are written as ``1.23e-05 ± 4.00e-06``.
+    """
     if value is None:
         return "—"
     if not math.isfinite(value.mean):
         return str(value.mean)
-    digits = _digits(value, significant)
-    text = f"{value.mean:.{digits}f}"
-    return text if value.deviation is None else f"{text}{plus_minus}{value.deviation:.{digits}f}"
+    form = _form(value, significant)
+    text = f"{value.mean:{form}}"
+    return text if value.deviation is None else f"{text}{plus_minus}{value.deviation:{form}}"
 
 
 def format_interval(value: Value | None) -> str:
     """``[11.9, 12.8]``, to the place of the mean."""
     if value is None or value.interval is None or not math.isfinite(value.mean):
         return "—"
-    low, high = (f"{bound:.{_digits(value)}f}" for bound in value.interval)
+    low, high = (f"{bound:{_form(value)}}" for bound in value.interval)
     return f"[{low}, {high}]"
 
 
@@ -50,13 +53,16 @@ def format_difference(value: Value | None) -> str:
     """``-1.2 [-1.9, -0.4]``; without an interval where there is one pair."""
     if value is None:
         return "—"
-    text = f"{value.mean:+.{_digits(value)}f}"
+    text = f"{value.mean:+{_form(value)}}"
     return text if value.interval is None else f"{text} {format_interval(value)}"
 
 
-def _digits(value: Value, significant: int = 3) -> int:
+def _form(value: Value, significant: int = 3) -> str:
+    """The format of a value's numbers, the same for all of them."""
+    if 0 < max(map(abs, (value.mean, value.deviation or 0.0, *(value.interval or ())))) < 0.5e-4:
+        return f".{significant - 1}e"
     magnitude = math.floor(math.log10(abs(value.mean))) if value.mean else 0
-    return min(4, max(0, significant - 1 - magnitude))
+    return f".{min(4, max(0, significant - 1 - magnitude))}f"
 
 
 # --- columns for people ---------------------------------------------------------------------------------------------

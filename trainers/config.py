@@ -84,7 +84,8 @@ class TrialConfig:
     lives (ψ on the data's), so that samples are what φ's transport map makes of noise (Mallasto et al., § 5.3).
     Against data and noise no generator is trained.
     ``precision``: of the networks while they train. With ``bf16`` their matrix products and convolutions take bfloat16,
-    meant for tensor cores and AMX; weights, ground costs, penalties, losses and all of evaluation stay float32.
+    meant for tensor cores and AMX; the last layers, weights, ground costs, penalties, losses and all of evaluation stay
+    float32.
     ``compile``: each step's forward and backward as one compiled graph, equal to the eager step within float32's
     rounding; ``auto`` compiles on a GPU for budgets that repay the minute that it takes.
     """

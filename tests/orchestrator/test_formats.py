@@ -17,7 +17,15 @@ import pytest
 from hand_made import finish, make_sweep
 from rich.console import Console
 
-from orchestrator.formats import FORMATS, columns, format_value, rich_table, write_tables
+from orchestrator.formats import (
+    FORMATS,
+    columns,
+    format_difference,
+    format_interval,
+    format_value,
+    rich_table,
+    write_tables,
+)
 from orchestrator.layout import lay_out
 from orchestrator.store import SweepStore
 from orchestrator.tables import FLOOR, UNTRAINED, Row, Table, Value, comparison_table
@@ -169,7 +177,8 @@ def test_markdown_has_as_many_columns_in_every_line_whatever_is_in_them() -> Non
     [
         pytest.param(Value(12.345, 0.45678, 3), "12.3 ± 0.5", id="three digits, the deviation to the same place"),
         pytest.param(Value(0.0123456, 0.0004, 3), "0.0123 ± 0.0004", id="at most four decimals"),
-        pytest.param(Value(0.00001, None, 1), "0.0000", id="less than that"),
+        pytest.param(Value(0.0000123, 0.000004, 3), "1.23e-05 ± 4.00e-06", id="less than that"),
+        pytest.param(Value(0.00001, 0.0123, 2), "0.0000 ± 0.0123", id="a deviation that is more than that"),
         pytest.param(Value(1234.5, 67.8, 2), "1234 ± 68", id="thousands"),
         pytest.param(Value(-1.5, 0.25, 2), "-1.50 ± 0.25", id="negative"),
         pytest.param(Value(0.0, 0.0, 2), "0.00 ± 0.00", id="zero"),
@@ -179,6 +188,13 @@ def test_markdown_has_as_many_columns_in_every_line_whatever_is_in_them() -> Non
 )
 def test_a_value_for_people(value: Value | None, shown: str) -> None:
     assert format_value(value) == shown
+
+
+def test_small_intervals_and_differences_are_not_rounded_away() -> None:
+    small = Value(-0.0000123, 0.000004, 3, (-0.00002, 0.000001))
+    assert format_interval(small) == "[-2.00e-05, 1.00e-06]"
+    assert format_difference(small) == "-1.23e-05 [-2.00e-05, 1.00e-06]"
+    assert format_interval(Value(-0.0000123, 0.01, 3, (-0.02, 0.001))) == "[-0.0200, 0.0010]"
 
 
 def test_tables_are_written_for_papers_and_programs(rich_store: SweepStore) -> None:

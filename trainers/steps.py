@@ -24,10 +24,11 @@ class InBfloat16(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        layers = list(network) if isinstance(network, nn.Sequential) else [network]
-        weighted = [index for index, layer in enumerate(layers) if list(layer.parameters())]
-        last = max(weighted, default=0) if len(layers) > 1 else 1
-        self._in_bfloat16, self._in_float32 = layers[:last], layers[last:]
+        self._in_bfloat16, self._in_float32 = [network], list[nn.Module]()
+        if isinstance(network, nn.Sequential):
+            layers = list(network)
+            last = max((index for index, layer in enumerate(layers) if list(layer.parameters())), default=0)
+            self._in_bfloat16, self._in_float32 = layers[:last], layers[last:]
 
     def forward(self, points: Tensor) -> Tensor:
         """What the network makes of points, in float32."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
+import struct
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 DATA = next(
@@ -40,6 +45,32 @@ def make_folder(root: Path, count: int = 20, side: int = 12) -> Path:
     for index in range(count):
         save(picture(side, side + index % 3, index), root / f"{index:03}.{('png', 'jpg')[index % 2]}")
     return root
+
+
+def idx(array: NDArray[np.uint8]) -> bytes:
+    """A file of MNIST's format."""
+    return struct.pack(f">{1 + array.ndim}i", 0x800 + array.ndim, *array.shape) + array.tobytes()
+
+
+def cifar_files(monkeypatch: pytest.MonkeyPatch, pixels: Callable[[], NDArray[np.uint8]]) -> dict[str, bytes]:
+    """Files of CIFAR-10's form, by name: six batches of 10,000 × 3,072 ``pixels``, labels 0 … 9 in turn.
+
+    torchvision is made to expect their checksums.
+    """
+    from torchvision.datasets import CIFAR10
+
+    files = {}
+    for key in ("train_list", "test_list"):
+        names = [name for name, _ in getattr(CIFAR10, key)]
+        files |= {name: pickle.dumps({"data": pixels(), "labels": [*range(10)] * 1000}) for name in names}
+        monkeypatch.setattr(CIFAR10, key, [[name, md5(files[name])] for name in names])
+    files["batches.meta"] = pickle.dumps({"label_names": [str(number) for number in range(10)]})
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5(files["batches.meta"])})
+    return files
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
 
 
 def unpack_cifar(root: Path, count: int) -> Path:

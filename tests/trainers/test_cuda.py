@@ -100,9 +100,12 @@ def test_iterations_never_wait_for_the_host(changes: dict[str, Any], start: Star
         torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(6):
-                training._iterate()
+                training._iterate()  # a wait raises
+            with pytest.raises(RuntimeError, match="synchroniz"):
+                training._sums.sum().item()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+    assert training.iteration == 26
 
 
 def test_the_whole_dataset_lies_there_as_bytes(start: Start) -> None:

@@ -6,9 +6,7 @@ content, under checksums and counts that are set to fit.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from image_files import MNIST, needs_mnist, picture, save
+from image_files import MNIST, cifar_files, idx, needs_mnist, picture, save
 
 from trainers.config import TrialConfig
 from trainers.datasets import Dataset
@@ -76,8 +74,8 @@ def test_mnist_in_torchvisions_layout_is_the_same(tmp_path: Path, cache: Path) -
     with np.load(MNIST) as arrays:
         for split, name in (("train", "train"), ("t10k", "test")):
             x, y = arrays[f"x_{name}"], arrays[f"y_{name}"]
-            (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, len(x), 28, 28) + x.tobytes())
-            (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, len(y)) + y.tobytes())
+            (raw / f"{split}-images-idx3-ubyte").write_bytes(idx(x))
+            (raw / f"{split}-labels-idx1-ubyte").write_bytes(idx(y))
     data = Mnist(root=str(tmp_path)).load(tmp_path / "cache")
     assert data.digest == Mnist(root=str(MNIST)).load(cache).digest
     labels = raw / "t10k-labels-idx1-ubyte"
@@ -127,42 +125,24 @@ def test_what_is_no_npz(tmp_path: Path, content: bytes) -> None:
         Mnist(root=str(tmp_path / "mnist.npz")).load(tmp_path / "cache")
 
 
-def like_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Files of CIFAR-10's form with random pixels, whose checksums torchvision is made to expect."""
-    import torchvision
-
-    theirs = torchvision.datasets.CIFAR10
-    folder = root / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    source = np.random.default_rng(0)
-    written: dict[str, Any] = {}
-    for key in ("train_list", "test_list"):
-        checksums = []
-        for name, _ in getattr(theirs, key):
-            written[name] = source.integers(0, 256, (10_000, 3072), dtype=np.uint8), [*range(10)] * 1000
-            content = pickle.dumps({"data": written[name][0], "labels": written[name][1]})
-            (folder / name).write_bytes(content)
-            checksums.append([name, hashlib.md5(content).hexdigest()])
-        monkeypatch.setattr(theirs, key, checksums)
-    meta = pickle.dumps({"label_names": [str(number) for number in range(10)]})
-    (folder / "batches.meta").write_bytes(meta)
-    monkeypatch.setattr(theirs, "meta", theirs.meta | {"md5": hashlib.md5(meta).hexdigest()})
-    return written
-
-
 def test_cifar_is_its_batches_in_order_and_a_download_of_earlier_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     downloads = tmp_path / "downloads"
-    written = like_cifar(downloads, monkeypatch)
+    source = np.random.default_rng(0)
+    files = cifar_files(monkeypatch, lambda: source.integers(0, 256, (10_000, 3072), dtype=np.uint8))
+    (downloads / "cifar-10-batches-py").mkdir(parents=True)
+    for name, content in files.items():
+        (downloads / "cifar-10-batches-py" / name).write_bytes(content)
     dataset = Cifar10()
     data = dataset.load(tmp_path)
     assert data.train.shape == (dataset.train_size, *dataset.shape) == (50_000, 3, 32, 32)
     assert data.held_out.shape == (dataset.held_out_size, *dataset.shape) == (10_000, 3, 32, 32)
-    assert np.array_equal(data.train[20_000:30_000].flatten(1).numpy(), written["data_batch_3"][0])
-    assert np.array_equal(data.held_out.flatten(1).numpy(), written["test_batch"][0])
+    third, last = (pickle.loads(files[name]) for name in ("data_batch_3", "test_batch"))
+    assert np.array_equal(data.train[20_000:30_000].flatten(1).numpy(), third["data"])
+    assert np.array_equal(data.held_out.flatten(1).numpy(), last["data"])
     assert data.held_out_labels is not None
-    assert data.held_out_labels.tolist() == written["test_batch"][1]
+    assert data.held_out_labels.tolist() == last["labels"]
     for root in (downloads, downloads / "cifar-10-batches-py"):
         assert Cifar10(root=str(root)).filled_in(tmp_path).root == str(root)
 

@@ -39,10 +39,10 @@ NAME = "far"
 RUNS = "s3://runs"
 SWEEP = f"""\
 name: {NAME}
-base: [dataset=mixture, batch_size=8, budget=510, evaluation=none, device=cpu, checkpoint_epochs=3]
+base: [dataset=mixture, batch_size=8, budget=510, evaluation.times=2, device=cpu, checkpoint_epochs=3]
 seeds: 2
 resources: {{cpus: 1}}
-compare: {{metric: critic_loss, mode: min}}
+compare: {{metric: exact_w1, mode: min}}
 """
 WRONG = "0" * 32
 FETCH = "import s3fs, sys; s3fs.S3FileSystem().get('runs', sys.argv[1], recursive=True)"

@@ -7,6 +7,8 @@
 set -eu
 : "${RAY_AUTH_TOKEN:?the token of the cluster}" "${RAY_HEAD_ADDRESS:?host:port of the Ray head}"
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+# Workers that Ray starts beforehand, one a core, have not our code: they would end unused.
+export RAY_prestart_worker_first_driver=0
 
 exec ray start --block --address "$RAY_HEAD_ADDRESS" \
     --object-store-memory "${RAY_OBJECT_STORE_BYTES:-268435456}" "$@"

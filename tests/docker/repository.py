@@ -31,9 +31,9 @@ def compose_file() -> dict[str, Any]:
     return yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 
 
-def pins() -> dict[str, str]:
-    """requirements.txt: version by normalised name."""
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+def pins(file: str) -> dict[str, str]:
+    """A file of pins: version by normalised name."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     pinned = [line.split("==") for line in lines if not line.startswith("#")]
     return {normalised(name): version for name, version in pinned}
 

@@ -14,6 +14,9 @@ from repository import BIN, ROOT, normalised, pins, run
 
 FILES = ["docker/Dockerfile", "docker/mlflow.Dockerfile"]
 PINNED_BY_TORCH = ("nvidia-", "cuda-", "triton")
+PINS = {"requirements.txt": "requirements.txt", "cluster-requirements.txt": "docker/requirements.txt"}
+"""The files of pins, by their names in an image."""
+CLUSTERS = pins("docker/requirements.txt")
 
 
 class Instruction(NamedTuple):
@@ -30,6 +33,11 @@ def instructions(file: str) -> list[Instruction]:
 def copied(instruction: Instruction) -> list[str]:
     """What a COPY takes from the repository."""
     return instruction.arguments.split()[:-1]
+
+
+def constraints(instruction: Instruction) -> list[str]:
+    """The files of pins that an installation keeps to."""
+    return [PINS[name] for name in re.findall(r"--constraint (\S+)", instruction.arguments)]
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -66,7 +74,7 @@ def test_dependencies_are_a_layer_before_the_code(file: str) -> None:
     (dependencies,) = [step for step, each in enumerate(steps) if "--constraint requirements.txt" in each.arguments]
     copies = [(step, copied(each)) for step, each in enumerate(steps) if each.name == "COPY"]
     before = {source for step, sources in copies if step < dependencies for source in sources}
-    assert before == {"requirements.txt", "pyproject.toml", "docker/dependencies.py"}
+    assert before == {*constraints(steps[dependencies]), "pyproject.toml", "docker/dependencies.py"}
     after = [each.arguments for each in steps[dependencies + 1 :] if each.name == "RUN"]
     assert all("--no-deps" in each for each in after if "pip install" in each), after
 
@@ -84,29 +92,35 @@ def test_what_is_copied_is_there_and_not_ignored(file: str) -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_package_of_an_image_is_pinned(file: str) -> None:
-    (install,) = [
-        each.arguments for each in instructions(file) if "dependencies.py" in each.arguments and each.name == "RUN"
-    ]
-    arguments = re.search(r"dependencies\.py (.*?) >", install)
+    (install,) = [each for each in instructions(file) if "dependencies.py" in each.arguments and each.name == "RUN"]
+    arguments = re.search(r"dependencies\.py (.*?) >", install.arguments)
     assert arguments is not None
+    pinned = {name for each in constraints(install) for name in pins(each)}
     done = run(BIN / "python", ROOT / "docker" / "dependencies.py", *arguments[1].split(), cwd=ROOT)
     assert done.returncode == 0, done.stderr
     wanted = [Requirement(line) for line in done.stdout.split("\n") if line]
     assert wanted
-    unpinned = {name for name in closure(wanted) if not name.startswith(PINNED_BY_TORCH)} - set(pins())
+    unpinned = {name for name in closure(wanted) if not name.startswith(PINNED_BY_TORCH)} - pinned
     assert unpinned == set()
 
 
+def test_every_package_is_pinned_in_one_file() -> None:
+    assert not set.intersection(*(set(pins(file)) for file in PINS.values()))
+
+
 def closure(wanted: list[Requirement]) -> set[str]:
-    """The names of all packages that come with those, on this platform, as their installed versions say."""
+    """The names of all packages that come with those, on this platform, as their installed versions say; what machines
+    of a cluster alone have is not looked into."""
     names: set[tuple[str, str]] = set()
     while wanted:
         requirement = wanted.pop()
         for extra in {"", *requirement.extras}:
             key = (normalised(requirement.name), extra)
-            if key in names or normalised(requirement.name).startswith(PINNED_BY_TORCH):
+            if key in names or key[0].startswith(PINNED_BY_TORCH):
                 continue
             names.add(key)
+            if key[0] in CLUSTERS:
+                continue
             for line in importlib.metadata.requires(requirement.name) or []:
                 needed = Requirement(line)
                 if needed.marker is None or needed.marker.evaluate({"extra": extra}):

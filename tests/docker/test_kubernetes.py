@@ -92,7 +92,7 @@ def test_mlflows_pod_keeps_to_the_schema_of_pods() -> None:
 
 
 def test_ray_in_the_images_is_the_ray_that_kuberay_is_told(rayjob: dict[str, Any]) -> None:
-    assert rayjob["spec"]["rayClusterSpec"]["rayVersion"] == pins()["ray"]
+    assert rayjob["spec"]["rayClusterSpec"]["rayVersion"] == pins("requirements.txt")["ray"]
 
 
 def test_images_are_those_of_the_compose_file(rayjob: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from orchestrator.runs import Runs
 
 METHODS = (b"GET ", b"PUT ", b"HEAD ", b"POST ", b"DELETE ")
 BUCKET = "bucket"
+S3_SERVER = Path(__file__).with_name("s3_server.py")
 
 
 def free_port() -> int:
@@ -33,7 +34,7 @@ def free_port() -> int:
 def s3_server(log: Path) -> Iterator[int]:
     """An S3 server with an empty bucket, on a port of the loopback interface."""
     port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, str(S3_SERVER), "127.0.0.1", str(port)]
     with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
         try:
             wait_until(lambda: answers(port), 100)

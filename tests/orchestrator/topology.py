@@ -19,6 +19,7 @@ from pathlib import Path
 
 from command_line import PROGRAM, environment, wait_until
 from network import Machine, Started, machines, why_not
+from object_stores import S3_SERVER
 
 PATIENCE = 200.0
 """Seconds after which a test gives up waiting."""
@@ -127,7 +128,7 @@ class Topology:
 
     def start_objects(self) -> None:
         """An S3 server that keeps everything in memory."""
-        command = [sys.executable, "-m", "moto.server", "--host", self.address("objects"), "--port", 8333]
+        command = [sys.executable, S3_SERVER, self.address("objects"), 8333]
         self.start("objects", command, "objects")
 
     def make_buckets(self) -> None:

@@ -1,0 +1,30 @@
+"""``python s3_server.py HOST PORT``: an S3 server that keeps its objects in memory.
+
+It is moto's, one request at a time: between seeing that an object is not there yet and writing it
+(``If-None-Match: *``) moto lets other requests in, and a real store does not.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+
+moto = DomainDispatcherApplication(create_backend_app)
+turn = threading.Lock()
+
+
+def one_at_a_time(environment: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    with turn:
+        return list(moto(environment, start_response))
+
+
+if __name__ == "__main__":
+    host, port = sys.argv[1:]
+    os.environ["MOTO_PORT"] = port
+    run_simple(host, int(port), one_at_a_time, threaded=True)

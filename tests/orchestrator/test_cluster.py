@@ -39,7 +39,7 @@ NAME = "far"
 RUNS = "s3://runs"
 SWEEP = f"""\
 name: {NAME}
-base: [dataset=mixture, batch_size=8, budget=510, evaluation.times=2, device=cpu, checkpoint_epochs=3]
+base: [dataset=mixture, batch_size=8, budget=510, evaluation.times=1, device=cpu, checkpoint_epochs=3]
 seeds: 2
 resources: {{cpus: 1}}
 compare: {{metric: exact_w1, mode: min}}

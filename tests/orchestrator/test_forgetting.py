@@ -17,8 +17,8 @@ from orchestrator.trial_store import State
 
 MANY = """\
 name: many
-base: [dataset=mixture, evaluation=none, batch_size=8, budget=2, device=cpu]
-seeds: 10
+base: [dataset=mixture, evaluation=none, evaluation.times=1, batch_size=8, budget=2, device=cpu]
+seeds: 6
 """
 
 
@@ -28,7 +28,7 @@ def test_ray_tune_has_few_of_the_trials_that_have_ended(
 ) -> None:
     from ray.tune.experiment import Trial
 
-    monkeypatch.setattr("orchestrator.forgetting.KEPT", 3)
+    monkeypatch.setattr("orchestrator.forgetting.KEPT", 1)
     store = make_sweep(tmp_path, MANY)
     ids = {entry.trial_id for entry in store.entries()}
     kept: list[int] = []
@@ -40,16 +40,16 @@ def test_ray_tune_has_few_of_the_trials_that_have_ended(
 
     monkeypatch.setattr(StoreSearcher, "on_trial_complete", count_and_complete)
     assert run_trials(store, sorted(ids), placement=one_cpu_each(store, 1), mark=secrets.token_hex(6)) is None
-    assert [store.trial(trial_id).status().state for trial_id in ids] == [State.DONE] * 10
-    assert len(kept) == 10
-    assert max(kept) <= 3 + 2 + 1  # ended, at work or about to begin, and the one that ends now
+    assert [store.trial(trial_id).status().state for trial_id in ids] == [State.DONE] * 6
+    assert len(kept) == 6
+    assert max(kept) <= 1 + 2 + 1  # ended, at work or about to begin, and the one that ends now
 
 
 @pytest.mark.long
 def test_a_sweep_that_is_stopped_does_not_wait_for_trials_that_found_no_room(
     tmp_path: Path, ray_resources: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = make_sweep(tmp_path, MANY.replace("10", "2"))
+    store = make_sweep(tmp_path, MANY.replace("6", "2"))
     ids = [entry.trial_id for entry in store.entries()]
     begin = Placement.begin
 

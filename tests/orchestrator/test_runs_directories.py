@@ -39,16 +39,25 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 SWEEP = """\
 name: small
-base: [dataset=digits, network=mlp, evaluation=none, device=cpu, checkpoint_epochs=1, budget=50]
+base:
+  - dataset=digits
+  - network=mlp
+  - "network.generator_widths=[16]"
+  - "network.critic_widths=[16]"
+  - evaluation=none
+  - device=cpu
+  - checkpoint_epochs=1
+  - budget=50
 grid: {penalty.weight: [1, 2]}
 """
 WORKER = """\
-import sys
+import sys, time
 from orchestrator.runs import runs_at
 from orchestrator.worker import run_trial, trial_at_hand
 with trial_at_hand(runs_at(sys.argv[1]), "small", sys.argv[2]) as (trial, cache, should_stop):
-    run_trial(trial, cache, should_stop=should_stop)
+    run_trial(trial, cache, should_stop=should_stop, on_epoch=lambda record: time.sleep(600 * (record["epoch"] == 2)))
 """
+"""It waits to be killed, with an epoch that it has just told."""
 
 
 @pytest.fixture(scope="module")

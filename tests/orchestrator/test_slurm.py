@@ -33,7 +33,8 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # a Ray takes second
 
 LIMITED = """\
 name: limited
-base: [dataset=mixture, evaluation=none, batch_size=8, budget=900, device=cpu, checkpoint_seconds=0.3]
+base: [dataset=mixture, evaluation=none, evaluation.times=1, batch_size=8, budget=900, checkpoint_seconds=0.3,
+       device=cpu]
 grid: {critic_iterations: [4, 5]}
 retries: 0
 """

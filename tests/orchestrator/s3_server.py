@@ -6,6 +6,7 @@ It is moto's, one request at a time: between seeing that an object is not there 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
@@ -14,12 +15,15 @@ from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple
+from werkzeug.wsgi import get_input_stream
 
 moto = DomainDispatcherApplication(create_backend_app)
 turn = threading.Lock()
 
 
 def one_at_a_time(environment: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """A request is read before its turn, and answered after it: nobody waits for a client that has stopped."""
+    environment["wsgi.input"] = io.BytesIO(get_input_stream(environment).read())
     with turn:
         return list(moto(environment, start_response))
 

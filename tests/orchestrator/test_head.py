@@ -30,7 +30,7 @@ def test_a_driver_whom_the_cluster_does_not_let_in_begins_nothing_and_says_what_
 def test_a_head_that_does_not_answer_for_longer_than_it_may_is_gone(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(head, "LOOK_SECONDS", 1.0)  # a look that the end interrupts takes Ray's client half a minute
     monkeypatch.setattr(head, "patience", lambda: 2.0)
     network = Network(int(cluster.arguments[1].rpartition(":")[2]))
     address = f"127.0.0.1:{network.port}"

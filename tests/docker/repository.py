@@ -28,7 +28,7 @@ SECRET_NAME = re.compile("PASSWORD|SECRET|TOKEN|KEY")
 
 def compose_file() -> dict[str, Any]:
     """The compose file as it stands, its interpolations unresolved."""
-    return yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    return yaml.load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"), yaml.CSafeLoader)
 
 
 def pins(file: str) -> dict[str, str]:

@@ -271,7 +271,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     write_file(paths["other"] / "torch-9.9.9.dist-info", metadata, "METADATA")
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"]}
     temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": temporary}
+    head = {"num_cpus": 0, "include_dashboard": False, "include_log_monitor": False, "temp_dir": temporary}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         text = write_file(folder, SWEEP)

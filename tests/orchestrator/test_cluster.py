@@ -271,7 +271,7 @@ def test_a_trial_whose_node_died_goes_on_elsewhere_from_its_checkpoint(story: St
     first, second = status.attempts
     assert [story.places[first["pid"]], story.places[second["pid"]]] == ["worker1", "worker2"]
     assert "ended" not in first
-    assert second["resumed_at"] > 0
+    assert second["resumed_at"] >= 60  # an interval, three epochs of twenty iterations, was in the object store
     assert "LOST far seed=" in story.swept[1]
     assert "its node is gone" in story.swept[1]
 

@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,18 @@ class Disk:
         self._ballast = folder / "ballast"
 
     def fill(self, left: int = 0) -> None:
-        """Leaves so many bytes free."""
-        free = os.statvfs(self.folder)
-        with self._ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail * free.f_frsize - left))
+        """Leaves so many bytes free, whoever else is writing at that moment."""
+        with self._ballast.open("ab") as file:
+            while (room := self._room() - left) > 0:
+                try:
+                    os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), room)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:  # taken since we looked
+                        raise
+
+    def _room(self) -> int:
+        status = os.statvfs(self.folder)
+        return status.f_bavail * status.f_frsize
 
     def free(self) -> None:
         self._ballast.unlink()
@@ -326,8 +335,21 @@ def test_a_disk_that_is_full_before_anything_runs_is_told_in_one_paragraph(
 
 @contextlib.contextmanager
 def becomes_full(disk: Disk) -> Iterator[None]:
+    """And stays full: what the sweep deletes, a checkpoint that was half written say, somebody else takes."""
+    ended = threading.Event()
+
+    def keep_full() -> None:
+        while not ended.wait(0.01):
+            disk.fill()
+
     disk.fill()
-    yield
+    other = threading.Thread(target=keep_full)
+    other.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        other.join()
     disk.free()
 
 

@@ -366,7 +366,7 @@ def ui(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The sweep's name; default: all sweeps.")] = None,
     runs_dir: RunsDir = "runs",
     tracking_uri: TrackingUri = None,
-    port: Annotated[int, typer.Option(help="On the loopback interface.")] = 5000,
+    port: Annotated[int | None, typer.Option(help="On the loopback interface; default: 5000.")] = None,
 ) -> None:
     """Open MLflow's pages on this machine: the list of sweeps, or one sweep's charts."""
     from orchestrator.runs import folder_at

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator import checkpoints
 from orchestrator.composition import compose, option_paths, parse_override
+from orchestrator.consoles import wide_console
 from orchestrator.errors import UserError, disk_errors
 from orchestrator.files import write_atomically
 from orchestrator.runs import Runs, cache_dir, folder_of, location, sweep_names
@@ -33,7 +33,6 @@ from trainers.parts import nearest
 
 CHECKPOINTS = {"last": ("checkpoint.pt", "checkpoint-previous.pt"), "best": ("best.pt",)}
 """The files of a trial that may be measured."""
-PIPE_WIDTH = 160
 
 
 @dataclass(frozen=True)
@@ -313,9 +312,7 @@ def _tell_reference(scores: Scores, evaluator: Any) -> None:
 
 def show_scores(scores: Scores) -> None:
     """The same for people: a line a checkpoint, what real training images score, what the values depend on."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, PIPE_WIDTH)  # nobody looks at line ends there
+    console = wide_console()
     console.print(_table(scores))
     for text in _notes(scores):
         console.print(Text(text), soft_wrap=True)

@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.consoles import wide_console
 from orchestrator.files import disk_usage
 from orchestrator.lease import holder
 from orchestrator.lock import is_alive, read_driver
@@ -17,8 +17,6 @@ from orchestrator.progress import STYLES, Watch
 from orchestrator.store import SweepStore
 from orchestrator.trial_store import State
 from orchestrator.units import duration, in_bytes
-
-PIPE_WIDTH = 160
 
 
 def sweep_status(store: SweepStore) -> dict[str, Any]:
@@ -70,9 +68,7 @@ def _driver(store: SweepStore) -> dict[str, Any] | None:
 
 def show_status(sweeps: Sequence[dict[str, Any]], *, with_trials: bool) -> None:
     """The same for people: a line a sweep and, if asked for, a line a trial."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, PIPE_WIDTH)  # nobody looks at line ends there
+    console = wide_console()
     for known in sweeps:
         console.print(Text(_headline(known)), soft_wrap=True)
         if with_trials:

@@ -11,17 +11,22 @@ from orchestrator.tracking_uri import check_uri, default_uri, quiet_client
 from orchestrator.views import METHODS, TRIALS, page_address
 from trainers.parts import nearest
 
+DEFAULT_PORT = 5000
 
-def serve(runs_dir: Path, tracking_uri: str | None, port: int, name: str | None = None) -> None:
+
+def serve(runs_dir: Path, tracking_uri: str | None, port: int | None, name: str | None = None) -> None:
     """Becomes MLflow's server on the loopback interface, until it is interrupted, and prints addresses before.
 
     With the name of a sweep those of its charts, else that of the list of sweeps. Raises :class:`UserError` where
-    there is no database, or nothing of that sweep in it.
+    there is no database, or nothing of that sweep in it, and for a ``port`` of a server that runs already.
     """
     if tracking_uri is None and not (runs_dir / "mlflow.db").exists():
         raise UserError(f"there is no MLflow database in '{runs_dir}' yet: a sweep makes it")
     uri = tracking_uri or default_uri(runs_dir)
     elsewhere = uri.startswith("http")
+    if elsewhere and port is not None:
+        raise UserError(f"--port {port}: {uri} is a server already, with a port of its own; leave --port out")
+    port = DEFAULT_PORT if port is None else port
     server = uri.rstrip("/") if elsewhere else f"http://127.0.0.1:{port}"
     if name is None:
         pages = {"all sweeps": f"{server}/#/experiments?workflowType=machine_learning"}

@@ -43,6 +43,13 @@ def test_a_server_elsewhere_has_pages_of_its_own(tmp_path: Path, command_line: C
     assert (code, out) == (0, "all sweeps: http://somewhere:5000/#/experiments?workflowType=machine_learning\n")
 
 
+def test_a_server_elsewhere_has_a_port_of_its_own(tmp_path: Path, command_line: CommandLine) -> None:
+    arguments = ["--tracking-uri", "http://somewhere:5000", "--port", "5001", "--runs-dir", tmp_path]
+    code, out, errors = command_line("ui", *arguments)
+    assert (code, out) == (2, "")
+    assert "--port 5001: http://somewhere:5000 is a server already" in errors
+
+
 def test_a_sweep_that_mlflow_does_not_know(
     store: SweepStore, tracking_uri: str, tmp_path: Path, command_line: CommandLine
 ) -> None:

@@ -1,0 +1,15 @@
+"""Where commands print what people read."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+PIPE_WIDTH = 160
+
+
+def wide_console() -> Console:
+    """Standard output, as wide as the terminal; in a pipe, where nobody looks at line ends, at least 160 columns."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, PIPE_WIDTH)
+    return console

@@ -55,6 +55,15 @@ def critic_losses(config: TrialConfig, critic: Critic, pair: Pair) -> tuple[Tens
     return penalty - value, value, penalty
 
 
+def laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """The tensor in the memory format of a parameter of its shape.
+
+    torch's fused Adam takes numbers in the order in which they lie in memory (on a CPU) and asks nobody whether a
+    parameter, its gradient and its moments lie alike.
+    """
+    return tensor if tensor.stride() == parameter.stride() else torch.empty_like(parameter).copy_(tensor)
+
+
 def compiled_generator_loss(config: TrialConfig, critic: Critic, generator: Critic) -> Callable[..., Tensor]:
     """``generator_loss(real, latent)``, a scalar to call backward on."""
 
@@ -87,7 +96,7 @@ def compiled_critic_backward(config: TrialConfig, critic: nn.Module) -> Callable
         parameters = dict(critic.named_parameters())
         found, values = gradients({name: parameter.detach() for name, parameter in parameters.items()}, real, fake)
         for name, parameter in parameters.items():
-            parameter.grad = found[name]
+            parameter.grad = laid_out_like(parameter, found[name])
         return values.detach()
 
     return critic_backward

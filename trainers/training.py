@@ -23,7 +23,14 @@ from trainers.opponents import Noise, Resampler
 from trainers.pair import Pair
 from trainers.probes import ProbeName
 from trainers.probes.measure import probe
-from trainers.steps import InBfloat16, compiled_critic_backward, compiled_generator_loss, critic_losses, in_order
+from trainers.steps import (
+    InBfloat16,
+    compiled_critic_backward,
+    compiled_generator_loss,
+    critic_losses,
+    in_order,
+    laid_out_like,
+)
 from trainers.transport_map import transport_map
 
 EVALUATION_SEED = 20_190_221
@@ -251,9 +258,9 @@ class Training:
         self._random_state = {name: tensor.cpu() for name, tensor in state["random_state"].items()}
         self.critic.load_state_dict(state["critic"])
         self.generator.load_state_dict(state["generator"])
-        self._critic_optimizer.load_state_dict(state["critic_optimizer"])
+        load_optimizer(self._critic_optimizer, state["critic_optimizer"])
         if self._generator_optimizer is not None:
-            self._generator_optimizer.load_state_dict(state["generator_optimizer"])
+            load_optimizer(self._generator_optimizer, state["generator_optimizer"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
 
@@ -405,3 +412,15 @@ def make_optimizer(network: nn.Module, options: OptimizerConfig) -> torch.optim.
     if options.optimizer == "rmsprop":
         return torch.optim.RMSprop(network.parameters(), lr=options.lr)
     return torch.optim.Adam(network.parameters(), lr=options.lr, betas=options.betas, fused=True)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """``optimizer.load_state_dict(state)``; moments then lie in memory as their parameters do here.
+
+    In a checkpoint they lie as on the device that wrote it.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                moments[name] = laid_out_like(parameter, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable
 from functools import cache
@@ -174,6 +175,29 @@ def test_time_before_an_interruption_counts(cache_dir: Path) -> None:
     record = saved_and_loaded(training, cache_dir).run_epoch()
     assert record is not None
     assert record["epoch_seconds"] > before
+
+
+def contiguous(state: Any) -> Any:
+    """A nested state whose tensors lie in memory as a GPU's networks have them: not channels-last."""
+    if isinstance(state, torch.Tensor):
+        return state.contiguous()
+    if isinstance(state, dict):
+        return {key: contiguous(value) for key, value in state.items()}
+    return state
+
+
+def test_a_checkpoint_goes_on_alike_however_its_tensors_lie_in_memory(cache_dir: Path) -> None:
+    """As that of a GPU does, whose convolutions are not channels-last."""
+    undisturbed, other = (Training(preset("wgan_gp", network=CONVOLUTIONS), cache_dir=cache_dir) for _ in range(2))
+    undisturbed.run_epoch()
+    state = contiguous(copy.deepcopy(undisturbed.state_dict()))
+    strides = [value.stride() for value in state["critic_optimizer"]["state"][2].values()]
+    assert strides != [value.stride() for value in undisturbed.state_dict()["critic_optimizer"]["state"][2].values()]
+    other.load_state_dict(state)
+    for training in (undisturbed, other):
+        training.run_epoch()
+    assert same_tensors(other.critic.state_dict(), undisturbed.critic.state_dict())
+    assert same_tensors(other.generator.state_dict(), undisturbed.generator.state_dict())
 
 
 def test_loading_goes_back_as_well_as_forth(trial: Callable[..., TrialConfig], cache_dir: Path) -> None:

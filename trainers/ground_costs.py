@@ -12,6 +12,9 @@ from torch.autograd.function import once_differentiable
 CHUNK = {"cpu": 2**17, "cuda": 2**19}
 """Differences |x_i − y_j| that are held at once: on the CPU what its cache holds, on a GPU 2 MB in float32."""
 
+PIVOTS = 10_000_000
+"""Of POT's network simplex, at most: far beyond what our problems take, so that a plan is optimal."""
+
 
 def ground_cost(x: Tensor, y: Tensor, *, q: float, p: float) -> Tensor:
     """c(x_i, y_j) = ‖x_i − y_j‖_q^p / p for real q, p ≥ 1 (Mallasto et al., eqs. 10, 12 and 13).

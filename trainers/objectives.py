@@ -151,9 +151,11 @@ class ExactTransport(Objective):
         import ot
         import torch
 
+        from trainers.ground_costs import PIVOTS
+
         cost = pair.cost("real", "fake")
         weights = [torch.full((size,), 1 / size, dtype=torch.float64) for size in cost.shape]
-        plan = ot.emd(*weights, cost.detach().double().cpu())
+        plan = ot.emd(*weights, cost.detach().double().cpu(), numItermax=PIVOTS)
         return (plan.to(cost) * cost).sum()
 
 

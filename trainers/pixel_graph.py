@@ -66,7 +66,7 @@ class _DirichletEnergy(torch.autograd.Function):
         ctx.save_for_backward(product)
         joined = (1, 2, 3) if options.channel_edges else (2, 3)
         centred = gradient - gradient.mean(dim=joined, keepdim=True)  # a constant, which L does not see, costs digits
-        return (centred * product).sum(dim=(1, 2, 3))
+        return (centred * product).sum(dim=(1, 2, 3)).clamp(min=0)  # rounding may leave less, and a norm is a root
 
     @staticmethod
     @once_differentiable

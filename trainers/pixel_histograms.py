@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainers.ground_costs import PIVOTS
+
 CHUNK = 2000
 """Images whose rows and columns are compared at once."""
-PIVOTS = 10_000_000
-"""Of the network simplex, at most: far beyond what images of 32×32 take, so that a plan is optimal."""
 
 
 def histograms(images: Tensor) -> Tensor:

@@ -224,11 +224,17 @@ class Training:
         return torch.cat(examples)
 
     def mapped(self, points: Tensor) -> Tensor:
-        """The opponent's points; where the opponent is noise, carried to the data by φ's transport map."""
+        """The opponent's points; where the opponent is noise, carried to the data by φ's transport map.
+
+        Raises :class:`Diverged` where that leaves float32: ‖∇φ‖^{1/(p−1)} does for p near 1 and ‖∇φ‖ above 1.
+        """
         if self.config.opponent != "noise":
             return points
         q, p = self.config.objective.cost
-        return transport_map(self.critic, points, q=q, p=p)
+        mapped = transport_map(self.critic, points, q=q, p=p)
+        if not mapped.isfinite().all():
+            raise Diverged(f"the transport map for p = {p:g} is not finite after critic iteration {self.iteration}")
+        return mapped
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the trial depends on: tensors, numbers and dictionaries of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,25 @@ def test_every_paper_s_file_begins_with_the_paper_and_what_to_expect(path: Path)
     assert all(line.startswith("#") for line in head.splitlines())
     assert any(word in head for word in ("Mallasto et al.", "Dukler et al.", "papers leave open"))
     assert "xpect" in head or "By the paper" in head
+
+
+@pytest.mark.parametrize("name", ["wwgan_cifar10", "wwgan_celeba", "wwgan_robustness"])
+def test_what_the_paper_trained_identically_differs_in_the_penalty_alone(name: str) -> None:
+    one, other, *_ = (trial for trial in plan_file(FOLDER / "papers" / f"{name}.yaml").trials if trial.seed == 0)
+    assert (one.variant, other.variant) == ("wgan-gp", "wwgan")
+    assert one.config.penalty != other.config.penalty
+    assert replace(one.config, penalty=other.config.penalty) == other.config
+
+
+def test_one_adam_for_all_methods_of_the_main_sweep() -> None:
+    configs = [trial.config for trial in plan_file(FOLDER / "ground_metrics.yaml").trials]
+    adams = {each for config in configs for each in (config.critic, config.generator) if each.optimizer == "adam"}
+    assert {each.betas for each in adams} == {(0.5, 0.999)}
+    assert len({config.critic for config in configs if config.critic.optimizer == "adam"}) == 1
+
+
+@pytest.mark.parametrize("name", ["wwgan_cifar10", "wwgan_celeba"])
+def test_seconds_an_epoch_are_those_of_a_whole_one(name: str) -> None:
+    """A table shows the last epoch's."""
+    trials = plan_file(FOLDER / "papers" / f"{name}.yaml").trials
+    assert all(trial.config.budget % trial.config.epoch_length == 0 for trial in trials)

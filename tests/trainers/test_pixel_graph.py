@@ -244,6 +244,21 @@ def test_each_image_of_a_batch_counts_by_itself() -> None:
     torch.testing.assert_close(together, alone, rtol=1e-12, atol=0)
 
 
+def test_no_rounding_makes_a_norm_negative() -> None:
+    """Where the image is not black the gradient is flat but for float32's last digits; elsewhere it is not."""
+    options = WassersteinPenalty(reference="none", neighbourhood="cross")
+    source = torch.Generator().manual_seed(0)
+    bright, flat = (
+        torch.zeros(12, 12).index_put_((rows[:, None], rows), torch.ones(()))
+        for rows in (torch.arange(4, 8), torch.arange(3, 9))
+    )
+    noise = torch.randn(2, 500, 1, 12, 12, generator=source)
+    gradient = flat * (1 + 1e-7 * noise[0]) + (1 - flat) * 100 * noise[1]
+    squared = wasserstein_norm_squared(gradient, (2 * bright - 1).expand(500, 1, 12, 12), options)
+    assert (squared >= 0).all()
+    assert (squared == 0).any()  # where the sum would have been below
+
+
 def test_a_black_image_has_a_finite_norm() -> None:
     black, gradient = -torch.ones(1, 1, 4, 4), torch.rand(1, 1, 4, 4)
     for mass, degree in product(("intensity", "probability"), ("paper", "constant")):

@@ -64,7 +64,7 @@ def test_compiled_steps_equal_eager_ones(changes: dict[str, Any], start: Start, 
             for each in (begun[network], getattr(eager, network), getattr(compiled, network))
         )
         one, other = (weights - before for weights in after)  # the step that was taken, not only its gradient
-        # Where the gradient is 0 but for rounding, as for φ's last bias, Adam takes a step of its usual length: one weight
+        # where a gradient is 0 but for rounding, as for φ's last bias, Adam's step is of its usual length: one weight
         assert (one - other).norm() <= 5e-2 * one.norm(), network
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from function_critic import FunctionCritic
-from torch import Tensor
+from torch import Tensor, nn
 from twins import assert_equal_critics, interrupted_twins
 
 from trainers.config import TrialConfig
@@ -16,7 +16,7 @@ from trainers.opponents import NOISE_SCALE
 from trainers.pair import Pair
 from trainers.parts import ConfigError
 from trainers.steps import in_order
-from trainers.training import EVALUATION_SEED, Training
+from trainers.training import EVALUATION_SEED, Diverged, Training
 from trainers.transport_map import transport_map
 
 Start = Callable[..., Training]
@@ -88,6 +88,16 @@ def test_the_potential_lives_on_the_noise(start: Start) -> None:
     psi = (torch.cdist(noise, real).square() / 2 - phi[:, None]).amin(dim=0)
     value = objective.value(Pair(training.config.objective, training.critic, *in_order(training.config, real, noise)))
     assert value.item() <= (phi.mean() + psi.mean()).item() + 1e-6  # B = both may lie lower still
+
+
+def test_a_map_that_overflows_is_no_picture(start: Start) -> None:
+    """‖∇φ‖^{1/(p−1)} for p = 1.01 and a gradient of 3 is 3¹⁰⁰."""
+    training = start(opponent="noise", objective={"name": "c_transform", "p": 1.01}, penalty="none")
+    training.critic = nn.Sequential(nn.Flatten(), nn.Linear(64, 1, bias=False), nn.Flatten(0))
+    with torch.no_grad():
+        training.critic[1].weight.fill_(3 / 8)
+    with pytest.raises(Diverged, match=r"the transport map for p = 1\.01 is not finite after critic iteration 0"):
+        training.sample(3)
 
 
 def test_no_generator_is_trained(start: Start) -> None:

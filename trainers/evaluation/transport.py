@@ -7,7 +7,7 @@ import ot
 from torch import Tensor
 
 from trainers.datasets import Data
-from trainers.ground_costs import ground_cost
+from trainers.ground_costs import PIVOTS, ground_cost
 
 
 def exact_wasserstein(x: Tensor, y: Tensor, *, q: float, p: float) -> float:
@@ -18,7 +18,7 @@ def exact_wasserstein(x: Tensor, y: Tensor, *, q: float, p: float) -> float:
     """
     cost = ground_cost(x.double(), y.double(), q=q, p=p).numpy()
     weights = [np.full(size, 1 / size) for size in cost.shape]
-    return float(ot.emd2(*weights, cost)) ** (1 / p)
+    return float(ot.emd2(*weights, cost, numItermax=PIVOTS)) ** (1 / p)
 
 
 class TransportEvaluator:

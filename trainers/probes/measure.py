@@ -27,7 +27,7 @@ POINTS = 500
 IMAGES = 1000
 """Held-out images, at most, for ``vertical_shift`` and ``salt_and_pepper``."""
 SAMPLES = 5000
-"""Generated examples, at most, for ``nearest`` (Mallasto et al., supplementary material)."""
+"""Generated examples, at most, for ``nearest`` (Mallasto et al., Fig. 4)."""
 NOISE = 0.15
 """The share of values that salt and pepper replaces (Dukler et al., Fig. 5)."""
 BINS = 50
@@ -188,7 +188,7 @@ def salt_and_pepper(training: Training) -> Probed:
 
 @torch.no_grad()
 def nearest(training: Training) -> Probed:
-    """Euclidean distance to the nearest training example, in [−1, 1] for images (Mallasto et al., § 4.2).
+    """Euclidean distance to the nearest training example, in [−1, 1] for images (Mallasto et al., § 5.1, Fig. 4).
 
     ``nearest_distance`` is the mean over generated examples, ``nearest_distance_held_out`` that of as many held-out
     ones: a generator far below it repeats the training set. The curves are the percentiles of both.

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from twins import interrupted_twins
 
 from trainers.training import Training
@@ -44,17 +45,23 @@ METHODS: dict[str, dict[str, Any]] = WITHOUT_TRANSFORM | {
 EVERY_METHOD = pytest.mark.parametrize("changes", METHODS.values(), ids=METHODS)
 
 
+class DrawnOnTheCpu(TorchFunctionMode):
+    """``torch.rand`` and ``torch.randn`` give the CPU's numbers on every device."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        options = dict(kwargs or {})
+        if func not in (torch.rand, torch.randn):
+            return func(*args, **options)
+        device = options.pop("device", None)
+        drawn = func(*args, **options)
+        return drawn if device is None else drawn.to(device)
+
+
 @pytest.fixture
-def drawn_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def drawn_on_the_cpu() -> Iterator[None]:
     """Noise and points between real and fake are the CPU's numbers on every device."""
-    for name in ("rand", "randn"):
-        draw = getattr(torch, name)
-
-        def moved(*size: Any, draw: Any = draw, device: Any = None, **options: Any) -> Tensor:
-            drawn = draw(*size, **options)
-            return drawn if device is None else drawn.to(device)
-
-        monkeypatch.setattr(torch, name, moved)
+    with DrawnOnTheCpu():
+        yield
 
 
 def weights(network: nn.Module) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from trainers.optimizers import laid_out_like
 from trainers.pair import Critic, Pair
 
 if TYPE_CHECKING:
@@ -53,15 +54,6 @@ def critic_losses(config: TrialConfig, critic: Critic, pair: Pair) -> tuple[Tens
     value = config.objective.value(pair)
     penalty = config.penalty(critic, pair)
     return penalty - value, value, penalty
-
-
-def laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """The tensor in the memory format of a parameter of its shape.
-
-    torch's fused Adam takes numbers in the order in which they lie in memory (on a CPU) and asks nobody whether a
-    parameter, its gradient and its moments lie alike.
-    """
-    return tensor if tensor.stride() == parameter.stride() else torch.empty_like(parameter).copy_(tensor)
 
 
 def compiled_generator_loss(config: TrialConfig, critic: Critic, generator: Critic) -> Callable[..., Tensor]:

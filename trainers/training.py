@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from trainers.config import OptimizerConfig, TrialConfig
+from trainers.config import TrialConfig
 from trainers.datasets import epoch_order, to_examples, to_input
 from trainers.devices import peak_memory_mb, reset_peak_memory, resolve_device
 from trainers.examples import Examples
 from trainers.gradients import euclidean_norm, input_gradient
 from trainers.ground_costs import ground_cost
 from trainers.opponents import Noise, Resampler
+from trainers.optimizers import load_optimizer, make_optimizer
 from trainers.pair import Pair
 from trainers.probes import ProbeName
 from trainers.probes.measure import probe
@@ -29,7 +30,6 @@ from trainers.steps import (
     compiled_generator_loss,
     critic_losses,
     in_order,
-    laid_out_like,
 )
 from trainers.transport_map import transport_map
 
@@ -411,22 +411,3 @@ def compiles(config: TrialConfig, device: torch.device) -> bool:
     if config.compile == "auto":
         return device.type == "cuda" and config.budget >= REPAID_AFTER
     return config.compile
-
-
-def make_optimizer(network: nn.Module, options: OptimizerConfig) -> torch.optim.Optimizer:
-    """The configured optimizer over all parameters of a network."""
-    if options.optimizer == "rmsprop":
-        return torch.optim.RMSprop(network.parameters(), lr=options.lr)
-    return torch.optim.Adam(network.parameters(), lr=options.lr, betas=options.betas, fused=True)
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """``optimizer.load_state_dict(state)``; moments then lie in memory as their parameters do here.
-
-    In a checkpoint they lie as on the device that wrote it.
-    """
-    optimizer.load_state_dict(state)
-    for parameter, moments in optimizer.state.items():
-        for name, value in moments.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                moments[name] = laid_out_like(parameter, value)

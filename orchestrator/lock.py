@@ -185,14 +185,14 @@ def end_leftovers(runs_dir: Path, tell: Callable[[str], None], own: SweepStore |
 
 def end_marked(mark: str) -> int:
     """Kills the processes that bear a mark and removes its temporary folders. Returns how many processes there were."""
-    ended = 0
+    ended = set[int]()  # one that has not gone at the next look counts once
     deadline = time.monotonic() + 30
     while (processes := marked_processes(mark)) and time.monotonic() < deadline:
-        ended += sum(_kill(pid, mark) for pid in processes)
+        ended |= {pid for pid in processes if _kill(pid, mark)}
         time.sleep(0.05)
     for purpose in ("ray", "orchestrator-tune"):
         shutil.rmtree(temporary_folder(purpose, mark), ignore_errors=True)
-    return ended
+    return len(ended)
 
 
 def marked_processes(mark: str) -> list[int]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,19 +29,23 @@ class Cluster(NamedTuple):
 
 PROGRAM = Path(sys.executable).with_name("orchestrator")
 MARK = "ORCHESTRATOR_TEST_MARK"
+PATIENCE = 200.0
+"""Seconds that are waited for what is sure to come."""
+EAGER_WORKERS = {"RAY_worker_niceness": "0"}
+"""Ray's workers run at 15 otherwise: beside anybody else's work they get a few percent of a processor."""
 
 
 def environment(**changes: str) -> dict[str, str]:
     """Ours, without what a Ray in this process may have added."""
     ours = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "TUNE_"))}
-    return ours | {"COLUMNS": "200"} | changes
+    return ours | {"COLUMNS": "200"} | EAGER_WORKERS | changes
 
 
 def orchestrator(*arguments: object, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end."""
     command = [str(PROGRAM), *map(str, arguments)]
     return subprocess.run(
-        command, cwd=cwd, env=environment(**changes), capture_output=True, text=True, timeout=200, check=False
+        command, cwd=cwd, env=environment(**changes), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -62,7 +68,7 @@ class Running:
 
     def end(self) -> tuple[int, str, str]:
         """Waits: exit code, standard output, standard error."""
-        out, err = self.process.communicate(timeout=120)
+        out, err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, out, err
 
     def descendants(self) -> set[int]:
@@ -108,6 +114,15 @@ def started(*arguments: object, cwd: Path, **changes: str) -> Iterator[Running]:
                 pipe.close()
 
 
+def free_port() -> int:
+    """A port at which nobody listens, and which nobody is given who asks for any: those are higher, Ray's too."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+
+
 def marked(mark: str) -> dict[int, str]:
     """The processes, zombies apart, that have the mark in their environment."""
     found = {}
@@ -119,9 +134,9 @@ def marked(mark: str) -> dict[int, str]:
 
 
 def wait_until(
-    condition: Callable[[], object], seconds: float = 60, *, may_fail: bool = False, pause: float = 0.02
+    condition: Callable[[], object], seconds: float = PATIENCE, *, may_fail: bool = False, pause: float = 0.02
 ) -> None:
-    """Waits for a condition, looking often."""
+    """Waits for a condition, looking often. On a busy machine a Ray that starts takes a minute."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

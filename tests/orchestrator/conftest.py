@@ -7,14 +7,13 @@ import itertools
 import os
 import secrets
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Cluster, CommandLine
+from command_line import EAGER_WORKERS, Cluster, CommandLine, free_port
 from hand_made import Planner, make_sweep, plan_file, write_file
 from small_trials import NewTrial, create, run
 
@@ -24,6 +23,7 @@ from orchestrator.plan import Plan
 from orchestrator.store import SweepStore
 from orchestrator.trial_store import State, TrialStore
 
+os.environ.update(EAGER_WORKERS)
 prepare_environment(local=True)  # before a test module imports Ray, which reads it then and never again
 
 
@@ -144,6 +144,4 @@ def tracking_uri(empty_database: Path, tmp_path: Path) -> str:
 @pytest.fixture
 def closed_port() -> int:
     """A port of this machine at which nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    return free_port()

@@ -17,9 +17,6 @@ from orchestrator.store import SweepStore
 from orchestrator.trial_store import State, Status, TrialStore
 from orchestrator.worker import run_trial
 
-PATIENCE = 200.0
-"""Seconds after which a test gives up waiting."""
-
 
 @dataclass
 class Sweep:
@@ -35,7 +32,7 @@ class Sweep:
         return self.commands[-1]
 
     def trials(self) -> list[TrialStore]:
-        wait_until((self.store.path / "plan.json").exists, PATIENCE)
+        wait_until((self.store.path / "plan.json").exists)
         return [self.store.trial(entry.trial_id) for entry in self.store.entries()]
 
     def statuses(self) -> list[Status]:
@@ -45,9 +42,7 @@ class Sweep:
         """Starts a command and returns when every trial has trained for a while and goes on."""
         before = [len(trial.epochs()) for trial in self.trials()] if self.commands else [0, 0]
         running = self.start(*arguments)
-        wait_until(
-            lambda: all(len(trial.epochs()) > n + 3 for trial, n in zip(self.trials(), before, strict=True)), PATIENCE
-        )
+        wait_until(lambda: all(len(trial.epochs()) > n + 3 for trial, n in zip(self.trials(), before, strict=True)))
         assert [status.state for status in self.statuses()] == [State.RUNNING, State.RUNNING]
         return running
 

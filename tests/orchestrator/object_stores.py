@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
-from command_line import wait_until
+from command_line import free_port, wait_until
 
 from orchestrator.replica import Replica
 from orchestrator.runs import Runs
@@ -24,12 +24,6 @@ BUCKET = "bucket"
 S3_SERVER = Path(__file__).with_name("s3_server.py")
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @contextlib.contextmanager
 def s3_server(log: Path) -> Iterator[int]:
     """An S3 server with an empty bucket, on a port of the loopback interface."""
@@ -37,7 +31,7 @@ def s3_server(log: Path) -> Iterator[int]:
     command = [sys.executable, str(S3_SERVER), "127.0.0.1", str(port)]
     with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
         try:
-            wait_until(lambda: answers(port), 100)
+            wait_until(lambda: answers(port))
             client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **CREDENTIALS)
             client.create_bucket(Bucket=BUCKET)
             yield port

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from command_line import environment, wait_until
+from command_line import environment, free_port, wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 
@@ -136,11 +136,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _free_ports(number: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    ports = set[int]()
+    while len(ports) < number:
+        ports.add(free_port())
+    return list(ports)
 
 
 def _path() -> str:

@@ -23,7 +23,7 @@ from hand_made import write_file
 from mlflow_dump import Dump, expected_files, expected_points, files_of, points_of
 from network import Started
 from small_trials import assert_equal_to_the_bit
-from topology import PATIENCE, Topology, topology, what_is_missing
+from topology import Topology, topology, what_is_missing
 
 from orchestrator.store import SweepStore
 from orchestrator.trial_store import State, Status, TrialStore
@@ -31,7 +31,7 @@ from orchestrator.worker import run_trial
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(what_is_missing() is not None, reason=f"no machines here: {what_is_missing()}"),
 ]
 
@@ -106,7 +106,7 @@ class Story:
                     assert trial.status().state is State.RUNNING
             return len(held) == len(trial_ids)
 
-        wait_until(all_held, PATIENCE, pause=0.2)
+        wait_until(all_held, pause=0.2)
         self.look_where()
         return held
 
@@ -152,7 +152,7 @@ def bring_up(top: Topology, story: Story) -> Started:
 def lose_a_node_and_mlflow(top: Topology, story: Story, trials: dict[str, TrialStore]) -> None:
     """A trial runs on each of two machines; one of these dies, and MLflow. Its trial goes on, and is held again."""
     held = story.hold(*trials, attempt=1)
-    wait_until(lambda: top.points() > 0, PATIENCE, pause=0.5)
+    wait_until(lambda: top.points() > 0, pause=0.5)
     (story.lost,) = [trial_id for trial_id, pid in held.items() if story.places[pid] == "worker1"]
     (other,) = [trial_id for trial_id in trials if trial_id != story.lost]
     top.machines["worker1"].power_off()
@@ -161,10 +161,10 @@ def lose_a_node_and_mlflow(top: Topology, story: Story, trials: dict[str, TrialS
     top.start_mlflow()
     os.kill(held[other], signal.SIGCONT)
     story.hold(story.lost, attempt=2)
-    wait_until(lambda: top.points() > story.points[0], PATIENCE, pause=0.5)
+    wait_until(lambda: top.points() > story.points[0], pause=0.5)
     story.points.append(top.points())
     told = trials[story.lost]
-    wait_until(lambda: len(told.status().attempts) == 2, PATIENCE, pause=0.1)
+    wait_until(lambda: len(told.status().attempts) == 2 and "resumed_at" in told.status().attempts[-1], pause=0.1)
     story.statuses = {trial_id: trial.status() for trial_id, trial in trials.items()}
 
 
@@ -184,7 +184,7 @@ def restart_the_head(top: Topology, story: Story, driver: Started) -> None:
 def play(top: Topology, story: Story) -> None:
     intruding_node = bring_up(top, story)
     driver = top.orchestrator(*story.arguments, log="sweep")
-    wait_until(lambda: story.drivers_copy() is not None, PATIENCE)
+    wait_until(lambda: story.drivers_copy() is not None)
     store = story.drivers_copy()
     assert store is not None
     trials = {entry.trial_id: store.trial(entry.trial_id) for entry in store.entries()}

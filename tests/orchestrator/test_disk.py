@@ -10,8 +10,10 @@ import shlex
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -286,6 +288,8 @@ def test_what_only_reads_works_on_a_runs_directory_that_can_only_be_read(
     arguments: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    now = time.time()
+    monkeypatch.setattr("orchestrator.status.time", SimpleNamespace(time=lambda: now))  # "3s ago" stays so
     (half_finished.path / "driver.json").write_text(  # what a driver on another machine has left
         json.dumps({"host": "elsewhere", "machine": "another", "pid": 1, "started": 1, "mark": "0" * 12})
     )
@@ -374,7 +378,7 @@ def test_a_sweep_whose_disk_cannot_be_written_any_more_says_so_and_goes_on_later
     with started("sweep", "sweep.yaml", *how, cwd=tmp_path, **cluster.environment) as running:
         wait_until((store.path / "plan.json").exists)
         first, second = trials = [store.trial(entry.trial_id) for entry in store.entries()]
-        wait_until(lambda: len(first.epochs()) > 2, 100)
+        wait_until(lambda: len(first.epochs()) > 2)
         with happens(disk):
             before = whole_lines(first)
             code, out, errors = running.end()

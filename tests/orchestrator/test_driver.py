@@ -165,7 +165,7 @@ def test_mlflow_is_kept_level_while_a_sweep_runs(store: SweepStore, tracking_uri
     mirroring = MirrorThread(store, tracking_uri)
     mirroring.start()
     name = f"{entry.label} seed={entry.seed}"
-    wait_until(lambda: dump_or_nothing(tracking_uri).get(name, {}).get("status") == "FINISHED", 30)
+    wait_until(lambda: dump_or_nothing(tracking_uri).get(name, {}).get("status") == "FINISHED")
     finish(store, store.entries()[1], {"exact_w1": 0.5})
     assert mirroring.finish() is None
     assert len(dump(tracking_uri, "hand")) == 3

@@ -70,7 +70,7 @@ def damage(trial: TrialStore) -> None:
 def kill_once(trial: TrialStore) -> None:
     """Kills the worker of a trial as soon as there is a checkpoint to go on from."""
     with contextlib.suppress(TimeoutError):  # then the tests say what is missing
-        wait_until(trial.previous_checkpoint_file.exists, 100)
+        wait_until(trial.previous_checkpoint_file.exists)
         os.kill(trial.status().attempts[-1]["pid"], signal.SIGKILL)
 
 

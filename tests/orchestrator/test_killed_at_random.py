@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from command_line import MARK, Running, marked, orchestrator, wait_until
-from driven_sweeps import PATIENCE, Sweep, folders_of, new_sweep
+from driven_sweeps import Sweep, folders_of, new_sweep
 from mlflow_dump import dump, expected_files, expected_points, files_of, points_of
 from small_trials import assert_equal_to_the_bit
 
@@ -206,7 +206,7 @@ def shaken(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
         try:
             shooting.wait_for(source.randint(5, 10), running)
             time.sleep(source.uniform(0, 1.5))
-            wait_until(lambda: hang_a_worker(sweep), PATIENCE)
+            wait_until(lambda: hang_a_worker(sweep))
             first = kill(sweep, running)
             first.stop = orchestrator("stop", "shaken", cwd=sweep.folder)
             first.look(sweep, running)
@@ -215,7 +215,7 @@ def shaken(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
             time.sleep(source.uniform(0.5, 6))  # while it is starting
             second = kill(sweep, running)
             before, running = running, sweep.start("resume", "shaken")
-            wait_until(lambda: read_driver(sweep.store) not in (None, second.driver), PATIENCE)
+            wait_until(lambda: read_driver(sweep.store) not in (None, second.driver))
             second.look(sweep, before)
             killed += [first, second]
             out, errors = running.process.communicate(timeout=600)

@@ -134,7 +134,8 @@ def sleeper() -> Iterator[Sleepers]:
             command = [sys.executable, "-S", "-c", "import time; time.sleep(300)", *arguments]
             process = stack.enter_context(subprocess.Popen(command, env=environment))
             stack.callback(process.kill)
-            return process
+            wait_until(Path(f"/proc/{process.pid}/environ").read_bytes if environment else lambda: True)
+            return process  # its environment is there: some milliseconds after it has begun it is not yet
 
         yield start
 

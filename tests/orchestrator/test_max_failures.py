@@ -93,9 +93,9 @@ def early(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Early:
                 begun.remove(name)
             return not begun
 
-        wait_until(both_are_held, 120)
+        wait_until(both_are_held)
         os.kill(trials["quick"].status().attempts[0]["pid"], signal.SIGCONT)
-        wait_until(store.stop_file.exists, 120)
+        wait_until(store.stop_file.exists)
         os.kill(trials["sound"].status().attempts[0]["pid"], signal.SIGCONT)
         code, out, _ = running.end()
     statuses = {name: trial.status() for name, trial in trials.items()}

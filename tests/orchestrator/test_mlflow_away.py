@@ -14,7 +14,6 @@ import secrets
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Cluster, CommandLine, environment, started, wait_until
+from command_line import Cluster, CommandLine, environment, free_port, started, wait_until
 from hand_made import finish, make_sweep, write_file
 from mlflow_dump import Dump, dump, expected_files, expected_points, files_of, points_of
 from rich.console import Console
@@ -52,9 +51,7 @@ class Server:
     """``mlflow server``, as ``orchestrator ui`` starts it, in a process group of its own."""
 
     def __init__(self, folder: Path, empty_database: Path) -> None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = listener.getsockname()[1]
+        port = free_port()
         shutil.copy(empty_database, folder / "mlflow.db")
         self.uri = f"http://127.0.0.1:{port}"
         self._command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
@@ -77,7 +74,7 @@ class Server:
         return False
 
     def wait(self) -> None:
-        wait_until(self.answers, 150)
+        wait_until(self.answers)
 
     def kill(self) -> None:
         """All of it at once, as a power cut would."""
@@ -146,7 +143,7 @@ def mirrored(uri: str, sweep: str) -> int:
 @contextlib.contextmanager
 def held(trial: TrialStore) -> Iterator[None]:
     """Holds the worker of a trial as soon as it has stored three epochs."""
-    wait_until(lambda: len(trial.epochs()) >= 3, 120)
+    wait_until(lambda: len(trial.epochs()) >= 3)
     pid = trial.status().attempts[-1]["pid"]
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -206,7 +203,7 @@ def test_a_database_that_is_deleted_even_while_a_sweep_runs_is_made_again_and_ha
 
     def delete(epoch: int) -> None:
         if epoch == 3:
-            wait_until(lambda: mirrored(tracking_uri, "deleted") >= 3, 120)
+            wait_until(lambda: mirrored(tracking_uri, "deleted") >= 3)
             (running.runs_dir / "mlflow.db").unlink()
 
     ended = run_here(running, tracking_uri, delete)
@@ -271,7 +268,7 @@ def outage(server: Server, cluster: Cluster, tmp_path_factory: pytest.TempPathFa
             if epoch == 3:
                 wait_until((gone.path / "plan.json").exists)
                 with held(gone.trial(gone.entries()[0].trial_id)):
-                    wait_until(lambda: all(mirrored(server.uri, name) >= 3 for name in ("gone", "returned")), 120)
+                    wait_until(lambda: all(mirrored(server.uri, name) >= 3 for name in ("gone", "returned")))
                     server.kill()
             if epoch == 8:
                 code, out, _ = running.end()
@@ -370,7 +367,7 @@ def test_an_answer_that_got_lost_makes_no_second_run(store: SweepStore, server: 
     threading.Thread(target=between.serve_forever, daemon=True).start()
     try:
         mirroring = MirrorThread(store, uri)
-        wait_until(lambda: mirroring.finish() is None, 60)  # as often as a driver would
+        wait_until(lambda: mirroring.finish() is None)  # as often as a driver would
         assert len(between.lost) >= 2  # of the sweep's run, and of the trial's
         Mirror(store, uri).finish()
         assert set(dump(uri, store.name)) == {store.name, f"{entry.label} seed={entry.seed}"}

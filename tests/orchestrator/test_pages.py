@@ -6,14 +6,13 @@ import os
 import re
 import shutil
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import mean
 from typing import Any, TypeVar
 
 import pytest
-from command_line import Running, started, wait_until
+from command_line import Running, free_port, started, wait_until
 from hand_made import finish, make_sweep
 from selenium import webdriver
 from selenium.common.exceptions import ElementNotInteractableException, StaleElementReferenceException
@@ -95,9 +94,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Ite
     uri = f"sqlite:///{store.runs_dir / 'mlflow.db'}"
     shutil.copy(empty_database, store.runs_dir / "mlflow.db")
     Mirror(store, uri).finish()
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,800"):
@@ -105,7 +102,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Ite
     with started("ui", "hand", "--port", port, cwd=folder) as running:
         browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
         try:
-            wait_until(lambda: page(f"http://127.0.0.1:{port}/health") == "OK", 100)
+            wait_until(lambda: page(f"http://127.0.0.1:{port}/health") == "OK")
             yield Pages(browser, addresses(running), store)
         finally:
             browser.quit()

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from command_line import orchestrator, started, wait_until
 from hand_made import write_file
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import UserError
@@ -85,6 +85,7 @@ def test_trials_without_a_gpu_leave_the_processors_beside_gpus_to_those_with_one
         st.sampled_from([CPU, GPU, QUARTER, (("CPU", 2.0),), (("CPU", 1.0), ("big", 1.0))]), st.integers(0, 30)
     ),
 )
+@settings(deadline=None)
 def test_what_is_shared_out_is_wanted_and_there(sizes: list[tuple[int, int, int]], wanted: dict[Request, int]) -> None:
     nodes = [node(str(number), CPU=c, GPU=g, big=b) for number, (c, g, b) in enumerate(sizes)]
     shares = share_out(nodes, wanted)
@@ -280,8 +281,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         there.add("gpu", num_gpus=1, env_vars={"PYTHONPATH": str(paths["stale"])})
         with started(*there.command, cwd=folder, **token) as running:
             assert running.process.stdout is not None
-            wait_until(lambda: (there.store.path / "plan.json").exists() or running.process.poll() is not None, 120)
-            wait_until(lambda: there.worker_on("gpu"), 120, pause=0.05)
+            wait_until(lambda: (there.store.path / "plan.json").exists() or running.process.poll() is not None)
+            wait_until(lambda: there.worker_on("gpu"), pause=0.05)
             with there.held("gpu"):
                 there.add("other", env_vars={"PYTHONPATH": str(paths["other"])})
                 for line in running.process.stdout:
@@ -289,7 +290,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
                     if "gets no trials" in line:
                         break
                 there.add("joining", env_vars={"PYTHONPATH": str(paths["stale"])})
-                wait_until(lambda: there.worker_on("joining"), 120, pause=0.05)
+                wait_until(lambda: there.worker_on("joining"), pause=0.05)
             there.code, out, errors = running.end()
             there.out += out + errors
         yield there

@@ -35,7 +35,7 @@ from orchestrator.store import SweepStore
 from orchestrator.trial_store import CHECKPOINTS, State, TrialStore
 from orchestrator.worker import run_trial, trial_at_hand
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 SWEEP = """\
 name: small

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import own_slurm
 import pytest
-from command_line import wait_until
-from driven_sweeps import PATIENCE, Sweep, new_sweep
+from command_line import PATIENCE, wait_until
+from driven_sweeps import Sweep, new_sweep
 from own_slurm import Slurm
 from small_trials import assert_equal_to_the_bit
 
@@ -88,14 +88,12 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     with own_slurm.own_slurm(folder, nodes=2) as slurm, new_sweep(tmp_path_factory.mktemp("limited"), LIMITED) as sweep:
         seen = Life(sweep, slurm)
         first = _submit(seen, nodes=1)
-        _wait_until_busy(seen, first, {0: 1})
-        with _held(sweep, [0]):
+        with _held_when_busy(seen, first, {0: 1}):
             _look_around(seen, first)
             slurm.command("scancel", "--batch", "--signal=USR1", first)
             _wait(seen, first, sweep.store.stop_file.exists)
         _wait(seen, first, lambda: slurm.job(first)["Restarts"] == "1")
-        _wait_until_busy(seen, first, {0: 2})
-        with _held(sweep, [0]):
+        with _held_when_busy(seen, first, {0: 2}):
             slurm.command("scancel", first)
             _wait(seen, first, sweep.store.stop_file.exists)
         _wait(seen, first, lambda: _ended(slurm, first))
@@ -103,8 +101,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         seen.left.append(_processes(first))
 
         second = _submit(seen, nodes=2)
-        _wait_until_busy(seen, second, {0: 3, 1: 1})
-        with _held(sweep, [0, 1]):
+        with _held_when_busy(seen, second, {0: 3, 1: 1}):
             _look_around(seen, second)
             seen.nodes = {_node_of(seen, number) for number in (0, 1)}
             os.kill(sweep.statuses()[1].attempts[-1]["pid"], signal.SIGKILL)
@@ -121,14 +118,22 @@ def _submit(seen: Life, *, nodes: int) -> str:
 
 
 def _wait(seen: Life, job: str, condition: Callable[[], object]) -> None:
+    def holds() -> bool:
+        with contextlib.suppress(subprocess.CalledProcessError):  # Slurm is busy: ask again
+            return bool(condition())
+        return False
+
     try:
-        wait_until(condition, PATIENCE, pause=0.1)
+        wait_until(holds, pause=0.1)
     except TimeoutError:
         pytest.fail(f"still not so after {PATIENCE} s\n{seen.slurm.job(job)}\n{seen.output()}")
 
 
-def _wait_until_busy(seen: Life, job: str, attempts: dict[int, int]) -> None:
-    """Until these trials have trained for a while in these attempts, and go on."""
+@contextlib.contextmanager
+def _held_when_busy(seen: Life, job: str, attempts: dict[int, int]) -> Iterator[None]:
+    """Each of these trials, as soon as it has trained for a while in this attempt, stays where it is, until all do and
+    until the end, however long that is."""
+    held: dict[int, int] = {}
 
     def is_busy(trial: TrialStore, attempt: int) -> bool:
         status, epochs = trial.status(), trial.epochs()
@@ -136,29 +141,26 @@ def _wait_until_busy(seen: Life, job: str, attempts: dict[int, int]) -> None:
             return False
         return status.state is State.RUNNING and epochs[-1]["iteration"] > status.attempts[-1]["resumed_at"] + 50
 
-    def are_busy() -> bool:
-        return all(is_busy(seen.sweep.trials()[number], attempt) for number, attempt in attempts.items())
+    def all_are_held() -> bool:
+        for number in attempts.keys() - held.keys():
+            trial = seen.sweep.trials()[number]
+            if is_busy(trial, attempts[number]):
+                held[number] = trial.status().attempts[-1]["pid"]
+                os.kill(held[number], signal.SIGSTOP)
+        return held.keys() == attempts.keys()
 
     _wait(seen, job, (seen.sweep.store.path / "plan.json").exists)
-    _wait(seen, job, are_busy)
+    _wait(seen, job, all_are_held)
+    yield
+    for worker in held.values():
+        with contextlib.suppress(ProcessLookupError):  # killed in the meantime
+            os.kill(worker, signal.SIGCONT)
 
 
 def _look_around(seen: Life, job: str) -> None:
     rays = [process for process in _processes(job) if "ORCHESTRATOR_SLURM" in process.environment]
     seen.rays += rays
     seen.in_files += _files_with(rays[0].environment["RAY_AUTH_TOKEN"], seen)
-
-
-@contextlib.contextmanager
-def _held(sweep: Sweep, numbers: list[int]) -> Iterator[None]:
-    """Trials that are busy stay where they are meanwhile, however long that is."""
-    workers = [sweep.statuses()[number].attempts[-1]["pid"] for number in numbers]
-    for worker in workers:
-        os.kill(worker, signal.SIGSTOP)
-    yield
-    for worker in workers:
-        with contextlib.suppress(ProcessLookupError):  # killed in the meantime
-            os.kill(worker, signal.SIGCONT)
 
 
 def _ended(slurm: Slurm, job: str) -> bool:

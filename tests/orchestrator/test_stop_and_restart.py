@@ -30,7 +30,7 @@ def test_stop_lets_trials_write_a_checkpoint_and_waits_for_the_driver(tmp_path: 
         store = SweepStore(tmp_path / "runs", "long")
         (trial_id,) = [entry.trial_id for entry in _entries_when_there(store)]
         trial = store.trial(trial_id)
-        wait_until(lambda: len(trial.epochs()) > 3, 100)
+        wait_until(lambda: len(trial.epochs()) > 3)
         stopped = orchestrator("stop", "long", cwd=tmp_path)
         assert (stopped.returncode, stopped.stdout) == (0, "'long' has stopped.\n")
         assert trial.status().state is State.PENDING

@@ -85,7 +85,7 @@ def interrupted(life: Life) -> Run:
     with started("sweep", "sweep.yaml", "--max-concurrent", 1, cwd=life.folder) as running:
         wait_until((life.store.path / "plan.json").exists)
         second = orchestrator("resume", "life", cwd=life.folder)
-        wait_until(lambda: len(life.trials()[0].epochs()) > 3, 100)
+        wait_until(lambda: len(life.trials()[0].epochs()) > 3)
         temporary = {name for line in marked(running.mark).values() for name in re.findall(r"/tmp/ray-\w+", line)}
         running.signal_group(signal.SIGINT)
         ended = running.end()

@@ -21,8 +21,6 @@ from command_line import PROGRAM, environment, wait_until
 from network import Machine, Started, machines, why_not
 from object_stores import S3_SERVER
 
-PATIENCE = 200.0
-"""Seconds after which a test gives up waiting."""
 DOCKER = Path(__file__).parents[2] / "docker"
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 POSTGRESQL = BINARIES[-1] if BINARIES else Path("/nowhere")
@@ -112,7 +110,7 @@ class Topology:
         serve += ["-c", f"listen_addresses={self.address('database')}", "-c", f"unix_socket_directories={home}"]
         self.start("database", serve, "postgres")
         ready = [POSTGRESQL / "pg_isready", "-h", self.address("database")]
-        wait_until(lambda: self.start("mlflow", ready, "ready").end()[0] == 0, PATIENCE, pause=0.3)
+        wait_until(lambda: self.start("mlflow", ready, "ready").end()[0] == 0, pause=0.3)
         self.sql("postgres", "CREATE DATABASE mlflow").succeed()
         self.sql("mlflow", (DOCKER / "postgres" / "mlflow_auth.sql").read_text()).succeed()
 
@@ -150,7 +148,7 @@ class Topology:
         self.start("mlflow", ["sh", DOCKER / "mlflow.sh"], "mlflow", **secret, **changes)
 
     def wait_for_mlflow(self) -> None:
-        wait_until(lambda: self.http_status(f"{self.tracking_uri}/health") == 200, PATIENCE, pause=0.5)
+        wait_until(lambda: self.http_status(f"{self.tracking_uri}/health") == 200, pause=0.5)
 
     def http_status(self, url: str, user: str | None = None, host: str | None = None) -> int:
         """What a request from the head's machine is answered with; 0 if nobody answers."""
@@ -166,7 +164,7 @@ class Topology:
     def start_worker(self, name: str, processors: int, **changes: str) -> Started:
         """Does not wait, but for the head."""
         head = ["bash", "-c", f": < /dev/tcp/{self.address('head')}/6379"]
-        wait_until(lambda: self.start(name, head, "head-answers").end()[0] == 0, PATIENCE, pause=0.3)
+        wait_until(lambda: self.start(name, head, "head-answers").end()[0] == 0, pause=0.3)
         return self._start_ray(name, "ray-worker.sh", "--num-cpus", processors, **changes)
 
     def _start_ray(self, name: str, script: str, *options: object, **changes: str) -> Started:
@@ -182,7 +180,7 @@ class Topology:
 
     def wait_for_node(self, node: Started) -> None:
         """Until a head or a worker has said that it runs."""
-        wait_until(lambda: "Ray runtime started" in node.out.read_text() + node.err.read_text(), PATIENCE)
+        wait_until(lambda: "Ray runtime started" in node.out.read_text() + node.err.read_text())
         assert node.process.poll() is None, node.out.read_text() + node.err.read_text()
 
     def orchestrator(self, *arguments: object, log: str, **changes: str) -> Started:

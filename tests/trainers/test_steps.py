@@ -59,13 +59,13 @@ def test_compiled_steps_equal_eager_ones(changes: dict[str, Any], start: Start, 
             for training in (eager, compiled)
         )
         assert (one - other).norm() <= 1e-4 * one.norm(), network
+        told = one.abs() > 1e-5 * one.abs().max()  # of a gradient of mere rounding, φ's last bias's, Adam makes a step
         before, *after = (
-            torch.cat([parameter.flatten() for parameter in each.parameters()]).detach()
+            torch.cat([parameter.flatten() for parameter in each.parameters()]).detach()[told]
             for each in (begun[network], getattr(eager, network), getattr(compiled, network))
         )
         one, other = (weights - before for weights in after)  # the step that was taken, not only its gradient
-        # where a gradient is 0 but for rounding, as for φ's last bias, Adam's step is of its usual length: one weight
-        assert (one - other).norm() <= 5e-2 * one.norm(), network
+        assert (one - other).norm() <= 1e-3 * one.norm(), network
 
 
 @needs_compiler

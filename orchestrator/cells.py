@@ -115,6 +115,11 @@ def _axes(sweep_file: SweepFile, own: Axes) -> list[_Axis]:
         if level.zip:
             rows = tuple(zip(*level.zip.values(), strict=True))
             axes.append(_Axis(tuple(level.zip), rows, (*level.place, "zip"), is_own))
+    names = {name: axis for axis in axes for name in axis.names}
+    for name, axis in names.items():
+        if outer := next((each for each in names if name.startswith(f"{each}.") and each not in presets()), None):
+            problem = f"the axis '{outer}' sets this option too: an axis once"
+            raise sweep_file.document.error(axis.place_of(name), problem)
     for axis in axes:
         if "seed" in axis.names or "seeds" in axis.names:
             raise sweep_file.document.error(axis.place, "seeds are no axis: write seeds: 3, or a list")
@@ -258,7 +263,12 @@ def _has(values: Mapping[str, Any], path: str) -> bool:
 
 
 def _set(values: dict[str, Any], path: str, value: Any) -> None:
+    """A mapping changes the options that it names, as an override does, and leaves the others."""
     *parents, last = path.split(".")
     for piece in parents:
         values = values[piece]
-    values[last] = value
+    if isinstance(value, Mapping) and isinstance(values.get(last), dict):
+        for key, inner in value.items():
+            _set(values[last], str(key), inner)
+    else:
+        values[last] = copy.deepcopy(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -153,17 +154,32 @@ def status(
     """Show how far a sweep, or every sweep, has come: from its directory alone, while it runs or afterwards."""
     from json import dumps
 
-    from orchestrator.runs import runs_at, sweep_names
+    from orchestrator.runs import folder_of, runs_at, sweep_names
     from orchestrator.status import show_status, sweep_status
     from orchestrator.store import SweepStore
 
     runs = runs_at(runs_dir)
-    stores = [SweepStore.open(runs, each) for each in ([name] if name else sweep_names(runs))]
-    known = [sweep_status(store) for store in stores]
+    names = [name] if name else sweep_names(runs)
+    known, unread = [], 0
+    for each in names:
+        try:
+            try:
+                known.append(sweep_status(SweepStore.open(runs, each)))
+            except (KeyError, TypeError, ValueError):
+                plan = folder_of(runs) / each / "plan.json"
+                raise UserError(f"{plan}: is damaged; run the sweep file again to write it anew") from None
+        except UserError as problem:
+            if name:
+                raise
+            typer.echo(f"orchestrator: {problem}", err=True)
+            unread += 1
+    if not names:
+        typer.echo(f"there is no sweep in '{runs_dir}' yet", err=True)
     if json:
         typer.echo(dumps(known[0] if name else known, indent=1))
     else:
         show_status(known, with_trials=name is not None)
+    raise typer.Exit(1 if unread else 0)
 
 
 @app.command()
@@ -202,14 +218,14 @@ def sync(name: SweepName, runs_dir: RunsDir = "runs", tracking_uri: TrackingUri 
     from orchestrator.lock import driver_lock
     from orchestrator.runs import runs_at
     from orchestrator.store import SweepStore
-    from orchestrator.tracking import Mirror
+    from orchestrator.tracking import level
     from orchestrator.tracking_uri import check_uri, default_uri
 
     store = SweepStore.open(runs_at(runs_dir), name)
     uri = tracking_uri or default_uri(store.runs)
     check_uri(uri)
     with driver_lock(store, typer.echo):
-        Mirror(store, uri).finish()
+        level(store, uri)
     typer.echo(f"MLflow is level with '{name}'.")
 
 
@@ -366,7 +382,9 @@ def ui(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The sweep's name; default: all sweeps.")] = None,
     runs_dir: RunsDir = "runs",
     tracking_uri: TrackingUri = None,
-    port: Annotated[int | None, typer.Option(help="On the loopback interface; default: 5000.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="On the loopback interface; default: 5000.")
+    ] = None,
 ) -> None:
     """Open MLflow's pages on this machine: the list of sweeps, or one sweep's charts."""
     from orchestrator.runs import folder_at
@@ -405,6 +423,9 @@ def program() -> None:
     """The program ``orchestrator``: :func:`main` in a process of its own, which ends when that has."""
     from orchestrator.leaving import leave_within
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no '·' ends no sweep
     code: object = 1
     try:
         main()

@@ -58,6 +58,8 @@ def parse_override(text: str) -> Override:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:
         raise UserError(f"'{text}' is not an override such as penalty.weight=1: {str(error).splitlines()[0]}") from None
+    if not override.key_or_group:
+        raise UserError(f"'{text}' is not an override such as penalty.weight=1: it names no option")
     if override.is_sweep_override():
         raise UserError(f"'{text}' has several values: several values are an axis and belong under grid")
     if "${" in text:

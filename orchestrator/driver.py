@@ -88,9 +88,9 @@ def run_sweep(
     with contextlib.ExitStack() as held:
         driver = held.enter_context(driver_lock(store, tell))
         if plan is not None:
+            tell_ancestors(store.runs, plan, tell)
             store.write_plan(plan)
             _tell_removed(store, tell)
-            tell_ancestors(store, tell)
         try:
             todo = prepare(store, tell, selection)
             if options.feature_weights is not None:
@@ -151,6 +151,13 @@ def prepare(
                 continue
             if entry.trial_id in origins:
                 origins[entry.trial_id].fork(store, entry)
+        if not (trial.path / "config.yaml").exists():
+            tell(f"{trial.path}: is not there any more, and left out; running the sweep's file again makes it anew")
+            continue
+        if state is State.DONE and trial.lacks_epochs():
+            why = "epochs that it had are missing"
+            state = trial.set_state(State.LOST, why).state
+            tell(f"{entry.trial_id}: {why}, and are computed again")
         if not selection.takes(entry.trial_id, state):
             continue
         if selection.restart and (trial.status().attempts or state is State.LOST):

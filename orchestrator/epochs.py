@@ -17,6 +17,8 @@ TIMING = frozenset(
     {"timestamp", "epoch_seconds", "evaluation_seconds", "compile_seconds", "images_per_second", "peak_memory_mb"}
 )
 """What differs between two runs of one epoch."""
+LINE_BYTES = 2**16
+"""No epoch's line is longer."""
 
 
 class EpochLog:
@@ -108,3 +110,17 @@ def _epoch(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) and isinstance(record.get("epoch"), int) else None
+
+
+def last_epoch(path: Path) -> int | None:
+    """The last whole epoch of a ``metrics.jsonl``; −1 where there is none, None where the last line is damaged."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LINE_BYTES))
+            lines = file.read().rpartition(b"\n")[0].splitlines()
+    except FileNotFoundError:
+        return -1
+    if not lines:
+        return -1
+    record = _epoch(lines[-1])
+    return None if record is None else int(record["epoch"])

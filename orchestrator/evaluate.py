@@ -20,6 +20,7 @@ from orchestrator.composition import compose, option_paths, parse_override
 from orchestrator.consoles import wide_console
 from orchestrator.errors import UserError, disk_errors
 from orchestrator.files import write_atomically
+from orchestrator.formats import LABEL_WIDTH, broken
 from orchestrator.runs import Runs, cache_dir, folder_of, location, sweep_names
 from orchestrator.selection import one_entry
 from orchestrator.single import check_device
@@ -283,6 +284,12 @@ def _of_folder(folder: Path, request: Request) -> Scores:
     from trainers.devices import resolve_device
     from trainers.evaluation.pictures import load_images
 
+    for override in map(parse_override, request.overrides):
+        if (key := override.key_or_group) != "device" and key.partition(".")[0] not in ("dataset", "evaluation"):
+            problem = "a folder of images can only be measured: dataset=NAME, evaluation=NAME, device=NAME"
+            raise UserError(f"'{override.input_line}': {problem}")
+    if request.checkpoint != "last":
+        raise UserError(f"--checkpoint {request.checkpoint}: '{folder}' is a folder of images, without checkpoints")
     if not any(text.startswith("dataset=") for text in request.overrides):
         raise UserError(f"'{folder}' is a folder of images: against which dataset? dataset=digits, say")
     cache = cache_dir(folder_of(request.runs))
@@ -313,25 +320,49 @@ def _tell_reference(scores: Scores, evaluator: Any) -> None:
 def show_scores(scores: Scores) -> None:
     """The same for people: a line a checkpoint, what real training images score, what the values depend on."""
     console = wide_console()
-    console.print(_table(scores))
+    console.print(_table(scores, console.width))
     for text in _notes(scores):
         console.print(Text(text), soft_wrap=True)
 
 
-def _table(scores: Scores) -> Table:
-    metrics = list(scores.scores[0].metrics)
+def _table(scores: Scores, width: int) -> Table:
+    """A column a metric, its name on several lines on a narrow terminal; where that is too wide, a line a metric."""
+    names = list(scores.scores[0].metrics)
+    headings = [name + _arrow(name, scores) for name in names]
+    lines = [
+        (score.label, "" if score.epoch is None else str(score.epoch), [f"{score.metrics[name]:.4g}" for name in names])
+        for score in scores.scores
+    ]
+    lines.append((FLOOR, "", [f"{scores.floor[name]:.4g}" if name in scores.floor else "—" for name in names]))
+    columns = [["epoch", *(epoch for _, epoch, _ in lines)]]
+    columns += [[heading, *(numbers[i] for *_, numbers in lines)] for i, heading in enumerate(headings)]
+    left = width - min(LABEL_WIDTH, max(len(label) for label, *_ in lines))
+    if _widths(columns) > left:
+        columns = [[broken(heading), *cells] for heading, *cells in columns]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", overflow="fold")
-    table.add_column("epoch", justify="right")
-    for name in metrics:
-        arrow = "" if name.endswith("_std") else " ↑" if name in scores.higher_is_better else " ↓"
-        table.add_column(name + arrow, justify="right")
-    for score in scores.scores:
-        numbers = (f"{score.metrics[name]:.4g}" for name in metrics)
-        table.add_row(Text(score.label), "" if score.epoch is None else str(score.epoch), *numbers)
-    real = (f"{scores.floor[name]:.4g}" if name in scores.floor else "—" for name in metrics)
-    table.add_row(FLOOR, "", *real, style="dim")
+    if _widths(columns) <= left:
+        for heading, *_ in columns:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for index, (label, epoch, numbers) in enumerate(lines):
+            table.add_row(Text(label), epoch, *numbers, style="dim" if index == len(scores.scores) else None)
+        return table
+    table.show_header = False
+    table.add_column("", justify="right", no_wrap=True)
+    for label, epoch, numbers in lines:
+        table.add_row(Text(label, "bold"), epoch and f"epoch {epoch}")
+        for heading, number in zip(headings, numbers, strict=True):
+            table.add_row(heading, number)
     return table
+
+
+def _arrow(name: str, scores: Scores) -> str:
+    return "" if name.endswith("_std") else " ↑" if name in scores.higher_is_better else " ↓"
+
+
+def _widths(columns: Sequence[Sequence[str]]) -> int:
+    """What columns take beside the first one, with two spaces before each."""
+    return sum(2 + max(len(line) for cell in cells for line in cell.split("\n")) for cells in columns)
 
 
 def _notes(scores: Scores) -> Iterator[str]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
+from orchestrator.runs import Runs
 from orchestrator.store import Entry, SweepStore
 from orchestrator.trial_store import State, TrialStore
 from trainers.config import TrialConfig, without_runtime_options
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -34,33 +38,39 @@ def ancestors(store: SweepStore) -> dict[str, Ancestor]:
     such sweep.
     """
     name = store.plan()["continue_from"]
-    if name is None:
-        return {}
-    source = SweepStore.open(store.runs, name)
+    return {} if name is None else _ancestors(store.runs, name, store.configs())
+
+
+def _ancestors(runs: Runs, name: str, configs: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Ancestor]:
+    source = SweepStore.open(runs, name)
     known: dict[str, list[tuple[int, TrialStore]]] = {}
     for trial_id, config in source.configs():
         trial = source.trial(trial_id)
         if trial.status().state is State.DONE and trial.has(trial.checkpoint_file):
             known.setdefault(_kind(config), []).append((config["budget"], trial))
     found = {}
-    for trial_id, config in store.configs():
+    for trial_id, config in configs:
         shorter = [each for each in known.get(_kind(config), []) if each[0] < config["budget"]]
         if shorter:
             found[trial_id] = Ancestor(name, max(shorter, key=lambda each: each[0])[1])
     return found
 
 
-def tell_ancestors(store: SweepStore, tell: Callable[[str], None]) -> None:
-    """How many trials continue others. Raises :class:`UserError` if none does, although the sweep asks for it."""
-    entries, name = store.entries(), store.plan()["continue_from"]
+def tell_ancestors(runs: Runs, plan: Plan, tell: Callable[[str], None]) -> None:
+    """How many trials of a plan, that nothing has written yet, will continue others.
+
+    Raises :class:`UserError` if none does, although it asks for it, and if there is no such sweep.
+    """
+    name = plan.continue_from
     if name is None:
         return
-    found = ancestors(store)
+    found = _ancestors(runs, name, ((trial.trial_id, trial.config.to_dict()) for trial in plan.trials))
     if not found:
         raise UserError(
             f"continue_from: no finished trial of '{name}' is one of these with a smaller budget and has its checkpoint"
         )
-    others = f"; {len(entries) - len(found)} have none there and begin at nothing" if len(found) < len(entries) else ""
+    rest = len(plan.trials) - len(found)
+    others = f"; {rest} have none there and begin at nothing" if rest else ""
     tell(f"{len(found)} trials continue finished ones of '{name}'{others}")
 
 

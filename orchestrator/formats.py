@@ -30,7 +30,8 @@ LABEL_WIDTH, REMARKS_WIDTH = 24, 18
 def format_value(value: Value | None, plus_minus: str = " ± ", significant: int = 3) -> str:
     """``12.3 ± 0.4``: significant digits of the mean, at most four decimals, the deviation to the same place.
 
-    Where nothing would be left of the two they are written as ``1.23e-05 ± 4.00e-06``.
+    There are more decimals where the deviation would else read as 0. Where nothing would be left of the two they are
+    written as ``1.23e-05 ± 4.00e-06``.
     """
     if value is None:
         return "—"
@@ -62,7 +63,11 @@ def _form(value: Value, significant: int = 3) -> str:
     if 0 < max(map(abs, (value.mean, value.deviation or 0.0, *(value.interval or ())))) < 0.5e-4:
         return f".{significant - 1}e"
     magnitude = math.floor(math.log10(abs(value.mean))) if value.mean else 0
-    return f".{min(4, max(0, significant - 1 - magnitude))}f"
+    decimals = max(0, significant - 1 - magnitude)
+    deviation = value.deviation or 0.0
+    if 0 < deviation <= (1 if significant < 3 else 0.5 * 0.1**decimals):  # seeds that differ do not read as equal
+        decimals = max(decimals, -math.floor(math.log10(deviation)))
+    return f".{min(4, decimals)}f"
 
 
 # --- columns for people ---------------------------------------------------------------------------------------------
@@ -298,7 +303,7 @@ def rich_table(table: Table, width: int) -> Any:
     table_shown.padding, table_shown.pad_edge, table_shown.caption_justify = (0, 2, 0, 0), False, "left"
     table_shown.add_column("cell", overflow="fold")
     for column in numbers[:fitting]:
-        table_shown.add_column(_broken(column.name), justify="right", no_wrap=True)
+        table_shown.add_column(broken(column.name), justify="right", no_wrap=True)
     for column in remarks:
         table_shown.add_column(column.name)
     if fitting < len(numbers):
@@ -314,7 +319,7 @@ def rich_table(table: Table, width: int) -> Any:
     return table_shown
 
 
-def _broken(name: str) -> str:
+def broken(name: str) -> str:
     """A name on several lines."""
     return name.replace("_", "\n").replace(" interval", "\ninterval")
 
@@ -328,7 +333,7 @@ def _fitting(table: Table, numbers: Sequence[Column], markup: Markup, width: int
     """How many columns of numbers fit beside the cells' labels, at least one."""
     for index, column in enumerate(numbers):
         cells = max((len(column.cell(row, markup)) for row in table.rows), default=0)
-        width -= max(*map(len, _broken(column.name).split("\n")), cells, 0) + 2
+        width -= max(*map(len, broken(column.name).split("\n")), cells, 0) + 2
         if width < 0:
             return max(1, index)
     return len(numbers)

@@ -25,9 +25,10 @@ class Item:
 def lay_out(table: Table, rows: str = "", columns: str = "") -> Table:
     """The table with the selected cells, in the order of ``rows``, and ``columns`` side by side.
 
-    Both are ``NAME,NAME=VALUE,NAME=VALUE|VALUE``: ``sweep``, ``variant`` or an axis, whose last part will do. A name
-    with values selects cells by it, one without is laid out. Every coordinate that is not in ``columns`` and in which
-    the cells differ is in the rows, so that no two cells meet. Raises :class:`UserError` for unknown names and values.
+    Both are ``NAME,NAME=VALUE,NAME=VALUE|VALUE``: ``sweep``, ``variant`` or an axis, whose last part will do; a value
+    as the table or JSON writes it. A name with values selects cells by it, one without is laid out. Every coordinate
+    that is not in ``columns`` and in which the cells differ is in the rows, so that no two cells meet. Raises
+    :class:`UserError` for unknown names and values.
     """
     by_row, by_column = _items("--rows", rows, table), _items("--columns", columns, table)
     for option, items in (("--rows", by_row), ("--columns", by_column)):
@@ -48,13 +49,25 @@ def lay_out(table: Table, rows: str = "", columns: str = "") -> Table:
 
 def _items(option: str, text: str, table: Table) -> list[Item]:
     items = []
-    for part in filter(None, (part.strip() for part in re.split(r",(?![^\[]*\])", text))):  # but those in a list
+    for part in filter(None, _split(text, ",")):
         name, equals, values = part.partition("=")
-        chosen = tuple(value.strip() for value in values.split("|"))
+        chosen = tuple(_split(values, "|"))
         if equals and not all(chosen):
             raise UserError(f"{option} {part}: expected NAME=VALUE or NAME=VALUE|VALUE")
         items.append(Item(_full_name(option, name.strip(), table), chosen if equals else ()))
     return items
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """The parts between separators that stand in no brackets and no quotes."""
+    parts, depth = [""], 0
+    for token in re.findall(r'"[^"]*"|\'[^\']*\'|.', text, re.DOTALL):
+        if token == separator and not depth:
+            parts.append("")
+            continue
+        depth = max(0, depth + (token in "([{") - (token in ")]}"))
+        parts[-1] += token
+    return [part.strip() for part in parts]
 
 
 def _full_name(option: str, name: str, table: Table) -> str:
@@ -100,11 +113,15 @@ def _selected(table: Table, option: str, item: Item) -> Table:
 
 
 def _same(text: str, written: str) -> bool:
-    """1 is 1.0, and a list may be written as in the table."""
+    """1 is 1.0, and a list or null may be written as in the table or as in JSON."""
     try:
         return float(text) == float(written)
     except ValueError:
-        return text == written or text == short_value(_read(written))
+        pass
+    if written == "—":
+        return text in ("—", "None", "null")
+    value = _read(written)
+    return text in (written, short_value(value)) or (isinstance(value, list | dict | str) and _read(text) == value)
 
 
 def _read(written: str) -> Any:
@@ -137,7 +154,7 @@ def _pivoted(table: Table, ordered: Sequence[str], across: Sequence[str]) -> Tab
                 best=frozenset(f"{metric} {label}" for label, row in line.items() for metric in row.best),
                 remarks=tuple(f"{label}: {remark}" for label, row in line.items() for remark in row.remarks),
                 paper=_across(line, {label: row.paper for label, row in line.items()}),
-                sweep=first.sweep,
+                sweep=first.sweep if "sweep" not in across or len(_known(cells, "sweep")) == 1 else "",
                 differences=_across(line, {label: row.differences for label, row in line.items()}),
             )
         )
@@ -159,6 +176,7 @@ def _pivoted(table: Table, ordered: Sequence[str], across: Sequence[str]) -> Tab
         rows=tuple(rows),
         notes=(*table.notes, *notes),
         paper=tuple(name for name in all_of(table.paper) if any(name in row.paper for row in rows)),
+        sweeps=() if "sweep" in across else table.sweeps,
         intervals=(),
     )
 

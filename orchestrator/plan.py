@@ -131,8 +131,9 @@ def _compare(sweep_file: SweepFile, config: TrialConfig) -> Compare:
     if sweep_file.compare is None:
         metric = next((name for name in config.metrics if name not in NEUTRAL), [*config.metrics, "critic_loss"][0])
         return Compare(metric, "max" if metric in config.higher_is_better else "min")
-    _check_metric(sweep_file, "compare", sweep_file.compare.metric, config)
-    return sweep_file.compare
+    compare = sweep_file.compare
+    _check_metric(sweep_file, "compare", compare.metric, config)
+    return replace(compare, mode=compare.mode or ("max" if compare.metric in config.higher_is_better else "min"))
 
 
 def _check_metric(sweep_file: SweepFile, key: str, name: str, config: TrialConfig) -> None:

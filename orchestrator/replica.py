@@ -316,8 +316,8 @@ def open_replica(url: str, *, asking: bool = True) -> Replica:
         copy.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise UserError(f"--runs-dir {url}: its copy on this machine cannot be written: {error}") from None
-    replica = Replica(url, copy)
     try:
+        replica = Replica(url, copy)  # some kinds of store connect here already
         if asking:
             replica.names()
     except PermissionError as error:

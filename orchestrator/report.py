@@ -46,6 +46,8 @@ class _Trial:
 
 def write_report(store: SweepStore, path: Path) -> Path:
     """Writes the report. Raises :class:`UserError` if the file cannot be written."""
+    if path.is_dir():
+        raise UserError(f"--output {path}: is a folder; expected a file")
     text = report_html(store)
     try:
         write_atomically(path, text)

@@ -24,6 +24,8 @@ TEXT = ("trial_id", "error", "commits")
 CATEGORIES = ("cell", "variant", "setting", "state")
 INTEGERS = {"seed": "UInt64", "epoch": "Int64", "iteration": "Int64"}
 POSITION = ("epoch", "iteration", "timestamp")
+TRAINING_SECONDS = "training_seconds"
+"""The only metric of a trial that no epoch has: it is their sum."""
 
 
 class Results(NamedTuple):
@@ -37,7 +39,8 @@ def load(path: str | Path) -> Results:
     """A sweep's directory, ``runs/ground_metrics`` or ``s3://bucket/runs/ground_metrics`` say, as two typed DataFrames.
 
     Names and states are categories, counts nullable integers, ``timestamp`` is a time in UTC, and everything else is a
-    float; an axis keeps its values' type. Raises :class:`UserError` where there is no sweep.
+    float; an axis keeps its values' type, but integers that some variant lacks are floats. Raises :class:`UserError`
+    where there is no sweep.
     """
     if "://" in str(path):
         runs, _, name = str(path).rstrip("/").rpartition("/")
@@ -114,9 +117,15 @@ def parse_at(text: str) -> At:
     if text in ("last", "best"):
         return At(text)
     what, _, value = text.partition("=")
+    if what == TRAINING_SECONDS:
+        raise UserError(f"--at {text}: {what} is a sum over epochs; say seconds={value or 'S'}")
     with contextlib.suppress(ValueError):
         at = At(what, float(value))
-        if what and math.isfinite(at.value) and (what not in ("epoch", "seconds") or at.value >= 0):
+        if (
+            what not in ("", "last", "best")
+            and math.isfinite(at.value)
+            and (what not in ("epoch", "seconds") or at.value >= 0)
+        ):
             return at
     raise UserError(f"--at {text}: expected last, best, epoch=K, seconds=S, or METRIC=VALUE such as fid=40")
 
@@ -169,7 +178,7 @@ def _trial_row(entry: Entry, trial: TrialStore, at: At) -> dict[str, Any]:
         else:
             row |= record
             training_seconds += record["epoch_seconds"]
-    row["training_seconds"] = training_seconds
+    row[TRAINING_SECONDS] = training_seconds
     ended = len(kept) == len(records)
     row["short"] = ended and (
         (at.what == "epoch" and row.get("epoch", 0) < at.value)

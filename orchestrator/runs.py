@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from orchestrator.errors import UserError
@@ -27,14 +28,23 @@ def runs_at(text: str, *, asking: bool = True) -> Runs:
 
     Raises :class:`UserError` for one that cannot be reached, or, not ``asking``, cannot be at all.
     """
-    return open_replica(text, asking=asking) if "://" in text else Path(text)
+    return open_replica(text, asking=asking) if "://" in text else _folder(text)
 
 
 def folder_at(text: str) -> Path:
-    """A runs directory on a disk. Raises :class:`UserError` for one in an object store."""
+    """A runs directory on a disk. Raises :class:`UserError` for one in an object store, or where a file stands."""
     if "://" in text:
         raise UserError(f"--runs-dir {text}: this command wants a folder")
-    return Path(text)
+    return _folder(text)
+
+
+def _folder(text: str) -> Path:
+    """A folder that is there or can be made. Raises :class:`UserError` if a file stands there or on the way."""
+    folder = Path(text)
+    there = next((place for place in (folder, *folder.parents) if os.path.exists(place)), None)
+    if there is not None and not os.path.isdir(there):
+        raise UserError(f"--runs-dir {text}: '{there}' is a file, not a folder")
+    return folder
 
 
 def folder_of(runs: Runs) -> Path:

@@ -124,10 +124,15 @@ class StoreSearcher(Searcher):
 
     @contextlib.contextmanager
     def _noticing_disk_errors(self) -> Iterator[None]:
-        """The store cannot be written: what is stored stays, and nothing more is started."""
+        """The store cannot be written: what is stored stays, and nothing more is started.
+
+        Where a trial's directory alone was deleted, the others go on.
+        """
         try:
             yield
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and (self._store.path / "trials").exists():
+                return
             self.stopped_because = f"{self._store.path}: {reason(error)}"
 
     def save(self, checkpoint_path: str) -> None:

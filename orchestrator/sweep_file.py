@@ -52,7 +52,8 @@ class Resources:
 
 @dataclass(frozen=True)
 class Compare:
-    """The metric that tables compare by, and whether less (``min``) or more (``max``) of it is better."""
+    """The metric that tables compare by, and whether less (``min``) or more (``max``) of it is better; empty in a file
+    that does not say so, for the metric's own direction."""
 
     metric: str
     mode: str
@@ -307,8 +308,8 @@ class _Reader:
         if "compare" not in self.mapping(()):
             return None
         data = self.mapping(("compare",), ("metric", "mode"))
-        mode = data.get("mode", "min")
-        if mode not in ("min", "max"):
+        mode = data.get("mode", "")
+        if "mode" in data and mode not in ("min", "max"):
             raise self.fail(("compare", "mode"), f"expected min or max, got {mode!r}")
         if "metric" not in data:
             raise self.fail(("compare",), "expected a metric, such as metric: classifier_fid")

@@ -77,6 +77,17 @@ class _Mirrored:
             self.pending.append({**record, "training_seconds": self.seconds})
 
 
+def level(store: SweepStore, uri: str) -> None:
+    """Brings MLflow level with one sweep's store. Raises :class:`UserError` for whatever keeps it from being so."""
+    try:
+        Mirror(store, uri).finish()
+    except UserError:
+        raise
+    except Exception as error:  # whatever MLflow or its database raise
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"MLflow at {uri} cannot be brought level with '{store.name}': {problem}") from None
+
+
 class Mirror:
     """Brings MLflow level with one sweep's store; :meth:`sync` as often as one likes."""
 
@@ -138,10 +149,16 @@ class Mirror:
         if uri.startswith("sqlite:"):  # without a server the artifacts lie beside the database
             location = (self._store.runs_dir / "mlflow-artifacts" / name).resolve().as_uri()
         found = self._client.get_experiment_by_name(name)
-        if found is not None and (location is None or found.artifact_location == location):
-            return found.experiment_id
-        if found is not None:  # the runs directory was moved, and MLflow keeps absolute paths: begin again
-            self._client.rename_experiment(found.experiment_id, f"{name} before it was moved ({found.experiment_id})")
+        if found is not None:
+            deleted = found.lifecycle_stage == "deleted"
+            if not deleted and (location is None or found.artifact_location == location):
+                return found.experiment_id
+            # It was deleted there, and keeps its name, or the runs directory was moved, and MLflow keeps absolute
+            # paths: begin again.
+            if deleted:
+                self._client.restore_experiment(found.experiment_id)
+            before = "it was deleted" if deleted else "it was moved"
+            self._client.rename_experiment(found.experiment_id, f"{name} before {before} ({found.experiment_id})")
             self._client.delete_experiment(found.experiment_id)
         return self._client.create_experiment(name, artifact_location=location)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.epochs import Tail
+from orchestrator.epochs import Tail, last_epoch
 from orchestrator.errors import UserError
 from orchestrator.files import write_atomically
 from orchestrator.replica import Replica
@@ -158,6 +158,12 @@ class TrialStore:
         self.write_status(status)
         return status
 
+    def lacks_epochs(self) -> bool:
+        """Whether epochs are missing, at the end, that were there when the last attempt ended."""
+        attempts = self.status().attempts
+        had = attempts[-1].get("last_epoch") if attempts else None
+        return had is not None and (last := last_epoch(self.metrics_file)) is not None and last < had
+
     def epochs(self) -> list[dict[str, Any]]:
         """Every stored epoch, in order."""
         return list(self.tail().read())
@@ -167,11 +173,15 @@ class TrialStore:
         return Tail(self.metrics_file)
 
     def references(self) -> dict[str, Any]:
-        """The floor, which metrics are better high, and what they depend on. Empty before the trial starts."""
+        """The floor, which metrics are better high, and what they depend on.
+
+        Empty before the trial starts, and if the file is damaged.
+        """
         try:
-            return json.loads((self.path / "references.json").read_text())
-        except FileNotFoundError:
+            values = json.loads((self.path / "references.json").read_text())
+        except (FileNotFoundError, ValueError):
             return {}
+        return values if isinstance(values, dict) else {}
 
     def write_references(self, references: Mapping[str, Any]) -> None:
         """Replaces ``references.json``."""

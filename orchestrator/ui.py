@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -18,7 +20,8 @@ def serve(runs_dir: Path, tracking_uri: str | None, port: int | None, name: str 
     """Becomes MLflow's server on the loopback interface, until it is interrupted, and prints addresses before.
 
     With the name of a sweep those of its charts, else that of the list of sweeps. Raises :class:`UserError` where
-    there is no database, or nothing of that sweep in it, and for a ``port`` of a server that runs already.
+    there is no database, or nothing of that sweep in it, for a ``port`` of a server that runs already, and for one at
+    which somebody else listens.
     """
     if tracking_uri is None and not (runs_dir / "mlflow.db").exists():
         raise UserError(f"there is no MLflow database in '{runs_dir}' yet: a sweep makes it")
@@ -29,6 +32,8 @@ def serve(runs_dir: Path, tracking_uri: str | None, port: int | None, name: str 
     port = DEFAULT_PORT if port is None else port
     server = uri.rstrip("/") if elsewhere else f"http://127.0.0.1:{port}"
     if name is None:
+        if not elsewhere:
+            check_uri(uri)
         pages = {"all sweeps": f"{server}/#/experiments?workflowType=machine_learning"}
     else:
         experiment = _experiment(uri, name)
@@ -36,6 +41,8 @@ def serve(runs_dir: Path, tracking_uri: str | None, port: int | None, name: str 
             "methods over time": page_address(server, experiment, METHODS),
             "trials over seconds of training, samples": page_address(server, experiment, TRIALS),
         }
+    if not elsewhere:
+        _check_port(port)
     for what, page in pages.items():
         print(f"{what}: {page}")
     if elsewhere:
@@ -51,6 +58,18 @@ def serve(runs_dir: Path, tracking_uri: str | None, port: int | None, name: str 
     command += ["--backend-store-uri", uri, "--default-artifact-root", artifacts, "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--uvicorn-opts", "--log-level warning"]
     os.execv(sys.executable, [sys.executable, *command])  # signals reach the server itself
+
+
+def _check_port(port: int) -> None:
+    """Raises :class:`UserError` for a port of the loopback interface at which no server can listen."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that a server left do not count
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            why = "somebody listens there already" if taken else f"no server can listen there ({error.strerror})"
+            raise UserError(f"--port {port}: {why}; choose another") from None
 
 
 def _experiment(uri: str, name: str) -> str:

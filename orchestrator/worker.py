@@ -8,6 +8,7 @@ import gc
 import importlib.metadata
 import os
 import platform
+import re
 import socket
 import subprocess
 import time
@@ -20,7 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from orchestrator import checkpoints
-from orchestrator.epochs import EpochLog
+from orchestrator.epochs import EpochLog, last_epoch
 from orchestrator.following import asked_to_stop
 from orchestrator.replica import Replica, scratch
 from orchestrator.runs import Runs, cache_dir, runs_at
@@ -29,6 +30,10 @@ from orchestrator.trial_store import CHECKPOINTS, State, Status, TrialStore
 
 COMMIT = "ORCHESTRATOR_COMMIT"
 """The environment variable that tells workers of a cluster the commit of the code that came to them."""
+
+
+TRIAL_ID = re.compile("[0-9a-f]{12}")
+"""What the directory of a sweep's trial is called: its configuration's identity."""
 
 
 class Superseded(Exception):
@@ -128,6 +133,8 @@ def run_trial(
         return State.RUNNING
     status.state = state
     status.attempts[-1] |= {"ended": time.time(), "state": str(state), "error": status.error}
+    if state is State.DONE:
+        status.attempts[-1]["last_epoch"] = last_epoch(trial.metrics_file)
     trial.write_status(status)
     trial.log(f"{state if state is not State.RUNNING else 'stopped'}{': ' + status.error if status.error else ''}")
     return state
@@ -146,6 +153,10 @@ def _train(
 
     values = trial.config()
     config, identity = TrialConfig.from_dict(values), identity_of(values)
+    if TRIAL_ID.fullmatch(trial.trial_id) and identity != trial.trial_id:
+        raise checkpoints.OtherConfiguration(
+            f"config.yaml is that of trial {identity}: put it back as it was, or run the sweep's file again"
+        )
     trial.samples.mkdir(exist_ok=True)
     log = EpochLog(trial.metrics_file)
     training = Training(config, cache_dir=cache_dir)

@@ -155,7 +155,10 @@ def count(database: Path, query: str) -> int:
 
 
 def prepare(folder: Path) -> tuple[int, int]:
-    """The sweep file, the trials, and what they share: a classifier and features. Returns trials and epochs."""
+    """The sweep file, the trials, and what they share: a classifier, features, a database (two processes that make
+    its tables at once are told that they exist). Returns trials and epochs."""
+    import mlflow
+
     from orchestrator.plan import make_plan
     from orchestrator.sweep_file import read_sweep_file
     from trainers.training import Training
@@ -168,6 +171,7 @@ def prepare(folder: Path) -> tuple[int, int]:
     evaluator = Training(trials[0].config, cache_dir=folder / "cache").evaluator
     assert evaluator is not None
     evaluator.floor()
+    mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
     return len(trials), sum(trial.config.epochs for trial in trials)
 
 

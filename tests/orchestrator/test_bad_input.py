@@ -321,13 +321,36 @@ def test_a_gpu_that_no_trial_was_given(tmp_path: Path, command_line: CommandLine
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("place", ["a-file/runs", "/proc/runs"])
-def test_a_runs_directory_that_cannot_be_written(tmp_path: Path, command_line: CommandLine, place: str) -> None:
-    (tmp_path / "a-file").touch()
+def test_a_runs_directory_that_cannot_be_written(tmp_path: Path, command_line: CommandLine) -> None:
     path = write_file(tmp_path, B)
     for command in (["sweep", path], ["train"]):
+        message = refused(command_line(*command, "--runs-dir", "/proc/runs"))
+        assert "'/proc/runs' cannot be written" in message
+
+
+@pytest.mark.parametrize("place", ["a-file", "a-file/runs"])
+def test_a_file_in_the_place_of_the_runs_directory(tmp_path: Path, command_line: CommandLine, place: str) -> None:
+    file = tmp_path / "a-file"
+    file.touch()
+    path = write_file(tmp_path, B)
+    for command in (["sweep", path], ["sweep", path, "--dry-run"], ["train"], ["status"]):
         message = refused(command_line(*command, "--runs-dir", tmp_path / place))
-        assert f"'{tmp_path / place}' cannot be written" in message
+        assert message == f"orchestrator: --runs-dir {tmp_path / place}: '{file}' is a file, not a folder\n"
+
+
+def test_a_store_that_is_asked_before_it_is_read(
+    tmp_path: Path, command_line: CommandLine, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    url = f"ftp://127.0.0.1:{closed_port}/x"
+    assert f"--runs-dir {url}: it cannot be reached" in refused(command_line("status", "--runs-dir", url))
+
+
+def test_an_override_without_a_name(tmp_path: Path, command_line: CommandLine) -> None:
+    path = write_file(tmp_path, GOOD)
+    for command in (["train"], ["sweep", path, "--dry-run"]):
+        message = refused(command_line(*command, "=3", "--runs-dir", tmp_path / "runs"))
+        assert "'=3' is not an override such as" in message
 
 
 @pytest.mark.parametrize("command", ["resume", "status", "stop", "sync", "export", "plot", "report"])

@@ -37,6 +37,8 @@ def test_an_override(text: str, key: str, value: object) -> None:
     [
         pytest.param("budget", "override such as", id="no value"),
         pytest.param("budget=(", "override such as", id="bad syntax"),
+        pytest.param("=3", "override such as", id="no name"),
+        pytest.param("+=3", "override such as", id="no name to add"),
         pytest.param("budget=1,2", "several values", id="commas"),
         pytest.param("budget=choice(1,2)", "several values", id="choice"),
         pytest.param("hydra.job.name=x", "Hydra", id="Hydra itself"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import warnings
@@ -13,11 +14,12 @@ import torch
 from command_line import CommandLine
 from hand_made import POINTS, make_sweep, write_file
 from PIL import Image
+from rich.console import Console
 from small_trials import contents, create
 
 from orchestrator import weights
 from orchestrator.errors import UserError
-from orchestrator.evaluate import Request, best_again, evaluate
+from orchestrator.evaluate import Request, Score, Scores, best_again, evaluate, show_scores
 from orchestrator.store import SweepStore
 from orchestrator.trial_store import State, TrialStore
 from orchestrator.worker import run_trial
@@ -227,6 +229,31 @@ def test_what_a_folder_cannot_be_measured_against(folder: Path, cache: Path, com
     assert "at most 500" in refused(command_line, cache, folder, "dataset=digits", "evaluation.samples=501")
     assert "measures nothing" in refused(command_line, cache, folder, "dataset=digits", "evaluation=none")
     assert "--trial is for a sweep" in refused(command_line, cache, folder, *AGAINST, "--trial", "ab")
+    for text in ("budget=3", "trainer=wwgan", "probes=[lipschitz]"):
+        told = refused(command_line, cache, folder, *AGAINST, "device=cpu", text)
+        assert f"'{text}': a folder of images can only be measured" in told
+    assert "without checkpoints" in refused(command_line, cache, folder, *AGAINST, "--checkpoint", "best")
+
+
+@pytest.mark.parametrize("width", [160, 120, 80, 40])
+def test_every_name_and_digit_is_there_however_narrow_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["classifier_fid", "classifier_is", "classifier_is_std", "classifier_kid", "classifier_precision", "recall"]
+    metrics = {name: 0.01234 + index for index, name in enumerate(names)}
+    labels = ["wwgan neighbourhood=diamond weight=1 seed=0", "wgan seed=1"]
+    found = [Score(label, metrics, epoch=120) for label in labels]
+    scores = Scores("digits", "classifier", frozenset({"classifier_is"}), found, dict.fromkeys(names[:-1], 0.5))
+    console = Console(width=width, file=io.StringIO())
+    monkeypatch.setattr("orchestrator.evaluate.wide_console", lambda: console)
+    show_scores(scores)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert all(len(line.rstrip()) <= width for line in text.splitlines())
+    for value in metrics.values():
+        assert text.split().count(f"{value:.4g}") == len(labels)
+    for name in names:
+        assert all(part in text.split() for part in (name.split("_") if width == 120 else [name]))
+    assert text.split().count("0.5") == len(names) - 1
 
 
 def test_what_is_asked_for_wrongly(

@@ -202,7 +202,7 @@ def test_trials_without_an_ancestor_begin_at_nothing_and_are_counted(whole: Fork
     shutil.copytree(whole.source, tmp_path / "runs" / "short")
     store = continued(tmp_path, "long", "short", 90, 9, grid="2, 3")
     told: list[str] = []
-    tell_ancestors(store, told.append)
+    tell_ancestors(store.runs, plan_file(store.path / "sweep.yaml"), told.append)
     assert told == ["1 trials continue finished ones of 'short'; 1 have none there and begin at nothing"]
     assert len(prepare(store)) == 2
     assert [trial.status().continued_from is not None for trial in trials(store)] == [True, False]
@@ -256,7 +256,7 @@ def test_a_trial_continues_one_that_is_done_and_differs_in_a_smaller_budget_alon
     assert bool(ancestors(store)) is found
     if not found:
         with pytest.raises(UserError, match="no finished trial of 'short' is one of these with a smaller budget"):
-            tell_ancestors(store, lambda text: None)
+            tell_ancestors(store.runs, plan_file(store.path / "sweep.yaml"), lambda text: None)
 
 
 def test_the_longest_of_several_budgets_is_taken(tmp_path: Path) -> None:
@@ -320,3 +320,16 @@ def test_continuing_can_be_told_on_the_command_line_and_needs_no_name_of_its_own
     plan = plan_file(path, "continue_from=short")
     assert (plan.name, plan.continue_from) == ("long", "short")
     assert [trial.trial_id for trial in plan.trials] == [trial.trial_id for trial in plan_file(path).trials]
+
+
+def test_a_sweep_that_cannot_continue_another_is_not_begun(tmp_path: Path, command_line: CommandLine) -> None:
+    write_file(tmp_path, SWEEP.format(name="long", budget=90, times=1, grid="2"))
+    for origin in ("nosuch", "short"):
+        if origin == "short":
+            by_hand(tmp_path, 40, state=State.FAILED)
+            write_file(tmp_path, SWEEP.format(name="long", budget=90, times=1, grid="2"))
+        words = [f"continue_from={origin}", "--offline", "--runs-dir", tmp_path / "runs"]
+        code, _, errors = command_line("sweep", tmp_path / "sweep.yaml", *words)
+        assert code == 2
+        assert origin in errors
+        assert not (tmp_path / "runs" / "long" / "plan.json").exists()

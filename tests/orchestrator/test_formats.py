@@ -190,6 +190,22 @@ def test_a_value_for_people(value: Value | None, shown: str) -> None:
     assert format_value(value) == shown
 
 
+@pytest.mark.parametrize(
+    ("value", "narrow", "wide"),
+    [
+        pytest.param(Value(26.3, 0.4, 3), "26.3±0.4", "26.3 ± 0.4", id="a decimal"),
+        pytest.param(Value(26.3, 0.6, 3), "26.3±0.6", "26.3 ± 0.6", id="not rounded up either"),
+        pytest.param(Value(1234.5, 0.5, 2), "1234.5±0.5", "1234.5 ± 0.5", id="thousands"),
+        pytest.param(Value(26.3, 0.03, 3), "26.30±0.03", "26.30 ± 0.03", id="two decimals"),
+        pytest.param(Value(26.3, 0.000003, 3), "26.3000±0.0000", "26.3000 ± 0.0000", id="at most four"),
+        pytest.param(Value(26.3, 0.0, 3), "26±0", "26.3 ± 0.0", id="seeds that agree"),
+        pytest.param(Value(26.3, 4.0, 3), "26±4", "26.3 ± 4.0", id="enough as it is"),
+    ],
+)
+def test_seeds_that_differ_do_not_read_as_if_they_agreed(value: Value, narrow: str, wide: str) -> None:
+    assert (format_value(value, "±", 2), format_value(value)) == (narrow, wide)
+
+
 def test_small_intervals_and_differences_are_not_rounded_away() -> None:
     small = Value(-0.0000123, 0.000004, 3, (-0.00002, 0.000001))
     assert format_interval(small) == "[-2.00e-05, 1.00e-06]"

@@ -150,3 +150,42 @@ def test_a_list_is_selected_as_it_is_written(tmp_path: Path) -> None:
     table = comparison_table(make_sweep(tmp_path, text + "compare: {metric: exact_w1}\n"))
     for written in ("betas=[0.5, 0.9]", "critic.betas=[0.5,0.9]", "variant=hand,betas=[0.5,0.9]"):
         assert [row.axes["critic.betas"] for row in cells(lay_out(table, written))] == [[0.5, 0.9]]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "(0,1)×1+(1,0)×2",
+        '[{"offset": [0, 1], "weight": 1.0}, {"offset": [1, 0], "weight": 2.0}]',
+        '[{"offset":[0,1],"weight":1},{"offset":[1,0],"weight":2}]',
+    ],
+)
+def test_a_neighbourhood_is_selected_as_it_is_written(tmp_path: Path, written: str) -> None:
+    edges = "[{offset: [0, 1], weight: 1.0}, {offset: [1, 0], weight: 2.0}]"
+    text = f"name: hand\nbase: [dataset=digits, trainer=wwgan, budget=40]\ngrid: {{neighbourhood: [cross, {edges}]}}\n"
+    table = comparison_table(make_sweep(tmp_path, text.replace("{neigh", "{penalty.neigh")))
+    (chosen,) = cells(lay_out(table, f"variant=hand,neighbourhood={written}"))
+    assert chosen.setting == "neighbourhood=(0,1)×1+(1,0)×2"
+    assert len(cells(lay_out(table, f"neighbourhood={written}|cross,variant"))) == 2
+    (other,) = cells(lay_out(table, 'neighbourhood="cross"'))
+    assert other.setting == "neighbourhood=cross"
+
+
+def test_null_is_selected_as_it_is_written(tmp_path: Path) -> None:
+    text = "name: hand\nbase: [dataset=mixture, batch_size=8, budget=40]\ngrid: {generator.ema: [null, 0.9]}\n"
+    table = comparison_table(make_sweep(tmp_path, text + "compare: {metric: exact_w1}\n"))
+    for written in ("None", "null", "—"):
+        assert [row.setting for row in cells(lay_out(table, f"ema={written}"))] == ["ema=None"]
+
+
+def test_sweeps_side_by_side_have_no_column_of_their_own(grid: SweepStore, tmp_path: Path) -> None:
+    more = make_sweep(tmp_path, GRID.replace("name: hand", "name: more"))
+    for entry in more.entries():
+        finish(more, entry, {"exact_w1": 1.0})
+    table = comparison_table(grid, more)
+    shown = lay_out(table, "", "sweep")
+    assert shown.metrics[:2] == ("exact_w1 hand", "exact_w1 more")
+    assert {row.sweep for row in shown.rows} == {""}
+    assert FORMATS["csv"][1](shown).startswith("variant,objective.q,")
+    assert columns(shown)[0].name == "method"
+    assert columns(lay_out(table, "", "p"))[0].name == "sweep"

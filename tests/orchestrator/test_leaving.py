@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from command_line import environment
+from command_line import environment, orchestrator
 
 COMMAND = """\
 import sys, threading, time
@@ -47,3 +48,10 @@ def test_what_waits_for_ever_is_ended_named_and_the_exit_code_stands(left_behind
 def test_nobody_waits_for_the_last_resort() -> None:
     ended = run("nothing", 600)  # is given a minute itself
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_encoding_that_lacks_a_character_ends_nothing(tmp_path: Path, encoding: str) -> None:
+    ended = orchestrator("sweep", "--help", cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "[OVERRIDE]?" in ended.stdout

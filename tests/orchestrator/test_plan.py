@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from hand_made import Planner, option
 
+from orchestrator.errors import UserError
+
 DIGITS = "base: [dataset=digits, evaluation=none, budget=40]"
 LEARNING_RATES = "zip: {critic.lr: [1e-4, 2e-4], generator.lr: [2e-4, 4e-4]}"
 
@@ -251,3 +253,38 @@ def test_a_trial_tells_its_cell_in_short_words(plan_of: Planner) -> None:
 def test_axes_that_end_alike_keep_their_full_names(plan_of: Planner) -> None:
     plan = plan_of(f"name: s\n{DIGITS}\nzip: {{critic.lr: [1e-4], generator.lr: [2e-4]}}\n")
     assert plan.trials[0].label == "s critic.lr=0.0001 generator.lr=0.0002"
+
+
+@pytest.mark.parametrize(
+    ("compare", "mode"),
+    [
+        pytest.param("{metric: classifier_is}", "max", id="an inception score"),
+        pytest.param("{metric: classifier_fid}", "min", id="a FID"),
+        pytest.param("{metric: critic_loss}", "min", id="what is no evaluation's"),
+        pytest.param("{metric: classifier_is, mode: min}", "min", id="the file's word"),
+    ],
+)
+def test_a_metric_is_compared_in_its_own_direction_unless_the_file_says_which(
+    plan_of: Planner, compare: str, mode: str
+) -> None:
+    stopping = "early_stopping: {scheduler: asha, grace: 20}\n"
+    plan = plan_of(f"base: [dataset=digits, budget=40]\ncompare: {compare}\n{stopping}")
+    assert plan.compare.mode == mode
+    assert plan.early_stopping is not None
+    assert plan.early_stopping.mode == mode
+
+
+def test_an_axis_of_mappings_changes_what_they_name_and_nothing_else(plan_of: Planner) -> None:
+    plan = plan_of("base: [trainer=wgan]\ngrid: {critic: [{lr: 1e-3}, {lr: 1e-2}]}\n")
+    assert [trial.config.critic.lr for trial in plan.trials] == [1e-3, 1e-2]
+    assert {trial.config.critic.optimizer for trial in plan.trials} == {"rmsprop"}
+    one, other = (
+        plan_of(f"base: [trainer=wgan]\n{text}").trials[0].trial_id
+        for text in ("grid: {critic: [{lr: 1e-3}]}\n", "grid: {critic.lr: [1e-3]}\n")
+    )
+    assert one == other
+
+
+def test_an_option_that_two_axes_set_is_an_error(plan_of: Planner) -> None:
+    with pytest.raises(UserError, match=r"sweep.yaml:2: grid.critic.lr: the axis 'critic' sets this option too"):
+        plan_of("base: [trainer=wgan]\ngrid: {critic: [{lr: 1e-3}], critic.lr: [1e-2]}\n")

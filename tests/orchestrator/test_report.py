@@ -212,6 +212,31 @@ def test_another_file(store: SweepStore, tmp_path: Path, command_line: CommandLi
     assert "r.html: cannot be written: No such file" in message
 
 
+@pytest.mark.parametrize("folder", [".", "there"])
+def test_a_folder_is_no_file(
+    store: SweepStore, tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    code, out, message = command_line("report", "hand", "-o", folder)
+    assert (code, out) == (2, "")
+    assert message == f"orchestrator: --output {folder}: is a folder; expected a file\n"
+
+
+@pytest.mark.parametrize("content", ["", '{"metrics": ', "[]"])
+def test_damaged_references_are_as_if_they_had_not_been_written(
+    store: SweepStore, command_line: CommandLine, content: str
+) -> None:
+    done, other, *_ = store.entries()
+    for entry in (done, other):
+        store_trial(store, entry, {0: {METRIC: 1.0}, 1: {METRIC: 0.5}})
+    (store.trial(done.trial_id).path / "references.json").write_text(content)
+    assert store.trial(done.trial_id).references() == {}
+    for command in ("export", "plot", "report"):
+        code, _, message = command_line(command, "hand", "--runs-dir", store.runs_dir)
+        assert (code, message) == (0, "")
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_a_browser_shows_every_picture_and_no_page_is_wider_than_its_window(report: str, tmp_path: Path) -> None:
     page = html.escape(report)

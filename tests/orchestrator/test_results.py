@@ -14,6 +14,7 @@ from orchestrator.epochs import EpochLog
 from orchestrator.errors import UserError
 from orchestrator.results import LAST, At, epochs_frame, parse_at, trials_frame
 from orchestrator.store import SweepStore
+from orchestrator.tables import IDENTITY, comparison_table
 from orchestrator.trial_store import State
 
 
@@ -79,10 +80,22 @@ def test_where_to_look() -> None:
     assert parse_at("epoch=3") == At("epoch", 3)
     assert parse_at("seconds=1.5") == At("seconds", 1.5)
     assert parse_at("exact_w1=0.25") == At("exact_w1", 0.25)
-    for text in ("first", "exact_w1", "exact_w1=low", "=3", "epoch=-1", "seconds=", "fid=nan", ""):
+    for text in ("first", "exact_w1", "exact_w1=low", "=3", "epoch=-1", "seconds=", "fid=nan", "last=3", "best=3", ""):
         with pytest.raises(UserError, match="expected last, best, epoch=K, seconds=S, or METRIC=VALUE") as raised:
             parse_at(text)
         assert f"--at {text}:" in str(raised.value)
+    with pytest.raises(UserError, match=r"--at training_seconds=0.1: .* is a sum over epochs; say seconds=0.1$"):
+        parse_at("training_seconds=0.1")
+
+
+def test_only_the_training_seconds_are_no_epochs_own(store: SweepStore) -> None:
+    """Every other metric that a table may show stands in some epoch, where ``--at`` finds it."""
+    for entry in store.entries():
+        finish(store, entry, {"exact_w1": 0.5}, untrained={"exact_w1": 7.0}, floor={"exact_w1": 0.25})
+    shown = {name for name in trials_frame(store) if name not in IDENTITY and "." not in name}
+    assert shown - set(epochs_frame(store)) == {"training_seconds"}
+    with pytest.raises(UserError, match="--at untrained.exact_w1=7: no trial of 'hand' has logged"):
+        comparison_table(store, at=parse_at("untrained.exact_w1=7"))
 
 
 @pytest.fixture

@@ -330,6 +330,18 @@ def test_a_state_that_cannot_be_written_ends_the_sweep_and_leaves_what_is_stored
         assert {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()} == before
 
 
+def test_where_one_trial_s_directory_has_gone_the_others_go_on(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven = Driven(store, 2, monkeypatch)
+    first = driven.ask()
+    assert first is not None
+    shutil.rmtree(store.trial(store.entries()[0].trial_id).path)
+    driven.searcher.on_trial_complete("tune1", error=True)
+    assert driven.searcher.stopped_because is None
+    assert driven.ask() is not None
+
+
 def test_a_directory_that_has_gone_ends_the_sweep_too(store: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:
     driven = Driven(store, 2, monkeypatch)
     driven.ask()

@@ -200,3 +200,24 @@ def test_the_highest_peak_of_memory_is_told(running: SweepStore, command_line: C
     known = json.loads(command_line(*arguments, "--json")[1])
     trials = (known[0] if isinstance(known, list) else known)["trials"]
     assert [trial["peak_memory_mb"] for trial in trials[:3]] == [1234.5, 900.0, None]
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{'name':"])
+def test_a_damaged_sweep_hides_no_other(running: SweepStore, command_line: CommandLine, content: str) -> None:
+    plan = running.runs_dir / "damaged" / "plan.json"
+    plan.parent.mkdir()
+    plan.write_text(content)
+    told = f"orchestrator: {plan}: is damaged; run the sweep file again to write it anew\n"
+    code, out, errors = command_line("status", "--json", "--runs-dir", running.runs_dir)
+    assert (code, errors) == (1, told)
+    assert [summary["sweep"] for summary in json.loads(out)] == ["hand"]
+    code, out, errors = command_line("status", "--runs-dir", running.runs_dir)
+    assert (code, errors) == (1, told)
+    assert out.startswith("hand")
+    assert command_line("status", "damaged", "--runs-dir", running.runs_dir) == (2, "", told)
+
+
+def test_where_there_is_no_sweep_one_is_told_so(tmp_path: Path, command_line: CommandLine) -> None:
+    told = f"there is no sweep in '{tmp_path}' yet\n"
+    assert command_line("status", "--runs-dir", tmp_path) == (0, "", told)
+    assert command_line("status", "--json", "--runs-dir", tmp_path) == (0, "[]\n", told)

@@ -12,10 +12,17 @@ import pytest
 from hand_made import TWO_CELLS, finish, make_sweep, plan_file, write_file
 from small_trials import assert_equal_to_the_bit, contents, create, run
 
+from orchestrator.driver import prepare
 from orchestrator.errors import UserError
 from orchestrator.runs import sweep_names
 from orchestrator.store import Entry, SweepStore
 from orchestrator.trial_store import State, Status, TrialStore
+
+TINY = """\
+name: tiny
+base: [dataset=digits, evaluation=none, "network.generator_widths=[16]", "network.critic_widths=[16]", budget=50,
+       device=cpu]
+"""
 
 
 @pytest.fixture
@@ -262,6 +269,34 @@ def test_after_a_damaged_line_is_deleted_with_what_follows_the_trial_is_complete
     trial.metrics_file.write_bytes(b"".join(lines[:2]))  # as it says
     assert run(trial) is State.DONE
     assert_equal_to_the_bit(trial, twin)
+
+
+def test_epochs_of_a_finished_trial_that_were_deleted_are_computed_again(tmp_path: Path) -> None:
+    """As the error of a damaged line asks for; without, a table would show an earlier epoch for the last."""
+    store = make_sweep(tmp_path, TINY)
+    (trial_id,) = prepare(store)
+    trial = store.trial(trial_id)
+    assert run(trial) is State.DONE
+    twin = copy_of(trial, tmp_path / "twin")
+    assert prepare(store) == []
+    lines = trial.metrics_file.read_bytes().splitlines(keepends=True)
+    trial.metrics_file.write_bytes(b"".join(lines[:2]))
+    told: list[str] = []
+    assert prepare(store, told.append) == [trial_id]
+    assert told == [f"{trial_id}: epochs that it had are missing, and are computed again"]
+    assert run(trial) is State.DONE
+    assert_equal_to_the_bit(trial, twin)
+    assert prepare(store) == []
+
+
+def test_a_trial_whose_directory_was_deleted_is_left_out_and_told(store: SweepStore) -> None:
+    gone, *others = store.entries()
+    shutil.rmtree(store.trial(gone.trial_id).path)
+    told: list[str] = []
+    assert prepare(store, told.append) == [entry.trial_id for entry in others]
+    (line,) = told
+    assert str(store.trial(gone.trial_id).path) in line
+    assert "running the sweep's file again makes it anew" in line
 
 
 @pytest.mark.parametrize("renames", range(6))

@@ -17,7 +17,7 @@ from orchestrator.errors import UserError
 from orchestrator.formats import write_tables
 from orchestrator.store import Entry, SweepStore
 from orchestrator.tables import comparison_table
-from orchestrator.tracking import MIRRORED_TAG, Mirror
+from orchestrator.tracking import MIRRORED_TAG, Mirror, level
 from orchestrator.tracking_uri import check_uri, default_uri, quiet_client
 from orchestrator.trial_store import State, Status
 
@@ -284,6 +284,26 @@ def test_a_moved_directory_takes_its_mlflow_along_points_and_files(
         "sweep.yaml",
         *expected_files(SweepStore(there, "hand").trial(first.trial_id)),
     } <= files.keys()
+
+
+def test_an_experiment_that_was_deleted_in_mlflow_is_made_again(finished: SweepStore, tracking_uri: str) -> None:
+    Mirror(finished, tracking_uri).finish()
+    before = dump(tracking_uri, "hand")
+    client = quiet_client(tracking_uri)
+    experiment = client.get_experiment_by_name("hand")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    level(finished, tracking_uri)
+    assert dump(tracking_uri, "hand").keys() == before.keys()
+    level(finished, tracking_uri)
+    active = [each.name for each in client.search_experiments() if each.name != "Default"]
+    assert active == ["hand"]
+
+
+def test_what_keeps_mlflow_from_being_level_is_one_line(finished: SweepStore, tmp_path: Path) -> None:
+    (tmp_path / "broken.db").write_text("no database" * 100)
+    with pytest.raises(UserError, match=r"MLflow at sqlite.* cannot be brought level with 'hand': \w+: "):
+        level(finished, f"sqlite:///{tmp_path / 'broken.db'}")
 
 
 def test_a_directory_reached_by_another_name_has_not_moved(finished: SweepStore, tracking_uri: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -60,3 +61,54 @@ def test_a_sweep_that_mlflow_does_not_know(
     code, _, errors = command_line("ui", "hnad", "--runs-dir", tmp_path / "runs")
     assert code == 2
     assert "did you mean 'hand'?" in errors
+
+
+@pytest.fixture
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that would become MLflow's server fails instead."""
+    monkeypatch.setattr(os, "execv", lambda *command: pytest.fail(f"becomes {command}"))
+
+
+@pytest.mark.usefixtures("no_server", "tracking_uri")
+@pytest.mark.parametrize("port", [-1, 0, 65536])
+def test_a_port_that_there_is_not(tmp_path: Path, command_line: CommandLine, port: int) -> None:
+    code, out, errors = command_line("ui", "--port", port, "--runs-dir", tmp_path / "runs")
+    assert (code, out) == (2, "")
+    assert "'--port'" in errors
+
+
+@pytest.mark.usefixtures("no_server", "tracking_uri")
+def test_a_port_at_which_somebody_listens(
+    tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        told = f"orchestrator: --port {port}: somebody listens there already; choose another\n"
+        assert command_line("ui", "--port", port, "--runs-dir", tmp_path / "runs") == (2, "", told)
+        monkeypatch.setattr("orchestrator.ui.DEFAULT_PORT", port)
+        assert command_line("ui", "--runs-dir", tmp_path / "runs") == (2, "", told)
+
+
+@pytest.mark.usefixtures("tracking_uri")
+def test_a_port_that_a_server_has_just_left(
+    tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    became: list[object] = []
+    monkeypatch.setattr(os, "execv", lambda *command: became.append(command))
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            listener.accept()[0].close()  # the side that closes first keeps the port for a minute
+            assert client.recv(1) == b""
+    code, out, _ = command_line("ui", "--port", port, "--runs-dir", tmp_path / "runs")
+    assert (code, len(became)) == (0, 1)
+    assert out.startswith(f"all sweeps: http://127.0.0.1:{port}/")
+
+
+@pytest.mark.usefixtures("no_server")
+def test_an_address_that_mlflow_does_not_know(tmp_path: Path, command_line: CommandLine) -> None:
+    code, out, errors = command_line("ui", "--tracking-uri", "foo", "--runs-dir", tmp_path)
+    assert (code, out) == (2, "")
+    assert errors.startswith("orchestrator: --tracking-uri foo: expected sqlite:///FILE")
+    assert errors.count("\n") == 1

@@ -21,6 +21,7 @@ from small_trials import EVERYTHING, NewTrial, assert_equal_to_the_bit, contents
 
 from orchestrator.trial_store import State, TrialStore
 from orchestrator.worker import git_commit, memory_share, out_of_memory, run_trial
+from trainers.config import identity_of
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +189,25 @@ def test_a_trial_that_raises_has_failed_with_its_traceback_in_the_log(new_trial:
     assert run(trial) is State.DONE
     assert trial.status().error is None
     assert [attempt["state"] for attempt in trial.status().attempts] == ["FAILED", "DONE"]
+
+
+def test_a_configuration_that_is_another_trial_s_is_not_trained_under_this_one_s_name(
+    new_trial: NewTrial, tmp_path: Path
+) -> None:
+    """Edited by hand before there was a checkpoint, which would have told."""
+    made = new_trial()
+    trial = TrialStore(made.path.rename(tmp_path / identity_of(made.config())))
+    path = trial.path / "config.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("batch_size: 64", "batch_size: 32"))
+    assert run(trial) is State.FAILED
+    other = identity_of(trial.config())
+    assert (trial.status().error or "").endswith(
+        f"config.yaml is that of trial {other}: put it back as it was, or run the sweep's file again"
+    )
+    assert trial.epochs() == []
+    path.write_text(text.replace("device: cpu", "device: auto"))  # where it runs is no part of what it is
+    assert run(trial) is State.DONE
 
 
 def test_a_trial_whose_numbers_are_not_finite_any_more_has_diverged(new_trial: NewTrial) -> None:

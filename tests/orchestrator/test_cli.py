@@ -77,7 +77,8 @@ def test_status_of_all_sweeps(half_finished: SweepStore, tmp_path: Path, command
     assert told == ["another: 4 PENDING", "hand: 1 FAILED, 2 DONE, 1 PENDING"]
     _, out, _ = command_line("status", "--json", "--runs-dir", half_finished.runs_dir)
     assert [summary["sweep"] for summary in json.loads(out)] == ["another", "hand"]
-    assert command_line("status", "--runs-dir", tmp_path / "empty") == (0, "", "")
+    empty = tmp_path / "empty"
+    assert command_line("status", "--runs-dir", empty) == (0, "", f"there is no sweep in '{empty}' yet\n")
 
 
 def test_status_for_programs(half_finished: SweepStore, command_line: CommandLine) -> None:

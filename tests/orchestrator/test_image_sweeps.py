@@ -94,7 +94,8 @@ def test_a_dataset_that_is_nowhere_ends_it_before_anything_starts(
 def test_a_cache_that_cannot_be_written_is_one_paragraph(tmp_path: Path, command_line: CommandLine) -> None:
     make_folder(tmp_path / "images")
     write_file(tmp_path, SWEEP)
-    (tmp_path / "runs").write_text("a file is in the way")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "cache").write_text("a file is in the way")
     code, _, errors = command_line("sweep", "sweep.yaml", "dataset.root=images", "--dry-run")
     assert code == 2
     assert errors.count("\n") == 1

@@ -154,7 +154,7 @@ def status(
     """Show how far a sweep, or every sweep, has come: from its directory alone, while it runs or afterwards."""
     from json import dumps
 
-    from orchestrator.runs import folder_of, runs_at, sweep_names
+    from orchestrator.runs import runs_at, sweep_names
     from orchestrator.status import show_status, sweep_status
     from orchestrator.store import SweepStore
 
@@ -163,12 +163,8 @@ def status(
     known, unread = [], 0
     for each in names:
         try:
-            try:
-                known.append(sweep_status(SweepStore.open(runs, each)))
-            except (KeyError, TypeError, ValueError):
-                plan = folder_of(runs) / each / "plan.json"
-                raise UserError(f"{plan}: is damaged; run the sweep file again to write it anew") from None
-        except UserError as problem:
+            known.append(sweep_status(SweepStore.open(runs, each)))
+        except UserError as problem:  # one that is damaged hides no other
             if name:
                 raise
             typer.echo(f"orchestrator: {problem}", err=True)

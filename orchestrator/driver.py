@@ -151,13 +151,13 @@ def prepare(
                 continue
             if entry.trial_id in origins:
                 origins[entry.trial_id].fork(store, entry)
-        if not (trial.path / "config.yaml").exists():
+        if not trial.path.exists():
             tell(f"{trial.path}: is not there any more, and left out; running the sweep's file again makes it anew")
             continue
         if state is State.DONE and trial.lacks_epochs():
             why = "epochs that it had are missing"
             state = trial.set_state(State.LOST, why).state
-            tell(f"{entry.trial_id}: {why}, and are computed again")
+            tell(f"{entry.trial_id}: {why}; it has no result any more")
         if not selection.takes(entry.trial_id, state):
             continue
         if selection.restart and (trial.status().attempts or state is State.LOST):

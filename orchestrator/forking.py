@@ -57,7 +57,7 @@ def _ancestors(runs: Runs, name: str, configs: Iterable[tuple[str, dict[str, Any
 
 
 def tell_ancestors(runs: Runs, plan: Plan, tell: Callable[[str], None]) -> None:
-    """How many trials of a plan, that nothing has written yet, will continue others.
+    """How many trials of a plan will continue others: before it is written, so that one that cannot leaves nothing.
 
     Raises :class:`UserError` if none does, although it asks for it, and if there is no such sweep.
     """

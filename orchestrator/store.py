@@ -141,12 +141,12 @@ class SweepStore:
 
     def plan(self) -> dict[str, Any]:
         """``plan.json``: everything of the sweep file that a resumed sweep needs."""
-        try:
-            return json.loads((self.path / "plan.json").read_text())
-        except json.JSONDecodeError:
-            raise UserError(
-                f"{self.path / 'plan.json'}: is damaged; run the sweep file again to write it anew"
-            ) from None
+        content = (self.path / "plan.json").read_text()
+        with contextlib.suppress(ValueError):
+            plan = json.loads(content)
+            if isinstance(plan, dict) and plan.keys() >= {"compare", "trials"}:
+                return plan
+        raise UserError(f"{self.path / 'plan.json'}: is damaged; run the sweep file again to write it anew")
 
     def entries(self) -> list[Entry]:
         """The trials of the plan, in its order."""

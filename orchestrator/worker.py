@@ -30,8 +30,6 @@ from orchestrator.trial_store import CHECKPOINTS, State, Status, TrialStore
 
 COMMIT = "ORCHESTRATOR_COMMIT"
 """The environment variable that tells workers of a cluster the commit of the code that came to them."""
-
-
 TRIAL_ID = re.compile("[0-9a-f]{12}")
 """What the directory of a sweep's trial is called: its configuration's identity."""
 

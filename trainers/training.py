@@ -24,13 +24,7 @@ from trainers.optimizers import load_optimizer, make_optimizer
 from trainers.pair import Pair
 from trainers.probes import ProbeName
 from trainers.probes.measure import probe
-from trainers.steps import (
-    InBfloat16,
-    compiled_critic_backward,
-    compiled_generator_loss,
-    critic_losses,
-    in_order,
-)
+from trainers.steps import InBfloat16, compiled_critic_backward, compiled_generator_loss, critic_losses, in_order
 from trainers.transport_map import transport_map
 
 EVALUATION_SEED = 20_190_221

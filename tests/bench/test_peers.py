@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,25 +12,14 @@ import yaml
 
 from bench.peers.__main__ import Ours, Peer, contenders
 from bench.peers.trial import keep, train
+from orchestrator.composition import compose
 from trainers.config import TrialConfig
 from trainers.training import Training
-
-SMALL: dict[str, Any] = {
-    "dataset": {"name": "digits"},
-    "network": {"name": "mlp", "latent_size": 8, "generator_widths": [16], "critic_widths": [16]},
-    "objective": {"name": "kantorovich_rubinstein"},
-    "penalty": {"name": "gradient"},
-    "evaluation": {"name": "none", "times": 1},
-    "critic": {"lr": 1e-3},
-    "generator": {"lr": 1e-3},
-    "budget": 50,
-    "device": "cpu",
-}
 
 
 @pytest.fixture
 def config() -> TrialConfig:
-    return TrialConfig.from_dict(SMALL)
+    return TrialConfig.from_dict(compose(["trainer=wgan_gp", "evaluation=none", "budget=50", "device=cpu"]))
 
 
 def test_a_peer_s_epochs_count_once_and_those_that_came_twice_are_counted(tmp_path: Path) -> None:

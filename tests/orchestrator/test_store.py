@@ -283,7 +283,7 @@ def test_epochs_of_a_finished_trial_that_were_deleted_are_computed_again(tmp_pat
     trial.metrics_file.write_bytes(b"".join(lines[:2]))
     told: list[str] = []
     assert prepare(store, told.append) == [trial_id]
-    assert told == [f"{trial_id}: epochs that it had are missing, and are computed again"]
+    assert told == [f"{trial_id}: epochs that it had are missing; it has no result any more"]
     assert run(trial) is State.DONE
     assert_equal_to_the_bit(trial, twin)
     assert prepare(store) == []

@@ -21,10 +21,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.plan import make_plan
-from orchestrator.store import SweepStore
-from orchestrator.sweep_file import read_sweep_file
-from orchestrator.trial_store import State, Status
+from orchestrator.store.sweep import SweepStore
+from orchestrator.store.trial import State, Status
+from orchestrator.sweep.file import read_sweep_file
+from orchestrator.sweep.plan import make_plan
 
 SECONDS, MEGABYTES = 20.0, 1000.0
 SEEDS, EPOCHS = 5, 50

@@ -27,15 +27,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator import executor
-from orchestrator.executor import ray_session, run_trials
-from orchestrator.lock import marked_processes
-from orchestrator.placement import Placement
-from orchestrator.plan import make_plan
-from orchestrator.store import SweepStore
-from orchestrator.sweep_file import read_sweep_file
-from orchestrator.trial_store import State, Status
-from orchestrator.worker import git_commit
+from orchestrator.engine import tune as executor
+from orchestrator.engine.placement import Placement
+from orchestrator.engine.tune import ray_session, run_trials
+from orchestrator.store.lock import marked_processes
+from orchestrator.store.sweep import SweepStore
+from orchestrator.store.trial import State, Status
+from orchestrator.sweep.file import read_sweep_file
+from orchestrator.sweep.plan import make_plan
+from orchestrator.trial.run import git_commit
 
 BOUND = 4.0
 """kB a trial: our own list of trials, and what the allocator does not give back."""

@@ -1,8 +1,11 @@
 """Sweeps of Wasserstein-GAN trials: from a YAML file through Ray Tune to a comparison table.
 
-The way through: ``sweep_file`` reads, ``plan`` lists the trials, ``store`` keeps the only truth about what has
-happened, ``executor`` hands trials to Ray Tune, ``worker`` runs one, ``tracking`` mirrors the store into MLflow,
-``results`` and ``tables`` compare. ``driver`` ties them together for one sweep; ``cli`` is thin.
+The way through: ``sweep`` reads a file and plans its trials, ``store`` keeps the only truth about what has happened,
+``engine`` hands trials to Ray Tune, ``trial`` runs one, ``tracking`` mirrors the store into MLflow, ``results``
+compares, ``driver`` ties them together for one sweep, ``screen`` shows it, ``cli`` is thin. Imports run in one
+direction::
+
+    cli → driver → engine → results → {screen, trial, tracking} → store → {sweep, remote} → errors, files, leaving
 """
 
 from __future__ import annotations
@@ -11,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.results import Results
+    from orchestrator.results.frames import Results
 
 
 def load(path: str | Path) -> Results:
     """A sweep's directory, ``runs/ground_metrics`` say, as two DataFrames: ``.trials`` and ``.epochs``.
 
-    See :func:`orchestrator.results.load`.
+    See :func:`orchestrator.results.frames.load`.
     """
-    from orchestrator.results import load as load_results
+    from orchestrator.results.frames import load as load_results
 
     return load_results(path)

@@ -159,8 +159,8 @@ def prepare(folder: Path) -> tuple[int, int]:
     its tables at once are told that they exist). Returns trials and epochs."""
     import mlflow
 
-    from orchestrator.plan import make_plan
-    from orchestrator.sweep_file import read_sweep_file
+    from orchestrator.sweep.file import read_sweep_file
+    from orchestrator.sweep.plan import make_plan
     from trainers.training import Training
 
     file = folder / "peers.yaml"

@@ -12,7 +12,7 @@ import yaml
 
 from bench.peers.__main__ import Ours, Peer, contenders
 from bench.peers.trial import keep, train
-from orchestrator.composition import compose
+from orchestrator.sweep.presets import compose
 from trainers.config import TrialConfig
 from trainers.training import Training
 

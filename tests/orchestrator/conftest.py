@@ -17,11 +17,11 @@ from command_line import EAGER_WORKERS, Cluster, CommandLine, free_port
 from hand_made import Planner, make_sweep, plan_file, write_file
 from small_trials import NewTrial, create, run
 
-from orchestrator import composition
-from orchestrator.executor import prepare_environment
-from orchestrator.plan import Plan
-from orchestrator.store import SweepStore
-from orchestrator.trial_store import State, TrialStore
+from orchestrator.engine.tune import prepare_environment
+from orchestrator.store.sweep import SweepStore
+from orchestrator.store.trial import State, TrialStore
+from orchestrator.sweep import presets as composition
+from orchestrator.sweep.plan import Plan
 
 os.environ.update(EAGER_WORKERS)
 prepare_environment(local=True)  # before a test module imports Ray, which reads it then and never again
@@ -42,7 +42,7 @@ def composed_once() -> Iterator[None]:
         return copy.deepcopy(known[key])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.cells.compose", compose)
+        patch.setattr("orchestrator.sweep.cells.compose", compose)
         yield
 
 
@@ -108,7 +108,7 @@ def ray_resources() -> Iterator[dict[str, float]]:
     """The one Ray of this run."""
     import ray
 
-    from orchestrator.executor import ray_session
+    from orchestrator.engine.tune import ray_session
 
     with ray_session(None, secrets.token_hex(6)):
         yield ray.cluster_resources()
@@ -126,7 +126,7 @@ def cluster(ray_resources: dict[str, float]) -> Cluster:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables: making them takes seconds."""
-    from orchestrator.tracking_uri import quiet_client
+    from orchestrator.tracking.address import quiet_client
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     quiet_client(f"sqlite:///{path}").search_experiments()

@@ -12,10 +12,10 @@ from pathlib import Path
 from command_line import Running, started, wait_until
 from hand_made import write_file
 
-from orchestrator.lock import Driver, read_driver, temporary_folder
-from orchestrator.store import SweepStore
-from orchestrator.trial_store import State, Status, TrialStore
-from orchestrator.worker import run_trial
+from orchestrator.store.lock import Driver, read_driver, temporary_folder
+from orchestrator.store.sweep import SweepStore
+from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.trial.run import run_trial
 
 
 @dataclass

@@ -9,12 +9,12 @@ from typing import Any
 
 from PIL import Image
 
-from orchestrator.epochs import EpochLog
-from orchestrator.placement import Placement
-from orchestrator.plan import Plan, PlannedTrial, make_plan
-from orchestrator.store import Entry, SweepStore
-from orchestrator.sweep_file import read_sweep_file
-from orchestrator.trial_store import State, Status
+from orchestrator.engine.placement import Placement
+from orchestrator.store.epochs import EpochLog
+from orchestrator.store.sweep import Entry, SweepStore
+from orchestrator.store.trial import State, Status
+from orchestrator.sweep.file import read_sweep_file
+from orchestrator.sweep.plan import Plan, PlannedTrial, make_plan
 
 Planner = Callable[..., Plan]
 """``plan_of(text, "scale=small", name="other")``"""

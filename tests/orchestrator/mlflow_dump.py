@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.tracking_uri import quiet_client
-from orchestrator.trial_store import TrialStore
+from orchestrator.store.trial import TrialStore
+from orchestrator.tracking.address import quiet_client
 
 Dump = dict[str, dict[str, Any]]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import boto3
 from command_line import free_port, wait_until
 
-from orchestrator.replica import Replica
-from orchestrator.runs import Runs
+from orchestrator.remote.replica import Replica
+from orchestrator.store.runs import Runs
 
 METHODS = (b"GET ", b"PUT ", b"HEAD ", b"POST ", b"DELETE ")
 BUCKET = "bucket"

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from orchestrator.epochs import TIMING
-from orchestrator.trial_store import State, TrialStore
-from orchestrator.worker import run_trial
+from orchestrator.store.epochs import TIMING
+from orchestrator.store.trial import State, TrialStore
+from orchestrator.trial.run import run_trial
 from trainers.config import TrialConfig
 
 SMALL: dict[str, Any] = {

@@ -13,6 +13,8 @@ from hand_made import POINTS, write_file
 import orchestrator
 import trainers
 
+PACKAGE = Path(orchestrator.__file__).parent
+
 HEAVY = ["torch", "torchvision", "torch_fidelity", "ray", "mlflow", "pandas", "matplotlib", "jinja2", "sklearn", "ot"]
 RUN = """
 import sys
@@ -44,32 +46,70 @@ def test_commands_that_start_nothing_import_nothing_heavy(tmp_path: Path, argume
     assert not (tmp_path / "runs").exists()
 
 
+ORDER = (
+    ("cli",),
+    ("driver",),
+    ("engine",),
+    ("results",),
+    ("screen", "trial", "tracking"),
+    ("store",),
+    ("sweep", "remote"),
+    ("errors", "files", "leaving"),
+)
+"""Folders and modules of ``orchestrator``. Each may import what stands below it; no line imports its own line."""
+
+
 def imported(package: Path) -> dict[str, set[str]]:
-    """The packages that each module imports, wherever in it."""
+    """The modules that each module imports: at its top, inside functions, and for annotations alone."""
     found: dict[str, set[str]] = {}
     for file in package.rglob("*.py"):
-        names = found.setdefault(str(file.relative_to(package.parent)), set())
+        names = found.setdefault(str(file.relative_to(package)), set())
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
-                names |= {alias.name.partition(".")[0] for alias in node.names}
+                names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
-                names.add(node.module.partition(".")[0])
+                names.add(node.module)
+                names |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == package.name}
     return found
 
 
+def users(package: Path, engine: str) -> set[str]:
+    """The modules of a package that import another distribution's."""
+    return {file for file, names in imported(package).items() if engine in {name.partition(".")[0] for name in names}}
+
+
+def room_of(name: str) -> str:
+    """``sweep`` of ``orchestrator.sweep.plan`` and of ``sweep/plan.py``; empty for the package itself."""
+    return name.removeprefix("orchestrator").strip(".").replace("/", ".").partition(".")[0]
+
+
 def test_trainers_know_nothing_of_the_orchestrator_and_its_engines() -> None:
-    for file, names in imported(Path(trainers.__file__).parent).items():
-        assert not names & {"orchestrator", "ray", "mlflow", "hydra", "omegaconf", "typer", "rich"}, file
+    package = Path(trainers.__file__).parent
+    for other in ("orchestrator", "ray", "mlflow", "hydra", "omegaconf", "typer", "rich"):
+        assert not users(package, other), other
+
+
+def test_folders_import_in_one_direction() -> None:
+    level = {room: index for index, line in enumerate(ORDER) for room in line}
+    wrong = []
+    for file, names in imported(PACKAGE).items():
+        if file == "__init__.py":  # the door for notebooks
+            continue
+        here = room_of(file.removesuffix(".py"))
+        for there in {room_of(name) for name in names if name.startswith("orchestrator.")} - {here}:
+            if level[there] <= level[here]:
+                wrong.append(f"{file} imports {there}")
+    assert not wrong
+
+
+def test_every_module_stands_in_the_order() -> None:
+    rooms = {room_of(str(file.relative_to(PACKAGE)).removesuffix(".py")) for file in PACKAGE.rglob("*.py")}
+    assert rooms - {"__init__"} <= {room for line in ORDER for room in line}
 
 
 def test_each_engine_is_known_to_few() -> None:
-    modules = imported(Path(orchestrator.__file__).parent)
-    users = {
-        engine: {Path(file).stem for file, names in modules.items() if engine in names}
-        for engine in ("ray", "mlflow", "typer", "hydra", "fsspec")
-    }
-    assert users["ray"] == {"early_stopping", "executor", "forgetting", "head", "placement", "searcher"}
-    assert users["fsspec"] == {"object_store"}
-    assert users["mlflow"] == {"generators", "mlflow_app", "tracking", "tracking_uri"}
-    assert users["typer"] == {"cli"}
-    assert users["hydra"] == {"composition", "sweep_file"}
+    assert {Path(file).parts[0] for file in users(PACKAGE, "ray")} == {"engine"}
+    assert {Path(file).parts[0] for file in users(PACKAGE, "mlflow")} == {"tracking"}
+    assert {Path(file).parts[0] for file in users(PACKAGE, "typer")} == {"cli"}
+    assert users(PACKAGE, "fsspec") == {"remote/object_store.py"}
+    assert users(PACKAGE, "hydra") == {"sweep/presets.py", "sweep/file.py"}

@@ -1,0 +1,85 @@
+"""Early stopping by Ray Tune's schedulers (ASHA, median stopping), on the epochs that the store has.
+
+Tune's scheduler only decides. A decision is a file in the trial's directory: the worker sees it before its next step,
+writes a checkpoint and ends. So the scheduler can be rebuilt at any time, by showing it the stored epochs again in the
+order of their timestamps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
+
+from orchestrator.files import write_atomically
+from orchestrator.store.sweep import SweepStore
+from orchestrator.sweep.file import EarlyStopping
+
+TIME = "iteration"
+
+
+@dataclass(frozen=True)
+class _StandIn:
+    """What Tune's schedulers ask of a trial."""
+
+    trial_id: str
+
+
+class Stopper:
+    """Watches the epochs of a sweep's trials and tells those that are not promising to stop."""
+
+    def __init__(self, store: SweepStore, options: EarlyStopping) -> None:
+        self._store = store
+        self._metric = options.metric
+        self._scheduler = _scheduler(options, max((config["budget"] for _, config in store.configs()), default=1))
+        self._epochs = {entry.trial_id: entry.epochs for entry in store.entries()}
+        self._seen = dict.fromkeys(self._epochs, -1)
+        for trial_id in self._epochs:
+            self._scheduler.on_trial_add(None, _StandIn(trial_id))
+        self._replay()
+
+    def observe(self, trial_id: str, record: Mapping[str, Any]) -> None:
+        """An epoch that has been stored. One that was seen already, or has no value of the metric, counts nothing."""
+        if self._decides_to_stop(trial_id, record):
+            told = {"metric": self._metric, "value": record[self._metric], TIME: record[TIME]}
+            trial = self._store.trial(trial_id)
+            write_atomically(trial.early_stop_file, json.dumps(told))
+            trial.publish()
+
+    def _decides_to_stop(self, trial_id: str, record: Mapping[str, Any]) -> bool:
+        if not record["epoch"] > self._seen[trial_id] or self._metric not in record:
+            return False
+        self._seen[trial_id] = record["epoch"]
+        if record["epoch"] in (0, self._epochs[trial_id]):  # untrained, or at its end anyhow
+            return False
+        decision = self._scheduler.on_trial_result(None, _StandIn(trial_id), dict(record))
+        return decision != TrialScheduler.CONTINUE
+
+    def _replay(self) -> None:
+        stored = [(id_, record) for id_ in self._epochs for record in self._store.trial(id_).epochs()]
+        last = {trial_id: record["epoch"] for trial_id, record in stored if self._metric in record}
+        for trial_id, record in sorted(stored, key=lambda pair: pair[1]["timestamp"]):
+            if record["epoch"] == last.get(trial_id):
+                self.observe(trial_id, record)  # the driver may have died before it could say so
+            else:
+                self._decides_to_stop(trial_id, record)
+
+
+def _scheduler(options: EarlyStopping, longest_budget: int) -> Any:
+    common: dict[str, Any] = {
+        "time_attr": TIME,
+        "metric": options.metric,
+        "mode": options.mode,
+        "grace_period": options.grace,
+    }
+    if options.scheduler == "asha":
+        return AsyncHyperBandScheduler(
+            **common, max_t=longest_budget, reduction_factor=options.reduction_factor, stop_last_trials=False
+        )
+    common["min_time_slice"] = math.inf  # it would pause trials for want of others to compare with
+    # A hard stop forbids what comes later; a worker may have stored another epoch before it sees that it shall stop.
+    return MedianStoppingRule(**common, min_samples_required=options.minimum_trials, hard_stop=False)

@@ -1,0 +1,324 @@
+"""Where trials run: what each asks of a node, how many fit into the cluster as it is now, and which nodes may not.
+
+A trial runs on one node, so everything is counted node by node. Ray decides which trial runs where.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.sweep.file import Resources, is_custom
+from trainers.parts import nearest
+
+Request = tuple[tuple[str, float], ...]
+"""What one trial takes of its node, by Ray's names: ``(("CPU", 1.0), ("GPU", 0.25))``."""
+
+COMPARED = ("torch", "torchvision", "numpy", "torch-fidelity", "POT", "scikit-learn")
+"""The packages that a number depends on. Python's and Ray's versions are compared by Ray when a node joins."""
+
+LOOK_SECONDS = 2.0
+"""How old the list of nodes may be."""
+
+HEAD_SECONDS = 5.0
+"""How long the head may take to answer."""
+
+ANSWER_SECONDS = 120.0
+"""How long a node may take to answer: a worker process starts there, and our code is unpacked."""
+
+NODE_ID = "ray.io/node-id"
+"""The label that Ray gives every node."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that is alive: Ray's id, a name for people, and what it has."""
+
+    node_id: str
+    name: str
+    resources: Mapping[str, float]
+
+    def fits(self, request: Request) -> int:
+        """How many trials with this request it can run at once. One that shares a GPU is on one GPU."""
+        counts = []
+        for name, wanted in request:
+            there = self.resources.get(name, 0.0)
+            share = name == "GPU" and wanted < 1
+            counts.append(int(there) * int(1 / wanted + 1e-9) if share else int(there / wanted + 1e-9))
+        return min(counts)
+
+
+def request_of(resources: Resources, device: str) -> Request:
+    """What a trial asks for: one whose device is cpu asks for no GPU."""
+    gpus = 0.0 if device == "cpu" else resources.gpus
+    wanted = {"CPU": resources.cpus, "GPU": gpus, **resources.custom}
+    return tuple((name, float(number)) for name, number in wanted.items() if number)
+
+
+def bundle_of(config: Mapping[str, Any], kinds: Sequence[Request]) -> Any:
+    """The placement group of a trial as the searcher suggests it: ``kind`` is its request, ``avoid`` are node ids."""
+    from ray.tune import PlacementGroupFactory
+
+    selector = {"bundle_label_selector": [{NODE_ID: f"!in({config['avoid']})"}]} if config["avoid"] else {}
+    return PlacementGroupFactory([dict(kinds[config["kind"]])], "PACK", **selector)
+
+
+def alive_nodes() -> list[Node] | None:
+    """The nodes of the cluster that this process has joined; None while its head does not answer.
+
+    ``ray.nodes()`` would hang then, and ends the process where a head was started again without a memory.
+    """
+    from ray._private.worker import global_worker
+    from ray.exceptions import RayError
+
+    try:
+        found = global_worker.gcs_client.get_all_node_info(timeout=HEAD_SECONDS)  # type: ignore[attr-defined]
+    except RayError:
+        return None
+    return [
+        Node(
+            node.node_id.hex(),
+            f"{node.node_manager_hostname} ({node.node_manager_address})",
+            dict(node.resources_total),
+        )
+        for node in found.values()
+        if node.state == node.ALIVE
+    ]
+
+
+def share_out(nodes: Sequence[Node], wanted: Mapping[Request, int]) -> dict[Request, int]:
+    """How many trials of each kind may run at once, so that all of them fit together."""
+    return {request: sum(shares.values()) for request, shares in shares_by_node(nodes, wanted).items()}
+
+
+def shares_by_node(nodes: Sequence[Node], wanted: Mapping[Request, int]) -> dict[Request, dict[str, int]]:
+    """The same by node id.
+
+    Kinds that fewer nodes can run come first, and so does what needs a GPU before what does not: the processors
+    beside a GPU are not taken by trials that leave it idle. Trials without a GPU come onto nodes without GPUs first.
+    """
+    left = {node.node_id: dict(node.resources) for node in nodes}
+    shares: dict[Request, dict[str, int]] = {}
+    for request in sorted(wanted, key=lambda each: (sum(bool(node.fits(each)) for node in nodes), -len(each), each)):
+        missing = wanted[request]
+        shares[request] = {}
+        for node in sorted(nodes, key=lambda each: not _needs_gpu(request) and each.resources.get("GPU", 0.0)):
+            remaining = left[node.node_id]
+            number = min(missing, Node(node.node_id, node.name, remaining).fits(request))
+            missing -= number
+            shares[request][node.node_id] = number
+            for name, each in request:
+                remaining[name] = remaining.get(name, 0.0) - number * each
+    return shares
+
+
+def _needs_gpu(request: Request) -> bool:
+    return any(name == "GPU" for name, _ in request)
+
+
+def unservable(nodes: Sequence[Node], request: Request) -> str | None:
+    """Why no node of these can ever run a trial with this request, in words; None if one can."""
+    if any(node.fits(request) for node in nodes):
+        return None
+    for name, wanted in request:
+        most = max((node.resources.get(name, 0.0) for node in nodes), default=0.0)
+        if wanted <= most:
+            continue
+        if name in ("CPU", "GPU"):
+            total = sum(node.resources.get(name, 0.0) for node in nodes)
+            return (
+                f"resources.{name.lower()}s: a trial asks for {wanted:g} {name}s and no node has more than {most:g}"
+                + (f" ({total:g} on {len(nodes)} nodes together, but a trial runs on one)" if total > most else "")
+                + ("; without a GPU set device=cpu or leave gpus out" if name == "GPU" else "")
+            )
+        if most:
+            return f"resources.custom.{name}: a trial asks for {wanted:g} and no node has more than {most:g}"
+        known = sorted({other for node in nodes for other in node.resources if is_custom(other)})
+        there = nearest(name, known) if known else ""
+        return (
+            f"resources.custom.{name}: no node offers it{there}; a node offers what it was started with: "
+            f"ray start --resources='{{\"{name}\": 1}}'"
+        )
+    asked = ", ".join(f"{wanted:g} {name}" for name, wanted in request)
+    return f"resources: a trial asks for {asked}, which no single node has together"
+
+
+def compared_versions() -> dict[str, str]:
+    """The versions of this process's packages that have to be the same on every node: without the build (+cu128)."""
+    found = {}
+    for name in COMPARED:
+        try:
+            found[name] = importlib.metadata.version(name).partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def difference(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str | None:
+    """What differs between a node and the driver, in words; None if nothing does."""
+    told = [f"{name} {theirs[name]} there and {ours[name]} here" for name in ours if theirs[name] != ours[name]]
+    return ", ".join(told) or None
+
+
+def check_versions(nodes: Sequence[Node]) -> None:
+    """Asks every node for its versions. Raises :class:`UserError` naming the nodes that differ, and both versions."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ask = ray.remote(num_cpus=0, max_retries=0)(compared_versions)
+    asked = {
+        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)).remote(): node.name
+        for node in nodes
+    }
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+    ours = compared_versions()
+    problems = [f"node {asked[answer]} did not answer within {ANSWER_SECONDS:g} s" for answer in silent]
+    for answer in answered:
+        try:
+            if differing := difference(ray.get(answer), ours):
+                problems.append(f"node {asked[answer]} has {differing}")
+        except ray.exceptions.RayError as error:  # it has just left, or cannot run our code
+            problems.append(f"node {asked[answer]} cannot run our code: {str(error).strip().splitlines()[-1]}")
+    if problems:
+        raise UserError(
+            f"{'; '.join(sorted(problems))}. Numbers of other versions do not compare: install the same ones on every "
+            f"node, or end Ray on those"
+        )
+
+
+class Placement:
+    """How many trials of each kind may be with Ray, by the nodes that are alive now, and which nodes get none.
+
+    ``requests`` are those of all trials that are to run, ``limit`` is what the user allows at most (None: whatever
+    fits). With ``beyond`` the limit alone counts: trials that do not fit wait in Ray, which is what makes a cluster
+    that grows on demand grow.
+    """
+
+    def __init__(
+        self,
+        requests: Mapping[str, Request],
+        limit: int | None = None,
+        *,
+        beyond: bool = False,
+        tell: Callable[[str], None] = lambda text: None,
+        look: Callable[[], list[Node] | None] = alive_nodes,
+    ) -> None:
+        self.kinds = sorted(set(requests.values()))
+        self._requests = requests
+        self._running: Counter[Request] = Counter()
+        self._off_gpus: set[str] = set()
+        """The trials that run on nodes without GPUs because they were sent there."""
+        self._unfinished = Counter(requests.values())
+        self._limit = limit
+        self._beyond = beyond and limit is not None
+        self._tell = tell
+        self._look = look
+        self._nodes: list[Node] = []
+        self._looked = float("-inf")
+        self._refused: list[str] = []
+
+    def nodes(self) -> list[Node]:
+        """The nodes that are alive and not refused, looked up every :data:`LOOK_SECONDS`; those known
+        before while the head does not answer."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            found = self._look()
+            self._nodes = self._nodes if found is None else found
+            self._looked = time.monotonic()
+        return self._usable()
+
+    def _usable(self) -> list[Node]:
+        return [node for node in self._nodes if node.node_id not in self._refused]
+
+    def serving(self) -> list[Node]:
+        """Those of them that can run one of the trials."""
+        return [node for node in self.nodes() if any(node.fits(kind) for kind in self.kinds)]
+
+    def check(self) -> None:
+        """Raises :class:`UserError` for a request that no node can ever serve; one that may come later is told."""
+        for kind in self.kinds:
+            if why := unservable(self.nodes(), kind):
+                if not self._beyond:
+                    raise UserError(why)
+                self._tell(f"{why}; such trials wait for a node that can run them")
+
+    def at_once(self) -> int:
+        """How many of the unfinished trials can run at once on the nodes that were seen last; one at least."""
+        fit = self._limit if self._beyond else sum(share_out(self._usable(), self._unfinished).values())
+        return max(1, min(number for number in (fit, self._limit) if number is not None))
+
+    def may_begin(self) -> set[Request]:
+        """The kinds of which another trial may be handed to Ray, beside those that run."""
+        if self._limit is not None and self._running.total() >= self._limit:
+            return set()
+        if self._beyond:
+            return set(self.kinds)
+        shares = share_out(self.nodes(), self._unfinished)
+        return {kind for kind, number in shares.items() if self._running[kind] < number}
+
+    def kind(self, trial_id: str) -> Request:
+        """What a trial asks for."""
+        return self._requests[trial_id]
+
+    def begin(self, trial_id: str) -> dict[str, Any]:
+        """Counts a trial as running. Returns what :func:`bundle_of` and the worker have to know of it."""
+        kind = self._requests[trial_id]
+        avoid = [*self._refused, *self._left_to_others(trial_id)]
+        self._running[kind] += 1
+        return {
+            "kind": self.kinds.index(kind),
+            "avoid": ",".join(avoid),
+            "gpus": dict(kind).get("GPU", 0.0),
+        }
+
+    def _left_to_others(self, trial_id: str) -> list[str]:
+        """The nodes that a trial is kept off: Ray would put one without a GPU beside the GPU that another waits for."""
+        kind = self._requests[trial_id]
+        fitting = [node for node in self._usable() if node.fits(kind)]
+        with_gpus = [node.node_id for node in fitting if node.resources.get("GPU")]
+        others = [node.node_id for node in fitting if node.node_id not in with_gpus]
+        if _needs_gpu(kind) or not with_gpus or not others:
+            return []
+        shares = shares_by_node(self._usable(), self._unfinished)[kind]
+        there = sum(self._requests[other] == kind for other in self._off_gpus)
+        if there < sum(shares[node_id] for node_id in others):
+            self._off_gpus.add(trial_id)
+            return with_gpus
+        return [] if self._beyond else others
+
+    def end(self, trial_id: str, *, finished: bool) -> None:
+        """Counts a trial as running no more, and as finished if it will not run again."""
+        self._off_gpus.discard(trial_id)
+        self._running[self._requests[trial_id]] -= 1
+        self._unfinished[self._requests[trial_id]] -= finished
+
+    def refuse(self, node_id: str, why: str) -> None:
+        """A node that has other versions gets no more trials; the user is told once."""
+        if node_id not in self._refused:
+            name = next((node.name for node in self._nodes if node.node_id == node_id), node_id)
+            self._refused.append(node_id)
+            self._tell(f"node {name} gets no trials: it has {why}")
+
+
+def anywhere(trial_ids: Sequence[str]) -> Placement:
+    """A placement that knows of no nodes and lets every trial begin."""
+    return Placement(dict.fromkeys(trial_ids, ()), len(trial_ids), beyond=True, look=list)
+
+
+def place(
+    requests: Mapping[str, Request], address: str | None, limit: int | None, tell: Callable[[str], None]
+) -> Placement:
+    """The placement of these trials on the Ray that this process has joined, here or at ``address``.
+
+    Raises :class:`UserError` for a request that no node can serve, and for nodes of a cluster with other versions.
+    """
+    placement = Placement(requests, limit, beyond=address is not None, tell=tell)
+    placement.check()
+    if address is not None:
+        check_versions(placement.serving())
+    return placement

@@ -1,0 +1,235 @@
+"""Hands trials to Ray Tune and follows them.
+
+Tune is the engine and is thrown away afterwards: it asks a :class:`StoreSearcher` for the next trial, and every
+decision (what comes next, whether to try again and when) is made from the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import logging
+import os
+import secrets
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.engine.head import check_head
+from orchestrator.engine.placement import Placement, bundle_of, compared_versions, difference
+from orchestrator.errors import UserError
+from orchestrator.store.lock import MARK, end_marked, temporary_folder
+from orchestrator.store.runs import location, runs_at
+from orchestrator.store.sweep import SweepStore
+from orchestrator.sweep.file import EarlyStopping
+from orchestrator.trial.run import COMMIT, git_commit
+
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without GPUs sees none
+    "SPT_NOENV": "1",  # a process that gives itself a title leaves its environment, and so its mark, alone
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # its snapshots, which nobody reads
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # the searcher hands out what fits: all of it starts at once
+    "TUNE_RESULT_BUFFER_LENGTH": "0",
+    "TUNE_STATE_REFRESH_PERIOD": "1000000000",  # for a warning it asks the head for resources, and hangs if it is gone
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+LOCAL_ENVIRONMENT = {"RAY_task_events_report_interval_ms": "0"}
+"""A local head keeps no record of tasks, some 15 kB a trial, that only a dashboard would show."""
+
+
+def check_address(address: str | None) -> None:
+    """Raises :class:`UserError` for an address that Ray Client would serve, where nobody answers, or where we are not
+    let in."""
+    if address is not None and "://" in address:
+        raise UserError(
+            f"--address {address}: give host:port of a Ray cluster, from a machine in it; through ray:// Tune's "
+            "callbacks and signals would leave this process"
+        )
+    if address is not None and address != "auto":
+        prepare_environment(local=False)
+        check_head(address)
+
+
+def prepare_environment(*, local: bool) -> None:
+    """What Ray reads when it is imported and keeps as long as the process lives; for a local Ray a random token."""
+    os.environ.update(RAY_ENVIRONMENT | (LOCAL_ENVIRONMENT if local else {}))
+    if local and "RAY_AUTH_MODE" not in os.environ:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None, mark: str) -> Iterator[None]:
+    """A local Ray that is gone at the end, or a cluster that is joined, whose workers run the code that runs here.
+
+    The local Ray asks everybody for a random token, since it listens on every interface; its processes bear the
+    driver's ``mark``, should this process be killed, and take no notice of SIGTERM, which job managers send to all
+    processes at once: what follows from it is the driver's to say. Raises :class:`UserError` for an address that
+    nobody answers or that Ray Client would serve.
+    """
+    prepare_environment(local=address is None)
+    os.environ[MARK] = mark
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    temporary = None
+    if address is None:
+        temporary = temporary_folder("ray", mark)
+        temporary.mkdir(mode=0o700)
+        quiet |= {"address": "local", "include_dashboard": False, "_temp_dir": str(temporary)}
+    else:
+        quiet |= {"address": address, "runtime_env": our_code()}
+    try:
+        try:
+            with _sigterm_later():
+                ray.init(**quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"Ray does not start{f' at {address}' if address else ''}: {error}") from None
+        yield
+    finally:
+        _shut_down()
+        del os.environ[MARK]
+        if temporary is not None:
+            end_marked(mark)
+
+
+@contextlib.contextmanager
+def _sigterm_later() -> Iterator[None]:
+    """SIGTERM waits until the end, and meets the handler that was there before; processes that are started meanwhile
+    inherit that it is blocked, and hand that on."""
+    before = signal.getsignal(signal.SIGTERM)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray has put its own there
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _shut_down() -> None:
+    """``ray.shutdown``, which would send SIGTERM to each process of a local Ray and wait a second before it kills."""
+    import ray
+    from ray._private import worker
+
+    gc.collect()  # should another thread drop one of Ray's references later, Ray would end this process
+    if (node := worker._global_node) is not None:
+        kill = node.kill_all_processes
+        node.kill_all_processes = lambda **_: kill(check_alive=False, allow_graceful=False)
+    ray.shutdown()
+
+
+def our_code() -> dict[str, Any]:
+    """The runtime environment that brings our two packages, as they are here, to every worker of a cluster."""
+    root = Path(__file__).resolve().parents[2]
+    return {
+        "py_modules": [str(root / name) for name in ("orchestrator", "trainers")],
+        "excludes": ["__pycache__/"],
+        "env_vars": {COMMIT: git_commit()},
+    }
+
+
+def run_trials(store: SweepStore, trial_ids: Sequence[str], *, placement: Placement, mark: str) -> str | None:
+    """Runs trials to their ends inside a :func:`ray_session`, retrying FAILED and LOST ones as the plan says.
+
+    However many there are, Ray has those that fit at once, and Ray Tune the last ones that ended.
+    Returns when every trial has a result, has used up its retries, or has stopped because of the stop file; or
+    earlier, with the reason: too many failures, or a directory that cannot be written any more.
+    """
+    from ray import tune
+
+    from orchestrator.engine.forgetting import Forgetting
+    from orchestrator.engine.queue import StoreSearcher
+
+    plan = store.plan()
+    stopper = None
+    if plan["early_stopping"]:
+        from orchestrator.engine.early_stopping import Stopper
+
+        stopper = Stopper(store, EarlyStopping(**plan["early_stopping"]))
+    searcher = StoreSearcher(
+        store,
+        trial_ids,
+        retries=plan["retries"],
+        max_failures=plan["max_failures"],
+        stopper=stopper,
+        placement=placement,
+    )
+    storage = temporary_folder("orchestrator-tune", mark)  # Tune pickles here; none of it is ever read again
+    storage.mkdir(mode=0o700)
+    runs = location(store.runs) if store.replica else str(store.runs_dir.resolve())
+    metric = plan["early_stopping"] and plan["early_stopping"]["metric"]
+    told = tune.with_parameters(tune_trial, runs=runs, sweep=store.name, metric=metric, versions=compared_versions())
+    tuner = tune.Tuner(
+        tune.with_resources(told, functools.partial(bundle_of, kinds=placement.kinds)),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=Forgetting(),
+            num_samples=-1,  # until the searcher has nothing left
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(name=store.name, storage_path=str(storage), verbose=0),
+    )
+    for name in ("ray", "ray.tune"):  # a killed worker is told by its state, not by Ray's traceback
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        if store.replica is not None:
+            _fill_cache(store, trial_ids, runs, placement)
+        tuner.fit()
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+    return searcher.stopped_because
+
+
+def _fill_cache(store: SweepStore, trial_ids: Sequence[str], runs: str, placement: Placement) -> None:
+    """On a node, before machines that share an object store alone would each make their own. Errors are the trials'.
+
+    Trials that have begun had it."""
+    import ray
+
+    from orchestrator.trial.run import fill_cache
+
+    new = [trial_id for trial_id in trial_ids if not store.trial(trial_id).metrics_file.exists()]
+    trial_id, config = next(store.configs(new), ("", None))
+    if config is None:
+        return
+    request = dict(placement.kind(trial_id))
+    cpus, gpus = request.pop("CPU", 0.0), request.pop("GPU", 0.0)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, resources=request, max_retries=0)(fill_cache)
+    filled = task.remote(runs, config)
+    while not ray.wait([filled], timeout=0.5)[0]:
+        if store.stop_file.exists():
+            ray.cancel(filled, force=True)
+            return
+
+
+def tune_trial(config: dict[str, Any], runs: str, sweep: str, metric: str | None, versions: Mapping[str, str]) -> None:
+    """What Tune runs on a worker. Early stopping sees every stored epoch that has the ``metric`` it looks at.
+
+    Where the packages have other ``versions`` than the driver's the trial is not touched: it goes back.
+    """
+    import ray
+    from ray import tune
+
+    from orchestrator.trial.run import run_trial, trial_at_hand
+
+    if differing := difference(compared_versions(), versions):
+        tune.report({"refused": differing, "node": ray.get_runtime_context().get_node_id()})
+        return
+
+    def report(record: dict[str, Any]) -> None:
+        if metric is not None and metric in record:
+            tune.report({"epoch": record["epoch"], "iteration": record["iteration"], metric: record[metric]})
+
+    with trial_at_hand(runs_at(runs, asking=False), sweep, config["trial_id"]) as (trial, cache, should_stop):
+        state = run_trial(trial, cache, should_stop=should_stop, on_epoch=report, gpus=config["gpus"])
+    tune.report({"state": str(state)})

@@ -1,0 +1,372 @@
+"""Measuring again: checkpoints of trials, or a folder of images. Nothing is written but the cache of features."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.errors import UserError, disk_errors
+from orchestrator.files import write_atomically
+from orchestrator.results.formats import LABEL_WIDTH, broken
+from orchestrator.results.tables import FLOOR
+from orchestrator.screen.console import wide_console
+from orchestrator.store import checkpoints
+from orchestrator.store.runs import Runs, cache_dir, folder_of, location, sweep_names
+from orchestrator.store.selection import one_entry
+from orchestrator.store.sweep import SweepStore
+from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.weights import with_weights
+from orchestrator.sweep.presets import compose, option_paths, parse_override
+from orchestrator.trial.here import check_device
+from trainers.config import RUNTIME_OPTIONS, TrialConfig, identity_of
+from trainers.evaluation import FeatureEvaluation
+from trainers.parts import nearest
+
+CHECKPOINTS = {"last": ("checkpoint.pt", "checkpoint-previous.pt"), "best": ("best.pt",)}
+"""The files of a trial that may be measured."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for. ``checkpoint`` is ``last`` or ``best``."""
+
+    target: str
+    overrides: tuple[str, ...] = ()
+    trials: tuple[str, ...] = ()
+    checkpoint: str = "last"
+    runs: Runs = Path("runs")
+    feature_weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """The metrics of one checkpoint, or of a folder, which has no epoch."""
+
+    label: str
+    metrics: Mapping[str, float]
+    trial_id: str | None = None
+    checkpoint: str | None = None
+    epoch: int | None = None
+    iteration: int | None = None
+
+
+@dataclass
+class Scores:
+    """All that was measured alike: what real training images score, what the values depend on, and who is missing."""
+
+    dataset: str
+    evaluation: str
+    higher_is_better: frozenset[str]
+    scores: list[Score] = field(default_factory=list)
+    floor: Mapping[str, float] = field(default_factory=dict)
+    info: Mapping[str, str | float] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self) | {"higher_is_better": sorted(self.higher_is_better)}
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A trial and the checkpoint of it that is meant."""
+
+    label: str
+    trial: TrialStore
+    file: Path
+
+
+def evaluate(request: Request, tell: Callable[[str], None] = lambda text: None) -> Scores:
+    """Measures what is asked for. ``tell`` hears warnings.
+
+    A sweep's name goes before a folder of that name. Trials of a sweep that cannot be measured are ``missing``. Raises
+    :class:`UserError` and :class:`~trainers.parts.ConfigError` where nothing can be.
+    """
+    if request.checkpoint not in CHECKPOINTS:
+        raise UserError(f"--checkpoint: '{request.checkpoint}' is not one of {', '.join(CHECKPOINTS)}")
+    for text in request.overrides:
+        parse_override(text)
+    path = Path(request.target)
+    is_sweep = path.name == request.target and path.name in sweep_names(request.runs)
+    if request.trials and not is_sweep:
+        there = location(request.runs)
+        raise UserError(f"--trial is for a sweep: there is none called '{request.target}' in '{there}'")
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: tell(f"note: {message}")
+        if is_sweep:
+            return _of_subjects(_of_sweep(request), request)
+        if path.is_file():
+            return _of_subjects([_of_file(path)], request)
+        if (path / "config.yaml").is_file():
+            trial = TrialStore(path)
+            return _of_subjects([_Subject(trial.trial_id, trial, _file(trial, request.checkpoint))], request)
+        if path.is_dir():
+            return _of_folder(path, request)
+    known = sweep_names(request.runs)
+    raise UserError(
+        f"'{request.target}' is no sweep in '{location(request.runs)}', no checkpoint and no folder"
+        + (nearest(request.target, known) if known else "")
+    )
+
+
+def _of_sweep(request: Request) -> list[_Subject]:
+    store = SweepStore.open(request.runs, request.target, CHECKPOINTS[request.checkpoint])
+    entries = store.entries()
+    if request.trials:
+        entries = [one_entry(entries, text) for text in request.trials]
+    trials = [(entry, store.trial(entry.trial_id)) for entry in entries]
+    return [
+        _Subject(f"{entry.label} seed={entry.seed}", trial, _file(trial, request.checkpoint)) for entry, trial in trials
+    ]
+
+
+def _of_file(path: Path) -> _Subject:
+    trial = TrialStore(path.absolute().parent)
+    if not (trial.path / "config.yaml").is_file():
+        raise UserError(f"'{path}': no config.yaml stands beside it, which says what trial the checkpoint is of")
+    return _Subject(trial.trial_id, trial, path)
+
+
+def _file(trial: TrialStore, which: str) -> Path:
+    """The last checkpoint may be the one before, in the moment in which a running trial replaces it."""
+    if which == "best":
+        return trial.best_file
+    return trial.checkpoint_file if trial.checkpoint_file.exists() else trial.previous_checkpoint_file
+
+
+def _of_subjects(subjects: list[_Subject], request: Request) -> Scores:
+    scores, problems = None, []
+    for subject in subjects:
+        try:
+            state = _state(subject, request.checkpoint)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        config = _config(subject.trial, request)
+        scores = scores or _scores(config, request)
+        scores.scores.append(_measured(subject, state, config, scores, cache_dir(folder_of(request.runs))))
+    if scores is None:
+        raise UserError("; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else ""))
+    scores.missing += problems
+    return scores
+
+
+def _state(subject: _Subject, which: str) -> dict[str, Any]:
+    name = f"{subject.trial.trial_id}/{subject.file.name}"
+    try:
+        state = checkpoints.read(subject.file)
+    except FileNotFoundError:
+        raise UserError(f"trial {subject.trial.trial_id} ({subject.label}) has no {which} checkpoint") from None
+    except checkpoints.Unreadable as problem:
+        raise UserError(f"{name} cannot be used: {problem}") from None
+    if not checkpoints.belongs(subject.trial, state, identity := identity_of(subject.trial.config())):
+        raise UserError(f"{name} belongs to trial {state['identity']} and the configuration is {identity}'s")
+    return state
+
+
+def _config(trial: TrialStore, request: Request) -> TrialConfig:
+    """The stored configuration, measured otherwise where the overrides say so."""
+    values = trial.config()
+    overrides = [parse_override(text) for text in request.overrides]
+    for override in overrides:
+        key = override.key_or_group
+        if key == "evaluation":
+            values["evaluation"] = compose([f"evaluation={override.value()}"])["evaluation"]
+        elif not key.startswith("evaluation.") and key not in {*RUNTIME_OPTIONS, "probes"}:
+            problem = "a trained trial can only be measured otherwise: evaluation=NAME, probes=[NAME]"
+            raise UserError(f"'{override.input_line}': {problem}")
+    for override in overrides:
+        if (key := override.key_or_group) == "evaluation":
+            continue
+        group, _, option = key.rpartition(".")
+        options = values[group] if group else values
+        if option not in options:
+            raise UserError(f"'{override.input_line}': there is no such option{nearest(key, option_paths(values))}")
+        options[option] = override.value()
+    return TrialConfig.from_dict(with_weights(values, request.feature_weights))
+
+
+def best_again(
+    stores: Sequence[SweepStore], feature_weights: Path | None = None, tell: Callable[[str], None] = lambda text: None
+) -> dict[str, dict[str, float]]:
+    """The best checkpoint of every trial that has one, measured on fresh noise: metrics by trial.
+
+    The value by which a checkpoint was chosen flatters it: the luck of that noise was chosen too. What has been
+    measured is kept in the cache, by the checkpoint's checksum. Raises :class:`UserError` where there is none.
+    """
+    found: dict[str, dict[str, float]] = {}
+    todo = [
+        (store, store.trial(entry.trial_id))
+        for store in stores
+        for entry in store.entries()
+        if store.trial(entry.trial_id).best_file.exists()
+        and store.trial(entry.trial_id).status().state in (State.DONE, State.STOPPED)
+    ]
+    if not todo:
+        raise UserError("--at best: no trial has a best checkpoint: none was evaluated, or they were pruned")
+    for store, trial in todo:
+        key = json.dumps([checkpoints.checksum(trial.best_file), trial.config(), trial.references()])
+        file = store.cache_dir / "again" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            found[trial.trial_id] = json.loads(file.read_text())
+            continue
+        try:
+            state = _state(_Subject(trial.trial_id, trial, trial.best_file), "best")
+        except UserError as problem:
+            tell(str(problem))
+            continue
+        tell(f"measuring the best checkpoint of {trial.trial_id} on fresh noise")
+        metrics, info = _measure_again(trial, state, feature_weights, store.cache_dir)
+        if info != trial.references().get("info", info):
+            tell(f"{trial.trial_id}: this is another extractor than that of its epochs: they cannot be compared")
+            continue
+        found[trial.trial_id] = metrics
+        with contextlib.suppress(OSError):  # a directory that can only be read: the next time it is measured again
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, json.dumps(found[trial.trial_id]))
+    return found
+
+
+def _measure_again(
+    trial: TrialStore, state: dict[str, Any], feature_weights: Path | None, cache: Path
+) -> tuple[dict[str, float], Mapping[str, Any]]:
+    """Metrics, and what they depend on."""
+    from trainers.training import FRESH_SEED, Training
+
+    config = TrialConfig.from_dict(with_weights({**trial.config(), "device": "auto"}, feature_weights))
+    config.evaluation.prepare()
+    training = Training(config, cache_dir=cache)
+    training.load_state_dict(state["training"])
+    metrics = training.evaluate(FRESH_SEED).metrics
+    del metrics["evaluation_seconds"]
+    return metrics, training.evaluator.info if training.evaluator else {}
+
+
+def _scores(config: TrialConfig, request: Request) -> Scores:
+    """No scores yet; everything that could be missing is there."""
+    evaluation = config.evaluation
+    if not config.metrics:
+        raise UserError(f"the evaluation '{evaluation.name}' measures nothing: choose one with evaluation=NAME")
+    check_device(config)
+    evaluation.prepare()
+    cache = cache_dir(folder_of(request.runs))
+    with contextlib.suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+    if not os.access(cache, os.W_OK):
+        raise UserError(f"'{cache}', where features of real images are kept, cannot be written: give --runs-dir")
+    return Scores(config.dataset.name, evaluation.name, config.higher_is_better)
+
+
+def _measured(subject: _Subject, state: dict[str, Any], config: TrialConfig, scores: Scores, cache: Path) -> Score:
+    from trainers.training import Training
+
+    training = Training(config, cache_dir=cache)
+    training.load_state_dict(state["training"])
+    metrics = training.evaluate().metrics
+    del metrics["evaluation_seconds"]
+    _tell_reference(scores, training.evaluator)
+    return Score(subject.label, metrics, subject.trial.trial_id, subject.file.name, training.epoch, training.iteration)
+
+
+def _of_folder(folder: Path, request: Request) -> Scores:
+    import torch
+
+    from trainers.devices import resolve_device
+    from trainers.evaluation.pictures import load_images
+
+    for override in map(parse_override, request.overrides):
+        if (key := override.key_or_group) != "device" and key.partition(".")[0] not in ("dataset", "evaluation"):
+            problem = "a folder of images can only be measured: dataset=NAME, evaluation=NAME, device=NAME"
+            raise UserError(f"'{override.input_line}': {problem}")
+    if request.checkpoint != "last":
+        raise UserError(f"--checkpoint {request.checkpoint}: '{folder}' is a folder of images, without checkpoints")
+    if not any(text.startswith("dataset=") for text in request.overrides):
+        raise UserError(f"'{folder}' is a folder of images: against which dataset? dataset=digits, say")
+    cache = cache_dir(folder_of(request.runs))
+    with disk_errors():
+        config = TrialConfig.from_dict(with_weights(compose([*request.overrides]), request.feature_weights), cache)
+    if len(config.dataset.shape) != 3:
+        raise UserError(f"'{folder}' is a folder of images, and {config.dataset.name} has points")
+    scores = _scores(config, request)
+    device = resolve_device(config.device)
+    torch.set_num_threads(config.threads)
+    if not isinstance(config.evaluation, FeatureEvaluation):
+        raise UserError(f"the evaluation '{config.evaluation.name}' measures no images: choose classifier or inception")
+    images = load_images(folder, config.evaluation.samples, config.dataset.shape)
+    with disk_errors():
+        config.dataset.prepare(cache)
+    evaluator = config.evaluation.evaluator(config.dataset.load(cache), config.objective.cost, cache, device)
+    scores.scores.append(Score(str(folder), evaluator.measure(images)))
+    _tell_reference(scores, evaluator)
+    return scores
+
+
+def _tell_reference(scores: Scores, evaluator: Any) -> None:
+    """The floor is the same for all: it is asked for once."""
+    if evaluator is not None and not scores.floor:
+        scores.floor, scores.info = evaluator.floor(), evaluator.info
+
+
+def show_scores(scores: Scores) -> None:
+    """The same for people: a line a checkpoint, what real training images score, what the values depend on."""
+    console = wide_console()
+    console.print(_table(scores, console.width))
+    for text in _notes(scores):
+        console.print(Text(text), soft_wrap=True)
+
+
+def _table(scores: Scores, width: int) -> Table:
+    """A column a metric, its name on several lines on a narrow terminal; where that is too wide, a line a metric."""
+    names = list(scores.scores[0].metrics)
+    headings = [name + _arrow(name, scores) for name in names]
+    lines = [
+        (score.label, "" if score.epoch is None else str(score.epoch), [f"{score.metrics[name]:.4g}" for name in names])
+        for score in scores.scores
+    ]
+    lines.append((FLOOR, "", [f"{scores.floor[name]:.4g}" if name in scores.floor else "—" for name in names]))
+    columns = [["epoch", *(epoch for _, epoch, _ in lines)]]
+    columns += [[heading, *(numbers[i] for *_, numbers in lines)] for i, heading in enumerate(headings)]
+    left = width - min(LABEL_WIDTH, max(len(label) for label, *_ in lines))
+    if _widths(columns) > left:
+        columns = [[broken(heading), *cells] for heading, *cells in columns]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", overflow="fold")
+    if _widths(columns) <= left:
+        for heading, *_ in columns:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for index, (label, epoch, numbers) in enumerate(lines):
+            table.add_row(Text(label), epoch, *numbers, style="dim" if index == len(scores.scores) else None)
+        return table
+    table.show_header = False
+    table.add_column("", justify="right", no_wrap=True)
+    for label, epoch, numbers in lines:
+        table.add_row(Text(label, "bold"), epoch and f"epoch {epoch}")
+        for heading, number in zip(headings, numbers, strict=True):
+            table.add_row(heading, number)
+    return table
+
+
+def _arrow(name: str, scores: Scores) -> str:
+    return "" if name.endswith("_std") else " ↑" if name in scores.higher_is_better else " ↓"
+
+
+def _widths(columns: Sequence[Sequence[str]]) -> int:
+    """What columns take beside the first one, with two spaces before each."""
+    return sum(2 + max(len(line) for cell in cells for line in cell.split("\n")) for cells in columns)
+
+
+def _notes(scores: Scores) -> Iterator[str]:
+    yield f"{scores.evaluation} on {scores.dataset}; " + "; ".join(
+        f"{key}: {value}" for key, value in scores.info.items()
+    )
+    yield from scores.missing

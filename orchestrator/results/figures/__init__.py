@@ -1,0 +1,115 @@
+"""The figures of a sweep: a metric against time and over axes, samples side by side, estimates of distances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import UserError
+from orchestrator.files import reason, replacing
+from orchestrator.results.figures.data import Sweep, band, best_first, read_sweep
+from orchestrator.results.figures.style import saved, shown, style
+from orchestrator.store.sweep import SweepStore
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KINDS = ("svg", "png")
+ESTIMATES = (("distance_estimate", "distance_exact"), ("wasserstein_estimate", "exact_wqp"))
+"""What is held against each other: the ``distance`` probe's two, or training's estimate and exact transport."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: the stem of its files, what it shows in words, its width, and its content by kind, svg or png."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    inches: float
+    files: Mapping[str, bytes]
+
+
+def sweep_pictures(store: SweepStore, metric: str | None = None, kinds: Sequence[str] = KINDS) -> list[Picture]:
+    """Every figure that this sweep has, by ``metric`` (default: what it compares by): the same bytes every time.
+
+    Raises :class:`UserError` where no epoch is finished, or no trial has logged the metric.
+    """
+    sweep = read_sweep(store, metric)
+    with style():
+        return [
+            Picture(
+                name,
+                title,
+                caption,
+                alt,
+                round(figure.get_figwidth(), 2),
+                {kind: saved(figure, kind, title, caption) for kind in kinds},
+            )
+            for name, title, caption, alt, figure in _figures(sweep)
+        ]
+
+
+def write_pictures(pictures: Sequence[Picture], folder: Path) -> list[Path]:
+    """Their files in a folder. Raises :class:`UserError` if it cannot be written."""
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for picture in pictures:
+            for kind, content in picture.files.items():
+                paths.append(folder / f"{picture.name}.{kind}")
+                with replacing(paths[-1]) as file:
+                    file.write(content)
+    except OSError as error:
+        raise UserError(f"--output {folder}: cannot be written: {reason(error)}") from None
+    return paths
+
+
+def _figures(sweep: Sweep) -> Iterator[tuple[str, str, str, str, Figure]]:
+    """Name, title, caption, text for those who do not see it, and the figure itself."""
+    from orchestrator.results.figures.curves import HORIZONTALS, convergence, curve_panels
+    from orchestrator.results.figures.maps import heat_maps, mapped, parallel_coordinates
+    from orchestrator.results.figures.samples import WHOLE, sample_grids
+
+    metric = sweep.metric
+    best = best_first(sweep.cells)[0]
+    at_end = "" if best.value is None else f" {best.label}, the best by {sweep.ranked_by}, ends at {shown(best.value)}."
+    for horizontal, words in HORIZONTALS.items():
+        title = f"{metric} against {words}"
+        devices = f" On {_devices(sweep)}; evaluation apart." if horizontal == "seconds" else ""
+        caption = f"{title}: {band(sweep)}.{devices}"
+        alt = f"Lines of {metric} against {words}, one for each of {len(sweep.cells)} cells.{at_end}"
+        yield f"{metric}_by_{horizontal}", title, caption, alt, curve_panels(sweep, horizontal)
+    if figure := heat_maps(sweep):
+        maps = ", ".join(f"{name} ({down.name} × {across.name})" for name, _, (down, across) in mapped(sweep))
+        title = f"{metric} over two axes"
+        alt = f"Heat maps of {metric}: {maps}. The table has the numbers."
+        yield f"{metric}_heat_map", title, f"{title}: {maps}; mean over seeds with a result.", alt, figure
+    if figure := parallel_coordinates(sweep):
+        title = f"{metric} over all axes"
+        alt = f"A line for each of {len(sweep.cells)} cells, through its values on every axis to its {metric}.{at_end}"
+        caption = f"{title}: a line is a cell, its end the mean over seeds with a result."
+        yield f"{metric}_parallel", title, caption, alt, figure
+    for estimate, exact in ESTIMATES:
+        if {estimate, exact} <= sweep.logged:
+            title = f"{estimate} against {exact}"
+            caption = f"{title}, per epoch: {band(sweep, exact)}."
+            alt = f"A panel for each of {len(sweep.cells)} cells with two lines: {estimate} and {exact}."
+            yield estimate, title, caption, alt, convergence(sweep, estimate, exact)
+    if figure := sample_grids(sweep):
+        seed = sweep.cells[0].trials[0].seed
+        title = f"Samples of every cell, seed {seed}"
+        first = "the first 16 of each, " if len(sweep.cells) > WHOLE else ""
+        caption = f"{title}, {first}at its last evaluation, from the same latent points."
+        alt = f"Generated samples of {len(sweep.cells)} cells side by side, labelled with the cell."
+        yield "samples", title, caption, alt, figure
+
+
+def _devices(sweep: Sweep) -> str:
+    """Where the trials trained."""
+    trials = [sweep.store.trial(trial.trial_id) for cell in sweep.cells for trial in cell.trials]
+    devices = {attempt["device"]: None for each in trials for attempt in each.status().attempts if "device" in attempt}
+    return ", ".join(devices) or "an unknown device"

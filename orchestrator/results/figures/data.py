@@ -1,0 +1,317 @@
+"""What figures show of a sweep, in numbers: cells, curves over seeds, axes, reference values."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from orchestrator.errors import UserError
+from orchestrator.results.frames import epochs_frame, trials_frame
+from orchestrator.results.tables import FLOOR, UNTRAINED
+from orchestrator.store.sweep import SweepStore
+from orchestrator.store.trial import State
+from orchestrator.sweep.plan import short_names, short_value
+from trainers.parts import nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+Horizontal = Literal["epoch", "iteration", "seconds"]
+NO_METRICS = frozenset({"trial_id", "cell", "variant", "setting", "seed", "epoch", "iteration", "seconds", "timestamp"})
+"""The columns of an epoch that tell where it belongs; axes are others."""
+RESULTS = frozenset({State.DONE, State.STOPPED})
+"""What is in a cell's value, as in tables."""
+BAD_ENDS = (State.FAILED, State.DIVERGED, State.LOST)
+NAMED = 12
+"""So many trials are named in a figure; of the others it gives the number."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One seed of a cell."""
+
+    trial_id: str
+    seed: int
+    state: State
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the plan.
+
+    ``value`` is the metric's mean over its seeds with a result (DONE or STOPPED), as tables have it; ``rank`` what
+    cells are ordered by, less is better. None where no seed has one. ``without`` is how many seeds with a result
+    have no finite value.
+    """
+
+    variant: str
+    setting: str
+    axes: Mapping[str, Any]
+    trials: tuple[Trial, ...]
+    value: float | None
+    rank: float | None
+    without: int = 0
+
+    @property
+    def label(self) -> str:
+        """The cell in words: ``qp-wgan q=1 p=2``."""
+        return f"{self.variant} {self.setting}".strip()
+
+    @property
+    def missing(self) -> list[State]:
+        """The states of its seeds without a result."""
+        return [trial.state for trial in self.trials if trial.state not in RESULTS]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The mean over seeds at each x, and the band around it: none (None) of one seed."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray | None
+    high: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Single:
+    """One trial by itself: one that is in no mean, or what a trial has beyond the end of the mean."""
+
+    x: np.ndarray
+    y: np.ndarray
+    state: State
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis with the words for its values, in order, and the value of each cell (by label) that has it."""
+
+    name: str
+    values: tuple[str, ...]
+    of: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as one metric shows it.
+
+    ``mode`` is min or max, or None where neither less nor more is better. ``logged`` are all metrics, ``epochs`` each
+    trial's stored ones, with ``seconds`` of training until their ends.
+    """
+
+    store: SweepStore
+    metric: str
+    mode: str | None
+    ranked_by: str
+    cells: tuple[Cell, ...]
+    references: Mapping[str, float]
+    logged: frozenset[str]
+    epochs: Mapping[str, pd.DataFrame]
+
+    def variants(self) -> dict[str, list[Cell]]:
+        """The cells of each variant, in the plan's order."""
+        found: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            found.setdefault(cell.variant, []).append(cell)
+        return found
+
+    def unfinished(self, in_means: Collection[State]) -> list[str]:
+        """The trials in other states, in words: those that came to a bad end by name, others by their number."""
+        bad = [
+            f"{cell.label} seed={trial.seed} ({trial.state})"
+            for cell in self.cells
+            for trial in cell.trials
+            if trial.state in BAD_ENDS
+        ]
+        more = [f"{len(bad) - NAMED} more that failed, diverged or were lost"] if len(bad) > NAMED else []
+        states = [trial.state for cell in self.cells for trial in cell.trials]
+        others = [state for state in State if state not in in_means and state not in BAD_ENDS and state in states]
+        return [*bad[:NAMED], *more, *(f"{states.count(state)} {state}" for state in others)]
+
+
+def read_sweep(store: SweepStore, metric: str | None = None) -> Sweep:
+    """A sweep as ``metric`` (default: what it compares by) shows it.
+
+    Raises :class:`UserError` where no epoch is finished, or no trial has logged the metric.
+    """
+    epochs, trials = epochs_frame(store), trials_frame(store)
+    if epochs.empty or not (epochs["epoch"] > 0).any():
+        raise UserError(
+            f"no trial of '{store.name}' has finished an epoch, so that there is nothing to plot; "
+            f"orchestrator status {store.name} tells how far it has come"
+        )
+    compare = store.plan()["compare"]
+    logged = frozenset(name for name in map(str, epochs) if name not in NO_METRICS and not name.startswith("axis."))
+    name = metric or compare["metric"]
+    if name not in logged:
+        option = f"--metric {metric}: " if metric else ""
+        raise UserError(f"{option}no trial of '{store.name}' has logged '{name}'{nearest(name, logged)}")
+    epochs["seconds"] = epochs["epoch_seconds"].fillna(0.0).groupby(epochs["trial_id"]).cumsum()
+    mode = _mode(store, name)
+    ranked_by = name if mode else compare["metric"]
+    sign = -1 if (mode or compare["mode"]) == "max" else 1
+    cells = _cells(store, trials, name, ranked_by, sign)
+    by_trial = {str(trial_id): frame for trial_id, frame in epochs.groupby("trial_id")}
+    return Sweep(store, name, mode, ranked_by, cells, _references(trials, name), logged, by_trial)
+
+
+def _mode(store: SweepStore, metric: str) -> str | None:
+    compare = store.plan()["compare"]
+    if metric == compare["metric"]:
+        return compare["mode"]
+    for entry in store.entries():
+        if told := store.trial(entry.trial_id).references():
+            if metric in told["higher_is_better"]:
+                return "max"
+            return "min" if metric in set(told["metrics"]) - set(told.get("neutral", [])) else None
+    return None
+
+
+def _cells(store: SweepStore, trials: pd.DataFrame, metric: str, ranked_by: str, sign: int) -> tuple[Cell, ...]:
+    rows = {row["trial_id"]: row for row in trials.to_dict("records")}
+    groups: dict[str, list[Any]] = {}
+    for entry in store.entries():
+        groups.setdefault(entry.label, []).append(entry)
+    cells = []
+    for entries in groups.values():
+        members = tuple(Trial(e.trial_id, e.seed, State(rows[e.trial_id]["state"])) for e in entries)
+        finished = [rows[each.trial_id] for each in members if each.state in RESULTS]
+        rank = _mean(_finite(row.get(ranked_by) for row in finished))
+        values = _finite(row.get(metric) for row in finished)
+        first = entries[0]
+        cells.append(
+            Cell(
+                first.variant,
+                first.setting,
+                first.axes,
+                members,
+                _mean(values),
+                None if rank is None else sign * rank,
+                len(finished) - len(values),
+            )
+        )
+    return tuple(cells)
+
+
+def _finite(values: Iterable[Any]) -> list[float]:
+    """Those that are numbers: what is missing, not a number or infinite is no result."""
+    return [float(value) for value in values if value is not None and math.isfinite(value)]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _references(trials: pd.DataFrame, metric: str) -> dict[str, float]:
+    """The metric's mean of untrained generators, each once, and of real training images.
+
+    Nothing where real images have no value: the metric is of a critic or of a loss, and untrained ones differ by cell.
+    """
+    found = {}
+    for name, column in ((UNTRAINED, f"untrained.{metric}"), (FLOOR, f"floor.{metric}")):
+        if {column, f"floor.{metric}"} <= set(trials):
+            once = trials.drop_duplicates(["seed", column] if name == UNTRAINED else [column])
+            if (value := _mean(_finite(once[column]))) is not None:
+                found[name] = value
+    return found
+
+
+def best_first(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells by rank; those without a result last, in their order."""
+    return sorted(cells, key=lambda cell: (cell.rank is None, cell.rank or 0.0))
+
+
+def curves(
+    sweep: Sweep, cell: Cell, horizontal: Horizontal, metric: str | None = None
+) -> tuple[Curve | None, list[Single]]:
+    """A cell's mean over its DONE seeds, as far as all of them go, and whatever else its trials have.
+
+    Seeds meet at the same epoch; x is the mean over seeds of what ``horizontal`` says. The band is from minimum to
+    maximum of two seeds, mean ± standard deviation (of a sample) of more.
+    """
+    import numpy as np
+
+    metric = metric or sweep.metric
+    done, singles = [], []
+    for trial in cell.trials:
+        if trial.trial_id not in sweep.epochs:
+            continue
+        frame = sweep.epochs[trial.trial_id].set_index("epoch", drop=False)
+        own = frame.loc[np.isfinite(frame[metric].astype(float)), [horizontal, metric]].astype(float)
+        if trial.state is State.DONE and len(own):
+            done.append(own)
+        elif len(own):
+            singles.append(Single(own[horizontal].to_numpy(), own[metric].to_numpy(), trial.state))
+    epochs = [set(each.index) for each in done]
+    shared = sorted(set.intersection(*epochs)) if done else []
+    for each in done:  # one goes on where another had reached its target
+        rest = each.loc[shared[-1] :] if shared else each
+        if not shared or len(rest) > 1:
+            singles.append(Single(rest[horizontal].to_numpy(), rest[metric].to_numpy(), State.DONE))
+    if not shared:
+        return None, singles
+    x = np.mean([each.loc[shared, horizontal] for each in done], axis=0)
+    y = np.array([each.loc[shared, metric] for each in done])
+    mean = y.mean(axis=0)
+    if len(done) == 1:
+        return Curve(x, mean, None, None), singles
+    if len(done) == 2:
+        return Curve(x, mean, y.min(axis=0), y.max(axis=0)), singles
+    deviation = y.std(axis=0, ddof=1)
+    return Curve(x, mean, mean - deviation, mean + deviation), singles
+
+
+def band(sweep: Sweep, metric: str | None = None) -> str:
+    """What the bands of this sweep's curves are, in words: of the DONE seeds that have the metric, as curves are."""
+    import numpy as np
+
+    metric = metric or sweep.metric
+    counts = {
+        sum(
+            trial.state is State.DONE
+            and trial.trial_id in sweep.epochs
+            and bool(np.isfinite(sweep.epochs[trial.trial_id][metric].to_numpy(dtype=float)).any())
+            for trial in cell.trials
+        )
+        for cell in sweep.cells
+    }
+    many = " or ".join(str(count) for count in sorted(counts) if count > 2)
+    if many:
+        two = ["of 2 from minimum to maximum"] if 2 in counts else []
+        parts = [f"mean ± standard deviation over {many} seeds", *two]
+    else:
+        parts = ["mean over 2 seeds, band from minimum to maximum"] if 2 in counts else []
+    return ", ".join([*parts, *(["of one seed no band"] if 1 in counts else [])]) or f"no DONE seed has {metric}"
+
+
+def varying_axes(cells: Sequence[Cell]) -> list[Axis]:
+    """The axes in which cells differ; axes that only move together are one.
+
+    Numbers ascend, other values stay in the plan's order.
+    """
+    names = list(dict.fromkeys(axis for cell in cells for axis in cell.axes))
+    short = short_names(names)
+    partitions: dict[tuple[frozenset[str], ...], list[str]] = {}
+    for name in names:
+        groups: dict[str, set[str]] = {}
+        for cell in cells:
+            if name in cell.axes:
+                groups.setdefault(short_value(cell.axes[name]), set()).add(cell.label)
+        if len(groups) > 1:
+            partitions.setdefault(tuple(map(frozenset, groups.values())), []).append(name)
+    axes = []
+    for together in partitions.values():
+        of = {
+            cell.label: ", ".join(short_value(cell.axes[name]) for name in together)
+            for cell in cells
+            if together[0] in cell.axes
+        }
+        raw = {of[cell.label]: cell.axes[together[0]] for cell in cells if cell.label in of}
+        numbers = all(isinstance(value, int | float) for value in raw.values())
+        words = sorted(raw, key=lambda word: raw[word]) if numbers else list(raw)
+        axes.append(Axis(", ".join(short[name] for name in together), tuple(words), of))
+    return axes

@@ -1,0 +1,173 @@
+"""Figures for papers: told apart without colours and by the colour-blind, the same file from the same store.
+
+Colours are those of Okabe and Ito (2008) without their yellow, with a line style and a marker each; heat maps have
+cividis (Nuñez, Anderton and Renslow 2018), whose lightness alone tells the order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import textwrap
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.results.figures.data import Cell, Sweep
+from orchestrator.results.formats import format_value
+from orchestrator.results.tables import Value
+from orchestrator.store.trial import State
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINEAR, LOG, SYMMETRIC_LOG = "linear", "log", "symmetric log"
+SHADES = "cividis"
+PALE = "#9a9a9a"
+WIDTH = 7.0
+"""Inches: two columns of a paper."""
+NOTE_WIDTH = 150
+"""Characters in a line of a figure's note."""
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters everywhere
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.linewidth": 0.6,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 6,
+    "legend.frameon": False,
+    "legend.handlelength": 2.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.2,
+    "xtick.labelsize": 6,
+    "ytick.labelsize": 6,
+    "text.parse_math": False,  # a dollar in a label is a dollar
+    "savefig.dpi": 200,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "orchestrator",
+}
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Our style, whatever a user's matplotlibrc says, for drawing and for saving."""
+    from matplotlib.style import context
+
+    with context(["default", STYLE]):
+        yield
+
+
+def saved(figure: Figure, kind: str, title: str, description: str) -> bytes:
+    """An SVG or a PNG, without a date; inside :func:`style`."""
+    if engine := figure.get_layout_engine():  # once for all kinds: it takes as long as drawing does
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    words = {"Title": title, "Description": description}
+    metadata = {**words, "Date": None} if kind == "svg" else {**words, "Software": None}
+    for image in (image for axes in figure.axes for image in axes.images):
+        image.set_interpolation("none" if kind == "svg" else "auto")  # every pixel; as many as there is room for
+    target = io.BytesIO()
+    figure.savefig(target, format=kind, metadata=metadata)
+    return target.getvalue()
+
+
+def columns_for(count: int, most: int) -> int:
+    """Columns of a grid of panels: as few rows as ``most`` columns need, and then as few columns as they need."""
+    return -(-count // -(-count // most))
+
+
+def shown(value: float) -> str:
+    """As tables have it: three significant digits, at most four decimals; below 0.001 as many as three digits need."""
+    if 0 < abs(value) < 1e-3:
+        return f"{value:.3g}"
+    return format_value(Value(value, None, 1))
+
+
+def metric_label(sweep: Sweep, scale: str) -> str:
+    """The metric with an arrow that says which way is better, and the scale where it is not linear."""
+    arrow = {"min": " ↓", "max": " ↑"}.get(sweep.mode or "", "")
+    return sweep.metric + arrow + (f" ({scale} scale)" if scale != LINEAR else "")
+
+
+def remark(cell: Cell) -> str:
+    """``1 of 3 FAILED``, for each state of seeds without a result; those whose result has no value."""
+    states = [f"{cell.missing.count(state)} of {len(cell.trials)} {state}" for state in dict.fromkeys(cell.missing)]
+    return ", ".join([*states, *([f"{cell.without} of {len(cell.trials)} without a value"] if cell.without else [])])
+
+
+def scale_of(values: np.ndarray) -> str:
+    """On which scale values are told apart: logarithmic if they are positive and span more than a decade.
+
+    Of both signs, or with a zero among them, and some far greater than most: linear about zero, logarithmic beyond.
+    """
+    import numpy as np
+
+    if (values > 0).all():
+        return LOG if values.max() > 10 * values.min() else LINEAR
+    sizes = np.abs(values[values != 0])
+    return SYMMETRIC_LOG if len(sizes) and sizes.max() > 30 * np.median(sizes) else LINEAR
+
+
+def set_scale(axes: Axes, scale: str, values: np.ndarray) -> None:
+    """A vertical axis of that scale for these values, with plain numbers."""
+    import numpy as np
+
+    low, high = float(values.min()), float(values.max())
+    if scale == LINEAR:
+        room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+        axes.set_ylim(low - room, high + room)
+        return
+    if scale == LOG:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.3, high * 1.3)
+        set_log_ticks(axes.yaxis)
+    else:
+        near = 10.0 ** round(np.log10(np.median(np.abs(values[values != 0]))))
+        axes.set_yscale("symlog", linthresh=near)
+        axes.set_ylim(low * 1.3 if low < 0 else -near / 10, high * 1.3 if high > 0 else near / 10)
+        _set_plain_numbers(axes.yaxis)
+
+
+def set_log_ticks(axis: Axis) -> None:
+    """A logarithmic axis' ticks at 1, 2 and 5 of each decade, with plain numbers."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    _set_plain_numbers(axis)
+
+
+def _set_plain_numbers(axis: Axis) -> None:
+    """Numbers and not formulas, which would be shown as they are written."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def add_note(
+    figure: Figure, sweep: Sweep, told: Sequence[str], in_means: Collection[State], handles: Sequence[Any] = ()
+) -> None:
+    """Small print below the panels: what is drawn, which trials are not in it, and what is the same in all panels."""
+    left = sweep.unfinished(in_means)
+    parts = [*told, *([f"not in the means: {', '.join(left)}"] if left else [])]
+    text = textwrap.fill("; ".join(parts), round(NOTE_WIDTH * figure.get_figwidth() / WIDTH), break_on_hyphens=False)
+    legend = figure.legend(
+        handles=handles,
+        title=text,
+        loc="outside lower left",
+        ncols=2 if figure.get_figwidth() < WIDTH else 4,
+        alignment="left",
+        borderaxespad=0.1,
+        title_fontproperties={"size": 5.5},
+    )
+    legend.get_title().set_color("#444444")

@@ -1,0 +1,339 @@
+"""A comparison table as text: CSV, Markdown, LaTeX, HTML, JSON, or for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.files import write_atomically
+from orchestrator.results.tables import Row, Table, Value
+from orchestrator.store.sweep import SweepStore
+
+LATEX = str.maketrans(
+    {c: "\\" + c for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "—": "---"}
+    | {"±": r"$\pm$", "Δ": r"$\Delta$", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}
+)
+LABEL_WIDTH, REMARKS_WIDTH = 24, 18
+"""Of a terminal's columns: what labels of cells get before numbers have to go, and remarks where there are any."""
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+
+def format_value(value: Value | None, plus_minus: str = " ± ", significant: int = 3) -> str:
+    """``12.3 ± 0.4``: significant digits of the mean, at most four decimals, the deviation to the same place.
+
+    There are more decimals where the deviation would else read as 0. Where nothing would be left of the two they are
+    written as ``1.23e-05 ± 4.00e-06``.
+    """
+    if value is None:
+        return "—"
+    if not math.isfinite(value.mean):
+        return str(value.mean)
+    form = _form(value, significant)
+    text = f"{value.mean:{form}}"
+    return text if value.deviation is None else f"{text}{plus_minus}{value.deviation:{form}}"
+
+
+def format_interval(value: Value | None) -> str:
+    """``[11.9, 12.8]``, to the place of the mean."""
+    if value is None or value.interval is None or not math.isfinite(value.mean):
+        return "—"
+    low, high = (f"{bound:{_form(value)}}" for bound in value.interval)
+    return f"[{low}, {high}]"
+
+
+def format_difference(value: Value | None) -> str:
+    """``-1.2 [-1.9, -0.4]``; without an interval where there is one pair."""
+    if value is None:
+        return "—"
+    text = f"{value.mean:+{_form(value)}}"
+    return text if value.interval is None else f"{text} {format_interval(value)}"
+
+
+def _form(value: Value, significant: int = 3) -> str:
+    """The format of a value's numbers, the same for all of them."""
+    if 0 < max(map(abs, (value.mean, value.deviation or 0.0, *(value.interval or ())))) < 0.5e-4:
+        return f".{significant - 1}e"
+    magnitude = math.floor(math.log10(abs(value.mean))) if value.mean else 0
+    decimals = max(0, significant - 1 - magnitude)
+    deviation = value.deviation or 0.0
+    if 0 < deviation <= (1 if significant < 3 else 0.5 * 0.1**decimals):  # seeds that differ do not read as equal
+        decimals = max(decimals, -math.floor(math.log10(deviation)))
+    return f".{min(4, decimals)}f"
+
+
+# --- columns for people ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Markup:
+    """How a format writes a cell's text, the best value, and a reference row's name."""
+
+    text: Callable[[str], str] = str
+    bold: Callable[[str], str] = str
+    reference: Callable[[str], str] = str
+    plus_minus: str = " ± "
+    significant: int = 3
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column for people: its name, and the text of a row's cell."""
+
+    name: str
+    cell: Callable[[Row, Markup], str]
+    is_number: bool = False
+
+
+def columns(table: Table, *, intervals: bool = True) -> list[Column]:
+    """What people see of a table: method and setting first, remarks last if there are any."""
+    found = [Column("sweep", lambda row, to: to.text(row.sweep))] if table.sweeps else []
+    found += [
+        Column("method", lambda row, to: (to.reference if row.reference else str)(to.text(row.variant))),
+        Column("setting", lambda row, to: to.text(row.setting)),
+    ]
+    for number, metric in enumerate(table.metrics):
+        found.append(_metric_column(table, metric))
+        if metric in table.intervals and intervals and _has_intervals(table, metric):
+            found.append(_column("95 % interval", metric, format_interval))
+            if number == 0:
+                found.append(_column("seeds", metric, lambda value: "—" if value is None else str(value.count)))
+        if table.baseline and (metric in table.intervals or not table.intervals):
+            found.append(_difference_column(metric))
+    found += [_paper_column(metric) for metric in table.paper]
+    if any(row.remarks for row in table.rows):
+        found.append(Column("remarks", lambda row, to: to.text("; ".join(row.remarks))))
+    return found
+
+
+def _has_intervals(table: Table, metric: str) -> bool:
+    """Whether a cell has several seeds: of one alone there is nothing to tell."""
+    return any(value.interval for row in table.rows if not row.reference and (value := row.values.get(metric)))
+
+
+def _metric_column(table: Table, metric: str) -> Column:
+    def cell(row: Row, to: Markup) -> str:
+        shown = to.text(format_value(row.values.get(metric), to.plus_minus, to.significant))
+        return to.bold(shown) if metric in row.best else shown
+
+    return Column(table.arrow(metric), cell, True)
+
+
+def _difference_column(metric: str) -> Column:
+    def cell(row: Row, to: Markup) -> str:
+        return "" if row.reference else to.text(format_difference(row.differences.get(metric)))
+
+    return Column(f"Δ {metric}", cell, True)
+
+
+def _paper_column(metric: str) -> Column:
+    def cell(row: Row, to: Markup) -> str:
+        return to.text(f"{row.paper[metric]:g}" if metric in row.paper else "—")
+
+    return Column(f"paper's {metric}", cell, True)
+
+
+def _column(name: str, metric: str, form: Callable[[Value | None], str]) -> Column:
+    return Column(name, lambda row, to: "" if row.reference else to.text(form(row.values.get(metric))), True)
+
+
+# --- for programs ---------------------------------------------------------------------------------------------------
+
+
+def to_csv(table: Table) -> str:
+    """Every number in full.
+
+    NAME, NAME_std, NAME_n, NAME_low and NAME_high (the interval) for each metric; with a baseline the same of
+    NAME_difference; paper_NAME for what a paper reports.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    parts = ["", "_difference"] if table.baseline else [""]
+    numbers = [
+        f"{metric}{part}{suffix}"
+        for metric in table.metrics
+        for part in parts
+        for suffix in ("", "_std", "_n", "_low", "_high")
+    ]
+    sweep = ["sweep"] if table.sweeps else []
+    writer.writerow([*sweep, "variant", *table.axes, *numbers, *(f"paper_{name}" for name in table.paper), "remarks"])
+    for row in table.rows:
+        cells: list[Any] = [row.sweep, row.variant] if table.sweeps else [row.variant]
+        cells += [_written(row.axes.get(axis, "")) for axis in table.axes]
+        for metric in table.metrics:
+            for values in [row.values, row.differences][: len(parts)]:
+                of = _in_full(values.get(metric))
+                cells += ["" if of.get(key) is None else of[key] for key in ("mean", "std", "n", "low", "high")]
+        cells += [row.paper.get(metric, "") for metric in table.paper]
+        writer.writerow([*cells, "; ".join(row.remarks)])
+    return out.getvalue()
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _in_full(value: Value | None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    low, high = value.interval or (None, None)
+    return {"mean": value.mean, "std": value.deviation, "n": value.count, "low": low, "high": high}
+
+
+def to_json(table: Table) -> str:
+    """A list of rows, every number in full: ``values`` holds mean, std, n, low and high of each metric."""
+    rows = [
+        {
+            "sweep": row.sweep,
+            "variant": row.variant,
+            "setting": row.setting,
+            "axes": row.axes,
+            "values": {name: _in_full(value) for name, value in row.values.items()},
+            "differences": {name: _in_full(value) for name, value in row.differences.items()},
+            "best": sorted(row.best),
+            "paper": row.paper,
+            "remarks": row.remarks,
+            "reference": row.reference,
+        }
+        for row in table.rows
+    ]
+    content = {"title": table.title, "baseline": table.baseline, "rows": rows, "notes": table.notes}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+# --- for people -----------------------------------------------------------------------------------------------------
+
+
+def to_html(table: Table) -> str:
+    """A table element, best in bold, the notes below."""
+    shown, markup = columns(table), Markup(text=html.escape, bold="<b>{}</b>".format, reference="<i>{}</i>".format)
+    head = "".join(f'<th scope="col">{html.escape(column.name)}</th>' for column in shown)
+    lines = [f"<table>\n<caption>{html.escape(table.title)}</caption>", f"<thead><tr>{head}</tr></thead>", "<tbody>"]
+    for row in table.rows:
+        cells = "".join(f"<td>{column.cell(row, markup)}</td>" for column in shown)
+        lines.append(f"<tr>{cells}</tr>")
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
+    return "\n".join([*lines, "</tbody>", "</table>", f"<ul>{notes}</ul>"]) + "\n"
+
+
+def to_markdown(table: Table) -> str:
+    """A GitHub table: the best in bold, the notes below."""
+    shown = columns(table)
+    markup = Markup(text=lambda text: text.replace("|", r"\|"), bold="**{}**".format, reference="*{}*".format)
+    lines = [_markdown_line([markup.text(column.name) for column in shown]), _markdown_line(["---"] * len(shown))]
+    lines += [_markdown_line([column.cell(row, markup) for column in shown]) for row in table.rows]
+    return "\n".join(lines) + "\n\n" + "\n".join(f"- {note}" for note in table.notes) + "\n"
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def to_latex(table: Table) -> str:
+    r"""A tabular for booktabs, best in bold, references below a rule; it wants ``\usepackage{booktabs}``."""
+    shown, markup = columns(table), Markup(text=_latex, bold=r"\textbf{{{}}}".format, reference=r"\emph{{{}}}".format)
+    kinds = "".join("r" if column.is_number else "l" for column in shown)
+    head = " & ".join(_latex(column.name) for column in shown)
+    lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", rf"{head} \\", r"\midrule"]
+    ruled = False
+    for row in table.rows:
+        if row.reference and not ruled:
+            lines.append(r"\midrule")
+            ruled = True
+        lines.append(" & ".join(column.cell(row, markup) for column in shown) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in table.notes)]) + "\n"
+
+
+def _latex(text: str) -> str:
+    return text.translate(LATEX)
+
+
+FORMATS: dict[str, tuple[str, Callable[[Table], str]]] = {
+    "csv": ("csv", to_csv),
+    "markdown": ("md", to_markdown),
+    "latex": ("tex", to_latex),
+    "html": ("html", to_html),
+    "json": ("json", to_json),
+}
+
+
+def write_tables(store: SweepStore, table: Table) -> list[str]:
+    """The table as CSV, Markdown and LaTeX under ``tables/``. Returns the paths."""
+    store.tables.mkdir(exist_ok=True)
+    paths = []
+    for suffix, render in (FORMATS[name] for name in ("csv", "markdown", "latex")):
+        path = store.tables / f"{store.name}.{suffix}"
+        write_atomically(path, render(table))
+        paths.append(str(path))
+    return paths
+
+
+# --- on a terminal --------------------------------------------------------------------------------------------------
+
+
+def rich_table(table: Table, width: int) -> Any:
+    """The table for a terminal of ``width`` columns: below 110 with shorter numbers. What does not fit is named.
+
+    Intervals are there where they leave room for everything else.
+    """
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
+    plain = Markup() if width >= 110 else Markup(plus_minus="±", significant=2)
+    styled = Markup(escape, "[bold green]{}[/]".format, plus_minus=plain.plus_minus, significant=plain.significant)
+    for intervals in (True, False):
+        shown = columns(table, intervals=intervals)
+        labels = [column for column in shown if column.name in ("sweep", "method", "setting")]
+        remarks = [column for column in shown if column.name == "remarks"]
+        numbers = [column for column in shown if column not in (*labels, *remarks)]
+        left = width - (REMARKS_WIDTH if remarks else 0) - _label_width(table, labels)
+        fitting = _fitting(table, numbers, plain, left)
+        if fitting == len(numbers):
+            break
+    table_shown = RichTable(title=table.title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    table_shown.padding, table_shown.pad_edge, table_shown.caption_justify = (0, 2, 0, 0), False, "left"
+    table_shown.add_column("cell", overflow="fold")
+    for column in numbers[:fitting]:
+        table_shown.add_column(broken(column.name), justify="right", no_wrap=True)
+    for column in remarks:
+        table_shown.add_column(column.name)
+    if fitting < len(numbers):
+        table_shown.caption = f"too narrow for: {', '.join(column.name for column in numbers[fitting:])}"
+    ruled = False
+    for row in table.rows:
+        if row.reference and not ruled:
+            table_shown.add_section()
+            ruled = True
+        label = " ".join(column.cell(row, styled) for column in labels).strip()
+        told = [column.cell(row, styled) for column in (*numbers[:fitting], *remarks)]
+        table_shown.add_row(label, *told, style="dim" if row.reference else None)
+    return table_shown
+
+
+def broken(name: str) -> str:
+    """A name on several lines."""
+    return name.replace("_", "\n").replace(" interval", "\ninterval")
+
+
+def _label_width(table: Table, labels: Sequence[Column]) -> int:
+    widest = max(len(" ".join(column.cell(row, Markup()) for column in labels)) for row in table.rows)
+    return min(LABEL_WIDTH, widest) + 4
+
+
+def _fitting(table: Table, numbers: Sequence[Column], markup: Markup, width: int) -> int:
+    """How many columns of numbers fit beside the cells' labels, at least one."""
+    for index, column in enumerate(numbers):
+        cells = max((len(column.cell(row, markup)) for row in table.rows), default=0)
+        width -= max(*map(len, broken(column.name).split("\n")), cells, 0) + 2
+        if width < 0:
+            return max(1, index)
+    return len(numbers)

@@ -1,0 +1,227 @@
+"""The store as pandas DataFrames: one row an epoch, one row a trial."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from orchestrator.errors import UserError
+from orchestrator.store.runs import runs_at
+from orchestrator.store.sweep import Entry, SweepStore
+from orchestrator.store.trial import TrialStore
+from trainers.parts import nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHUNK = 1000
+"""Trials whose epochs are kept as dictionaries at once: a DataFrame takes a tenth of their memory."""
+TEXT = ("trial_id", "error", "commits")
+CATEGORIES = ("cell", "variant", "setting", "state")
+INTEGERS = {"seed": "UInt64", "epoch": "Int64", "iteration": "Int64"}
+POSITION = ("epoch", "iteration", "timestamp")
+TRAINING_SECONDS = "training_seconds"
+"""The only metric of a trial that no epoch has: it is their sum."""
+
+
+class Results(NamedTuple):
+    """A sweep for a notebook; ``docs/results.md`` has every column with its type and unit."""
+
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+
+
+def load(path: str | Path) -> Results:
+    """A sweep's directory, ``runs/ground_metrics`` or ``s3://bucket/runs/ground_metrics`` say, as two typed DataFrames.
+
+    Names and states are categories, counts nullable integers, ``timestamp`` is a time in UTC, and everything else is a
+    float; an axis keeps its values' type, but integers that some variant lacks are floats. Raises :class:`UserError`
+    where there is no sweep.
+    """
+    if "://" in str(path):
+        runs, _, name = str(path).rstrip("/").rpartition("/")
+    else:
+        runs, name = str(Path(path).parent), Path(path).name
+    store = SweepStore.open(runs_at(runs), name)
+    return Results(_typed(trials_frame(store).drop(columns="short")), _typed(epochs_frame(store)))
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    for name in frame.columns:
+        if name in TEXT:
+            frame[name] = frame[name].astype("string")
+        elif name in CATEGORIES:
+            frame[name] = pd.Categorical(frame[name], categories=frame[name].unique())
+        elif name in INTEGERS:
+            frame = frame.astype({name: INTEGERS[name]})
+        elif name == "timestamp":
+            frame[name] = pd.to_datetime(frame[name], unit="ms", utc=True)
+        elif name.startswith("axis."):
+            frame[name] = frame[name].infer_objects()
+        else:
+            frame[name] = frame[name].astype("float64")
+    return frame
+
+
+def epochs_frame(store: SweepStore) -> pd.DataFrame:
+    """One row a stored epoch: trial_id, cell, variant, setting, seed, axis.NAME, epoch, iteration, every metric."""
+    import pandas as pd
+
+    frames, rows = [], list[dict[str, Any]]()
+    entries = store.entries()
+    for number, entry in enumerate(entries, start=1):
+        rows += [{**_identity(entry), **record} for record in store.trial(entry.trial_id).epochs()]
+        if rows and (number % CHUNK == 0 or number == len(entries)):
+            frames.append(pd.DataFrame(rows))
+            rows.clear()
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+@dataclass(frozen=True)
+class At:
+    """Which evaluation of each trial counts.
+
+    ``last``; ``best``, by the evaluation's first metric; ``epoch`` or ``seconds``, the trial as it was after so many
+    epochs, or seconds of training; or the name of a metric, the first evaluation at which it was nearest to ``value``.
+    """
+
+    what: str = "last"
+    value: float = math.nan
+
+    def __str__(self) -> str:
+        if self.what == "last":
+            return "the last evaluation"
+        if self.what == "best":
+            return "its best evaluation, the checkpoint measured again on fresh noise"
+        if self.what == "epoch":
+            return f"the last evaluation up to epoch {self.value:g}"
+        if self.what == "seconds":
+            return f"the last evaluation within {self.value:g} s of training"
+        return f"the evaluation whose {self.what} is nearest to {self.value:g}"
+
+
+LAST = At()
+
+
+def parse_at(text: str) -> At:
+    """``last``, ``best``, ``epoch=K``, ``seconds=S`` or ``METRIC=VALUE``. Raises :class:`UserError` for anything else.
+
+    Whether a metric has been logged is for :func:`check_metrics` to say.
+    """
+    if text in ("last", "best"):
+        return At(text)
+    what, _, value = text.partition("=")
+    if what == TRAINING_SECONDS:
+        raise UserError(f"--at {text}: {what} is a sum over epochs; say seconds={value or 'S'}")
+    with contextlib.suppress(ValueError):
+        at = At(what, float(value))
+        if (
+            what not in ("", "last", "best")
+            and math.isfinite(at.value)
+            and (what not in ("epoch", "seconds") or at.value >= 0)
+        ):
+            return at
+    raise UserError(f"--at {text}: expected last, best, epoch=K, seconds=S, or METRIC=VALUE such as fid=40")
+
+
+def check_metrics(option: str, metrics: Sequence[str], logged: Sequence[str], sweeps: str) -> None:
+    """Raises :class:`UserError`, with the nearest name, for a metric that nobody logged."""
+    for metric in metrics:
+        if metric not in logged:
+            known = nearest(metric, logged) if logged else "; nothing has been logged yet"
+            raise UserError(f"{option}: no trial of '{sweeps}' has logged '{metric}'{known}")
+
+
+def trials_frame(store: SweepStore, at: At = LAST, again: Mapping[str, Mapping[str, float]] | None = None) -> Any:
+    """One row a trial, in the plan's order.
+
+    Beside identity and axes (``axis.NAME``): ``state``, ``error``, ``commits`` of its attempts, ``epoch``, every
+    metric's last stored value, ``training_seconds`` (the sum over epochs), the untrained generator's metrics as
+    ``untrained.NAME`` and the floor's as ``floor.NAME``. With ``at`` a trial is seen as it was then; one that ended
+    before is ``short`` of it. ``again`` has metrics, by trial, that take the place of the stored ones.
+    """
+    import pandas as pd
+
+    rows = []
+    for entry in store.entries():
+        trial = store.trial(entry.trial_id)
+        row = _trial_row(entry, trial, at)
+        if again is not None:
+            measured = trial.references().get("metrics", [])
+            row |= dict.fromkeys((name for name in measured if name in row), math.nan)
+            row |= again.get(entry.trial_id, {})
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _trial_row(entry: Entry, trial: TrialStore, at: At) -> dict[str, Any]:
+    status, references = trial.status(), trial.references()
+    row: dict[str, Any] = {
+        **_identity(entry),
+        "state": str(status.state),
+        "error": status.error,
+        "commits": ", ".join(dict.fromkeys(attempt["commit"] for attempt in status.attempts)),
+    }
+    records = trial.epochs()
+    kept = _until(records, at, references)
+    row |= dict.fromkeys((name for record in records[len(kept) :] for name in record), math.nan)  # logged later
+    training_seconds = 0.0
+    for record in kept:
+        if record["epoch"] == 0:
+            row |= {f"untrained.{name}": value for name, value in record.items() if name not in POSITION}
+        else:
+            row |= record
+            training_seconds += record["epoch_seconds"]
+    row[TRAINING_SECONDS] = training_seconds
+    ended = len(kept) == len(records)
+    row["short"] = ended and (
+        (at.what == "epoch" and row.get("epoch", 0) < at.value)
+        or (at.what == "seconds" and training_seconds < at.value)
+    )
+    row |= {f"floor.{name}": value for name, value in references.get("floor", {}).items()}
+    return row
+
+
+def _until(records: list[dict[str, Any]], at: At, references: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The epochs that count; all where no epoch has the metric that is asked for."""
+    if at.what == "last":
+        return records
+    if at.what == "epoch":
+        return [record for record in records if record["epoch"] <= at.value]
+    if at.what == "seconds":
+        kept, seconds = [], 0.0
+        for record in records:
+            seconds += record.get("epoch_seconds", 0.0)
+            if seconds > at.value:
+                break
+            kept.append(record)
+        return kept
+    metric: str = next(iter(references.get("metrics", [])), "") if at.what == "best" else at.what
+    measured = [
+        index for index, each in enumerate(records) if each["epoch"] and math.isfinite(each.get(metric, math.nan))
+    ]
+    if not measured:
+        return records
+    sign = -1 if metric in references.get("higher_is_better", []) else 1
+    if at.what == "best":  # of equals the last, whose checkpoint is kept
+        found = min(measured, key=lambda index: (sign * records[index][metric], -index))
+    else:
+        found = min(measured, key=lambda index: abs(records[index][metric] - at.value))
+    return records[: found + 1]
+
+
+def _identity(entry: Entry) -> dict[str, Any]:
+    return {
+        "trial_id": entry.trial_id,
+        "cell": entry.label,
+        "variant": entry.variant,
+        "setting": entry.setting,
+        "seed": entry.seed,
+        **{f"axis.{name}": value for name, value in entry.axes.items()},
+    }

@@ -1,0 +1,191 @@
+"""A sweep as one HTML file that needs nothing else: no network, no script, no file beside it."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.files import reason, write_atomically
+from orchestrator.results.figures import sweep_pictures
+from orchestrator.results.formats import to_html
+from orchestrator.results.tables import comparison_table
+from orchestrator.store.sweep import Entry, SweepStore
+from orchestrator.store.trial import State, Status
+from orchestrator.sweep.document import read_document
+from orchestrator.sweep.plan import short_names, short_value
+
+TEMPLATE = "report.html.jinja"
+FINE = (State.DONE, State.RUNNING, State.PENDING)
+SAMPLES = "samples"
+"""The picture that has a section of its own."""
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What the store knows of one trial."""
+
+    entry: Entry
+    status: Status
+    epochs: list[dict[str, Any]]
+
+    def seconds(self, name: str) -> float:
+        """The sum over its epochs of ``epoch_seconds`` or ``evaluation_seconds``."""
+        return sum(record.get(name, 0.0) for record in self.epochs)
+
+    @property
+    def devices(self) -> list[str]:
+        """Where its attempts ran."""
+        return [attempt["device"] for attempt in self.status.attempts if "device" in attempt]
+
+
+def write_report(store: SweepStore, path: Path) -> Path:
+    """Writes the report. Raises :class:`UserError` if the file cannot be written."""
+    if path.is_dir():
+        raise UserError(f"--output {path}: is a folder; expected a file")
+    text = report_html(store)
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise UserError(f"--output {path}: cannot be written: {reason(error)}") from None
+    return path
+
+
+def report_html(store: SweepStore) -> str:
+    """The report of a sweep as far as it has come: the same text as long as the store stays as it is."""
+    from jinja2 import Environment, StrictUndefined
+
+    plan = store.plan()
+    trials = []
+    for entry in store.entries():
+        trial = store.trial(entry.trial_id)
+        trials.append(_Trial(entry, trial.status(), trial.epochs()))
+    pictures, why_none = [], ""
+    try:
+        pictures = sweep_pictures(store, kinds=("svg",))
+    except UserError as problem:
+        why_none = str(problem)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((files("orchestrator.results") / TEMPLATE).read_text(encoding="utf-8"))
+    document = read_document(store.path / "sweep.yaml")
+    return template.render(
+        plan=plan,
+        counts=_counts(trials),
+        unfinished=sum(not trial.status.state.is_result for trial in trials),
+        trials=len(trials),
+        settings=_settings(store, trials),
+        base=_words(document.data),
+        grid=_grid(trials, document.data),
+        table=to_html(comparison_table(store)),
+        figures=[picture for picture in pictures if picture.name != SAMPLES],
+        samples=[picture for picture in pictures if picture.name == SAMPLES],
+        why_none=why_none,
+        problems=[trial for trial in trials if trial.status.error or trial.status.state not in FINE],
+        costs=_costs(trials),
+        copied=_number_of(trial.status.copied_from for trial in trials if trial.status.copied_from),
+        continued=_number_of(origin["sweep"] for trial in trials if (origin := trial.status.continued_from)),
+        commits=_number_of(attempt["commit"] for trial in trials for attempt in trial.status.attempts),
+        versions=_versions(trials),
+        commands=_commands(store, plan, trials),
+        file=document.text,
+        data_uri=lambda picture: "data:image/svg+xml;base64," + base64.b64encode(picture.files["svg"]).decode(),
+    )
+
+
+def _number_of(words: Iterable[str]) -> dict[str, int]:
+    """How often each occurs, in order of appearance."""
+    found: dict[str, int] = {}
+    for word in words:
+        found[word] = found.get(word, 0) + 1
+    return found
+
+
+def _counts(trials: list[_Trial]) -> dict[str, int]:
+    """How many trials are in each state."""
+    states = [trial.status.state for trial in trials]
+    return {str(state): states.count(state) for state in State if state in states}
+
+
+def _settings(store: SweepStore, trials: list[_Trial]) -> dict[str, str]:
+    """What all cells have, or the values that they have, of the options a reader asks for first."""
+    configs = [config for _, config in store.configs(trial.entry.trial_id for trial in _one_a_cell(trials))]
+    told = {
+        "dataset": [config["dataset"]["name"] for config in configs],
+        "network": [config["network"]["name"] for config in configs],
+        "budget (critic iterations)": [f"{config['budget']:,}" for config in configs],
+        "batch size": [str(config["batch_size"]) for config in configs],
+        "evaluation": [
+            f"{config['evaluation']['name']}, {config['evaluation']['times']} a trial" for config in configs
+        ],
+        "seeds": [str(trial.entry.seed) for trial in trials],
+    }
+    return {name: ", ".join(_number_of(values)) for name, values in told.items()}
+
+
+def _one_a_cell(trials: list[_Trial]) -> list[_Trial]:
+    return list({trial.entry.label: trial for trial in reversed(trials)}.values())[::-1]
+
+
+def _grid(trials: list[_Trial], written: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a variant: its own overrides in the sweep file, its axes with their values, the number of its cells."""
+    short = short_names({axis for trial in trials for axis in trial.entry.axes})
+    rows: dict[str, dict[str, Any]] = {}
+    for trial in _one_a_cell(trials):
+        name = trial.entry.variant
+        own = (written.get("variants") or {}).get(name) or {}
+        row = rows.setdefault(name, {"variant": name, "base": _words(own), "axes": {}, "cells": 0})
+        row["cells"] += 1
+        for axis, value in trial.entry.axes.items():
+            row["axes"].setdefault(short[axis], {})[short_value(value)] = None
+    return list(rows.values())
+
+
+def _words(written: Mapping[str, Any]) -> str:
+    return " ".join(map(str, written.get("base") or []))
+
+
+def _costs(trials: list[_Trial]) -> list[dict[str, Any]]:
+    """A row a cell, and one of all: trials, attempts, seconds of training and evaluation, hours, devices."""
+    cells: dict[str, list[_Trial]] = {}
+    for trial in trials:
+        cells.setdefault(trial.entry.label, []).append(trial)
+    rows = []
+    for label, members in [*cells.items(), ("all", trials)]:
+        training = sum(trial.seconds("epoch_seconds") for trial in members)
+        evaluation = sum(trial.seconds("evaluation_seconds") for trial in members)
+        rows.append(
+            {
+                "cell": label,
+                "trials": len(members),
+                "attempts": sum(len(trial.status.attempts) for trial in members),
+                "training": training,
+                "evaluation": evaluation,
+                "hours": (training + evaluation) / 3600,
+                "devices": ", ".join(_number_of(device for trial in members for device in trial.devices)),
+            }
+        )
+    return rows
+
+
+def _versions(trials: list[_Trial]) -> dict[str, str]:
+    """Of everything a number may depend on the version, or the versions, that attempts ran with."""
+    found: dict[str, dict[str, None]] = {}
+    for trial in trials:
+        for attempt in trial.status.attempts:
+            for name, version in attempt["versions"].items():
+                found.setdefault(name, {})[version] = None
+    return {name: ", ".join(versions) for name, versions in found.items()}
+
+
+def _commands(store: SweepStore, plan: Mapping[str, Any], trials: list[_Trial]) -> list[str]:
+    """How to get the same numbers, and this report, from the sweep file that stands in the report."""
+    commits = {attempt["commit"] for trial in trials for attempt in trial.status.attempts}
+    clean = len(commits) == 1 and not any(each == "unknown" or each.endswith("-dirty") for each in commits)
+    checkout = [f"git checkout {commits.pop()}"] if clean else []
+    sweep = ["orchestrator", "sweep", "sweep.yaml", *plan["overrides"], "--name", store.name]
+    return [*checkout, *(shlex.join(words) for words in (sweep, ["orchestrator", "report", store.name]))]

@@ -1,0 +1,99 @@
+"""What a sweep would run, without running it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.screen.units import in_bytes
+from orchestrator.store.sweep import SweepStore
+from orchestrator.sweep.plan import Plan
+from trainers.config import TrialConfig
+from trainers.footprint import checkpoint_bytes, generator_bytes
+from trainers.probes import PROBES
+
+GRID_SAMPLES = 64
+GRID_OVERHEAD = 8_000
+"""Bytes of a sample grid beyond its samples, which hardly compress: magnified small images, a plot's axes."""
+PROBE_BYTES = 25_000
+"""Bytes of a probe's curves and their picture, of one evaluation."""
+EPOCH_BYTES = 400 + 2_800
+"""Bytes of an epoch's metrics: a line of JSON, and about ten rows with three indexes in MLflow's SQLite."""
+
+
+def show_plan(plan: Plan, store: SweepStore) -> None:
+    """The cells with their number of seeds, how many trials have a result already, and the disk space of the others."""
+    console = Console()
+    cells: dict[str, list[bool]] = {}
+    to_run: list[TrialConfig] = []
+    for trial in plan.trials:
+        done = store.trial(trial.trial_id).status().state.is_result
+        cells.setdefault(trial.label, []).append(done)
+        if not done:
+            to_run.append(trial.config)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("cell")
+    table.add_column("seeds", justify="right")
+    table.add_column("done", justify="right")
+    for label, finished in cells.items():
+        table.add_row(Text(label), str(len(finished)), str(sum(finished)))
+    console.print(table)
+    iterations = sum(trial.config.budget for trial in plan.trials)
+    console.print(
+        f"{plan.name}: {len(cells)} cells, {len(plan.trials)} trials, {iterations:,} critic iterations; "
+        f"{len(to_run)} trials to run. Nothing was started.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for line in disk_lines(to_run, store.runs_dir) if to_run else []:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def disk_lines(trials: Sequence[TrialConfig], runs_dir: Path) -> list[str]:
+    """About how much disk space trials will take, the largest share in brackets; a warning if less is free.
+
+    Counted as if nothing of them were there yet. A trial that is over before its second checkpoint is due has one
+    checkpoint less.
+    """
+    shares: Counter[str] = Counter()
+    for config in trials:
+        shares.update(disk_shares(config))
+    total = shares.total()
+    [(largest, _)] = shares.most_common(1)
+    if largest == "checkpoints":
+        sizes = sorted(map(checkpoint_bytes, trials))
+        number = {2: "two", 3: "three"}[checkpoints_kept(trials[0])]
+        span = " to ".join(dict.fromkeys([in_bytes(sizes[0]), in_bytes(sizes[-1])]))
+        largest = f"{number} checkpoints of {span} each trial"
+    what = "the trial" if len(trials) == 1 else f"the {len(trials)} trials"
+    lines = [f"disk: about {in_bytes(total)} for {what} to run (mostly {largest})"]
+    runs_dir = runs_dir.resolve()
+    folder = next(folder for folder in (runs_dir, *runs_dir.parents) if folder.exists())
+    if (free := shutil.disk_usage(folder).free) < total:
+        lines.append(f"warning: only {in_bytes(free)} are free in '{folder}'")
+    return lines
+
+
+def disk_shares(config: TrialConfig) -> dict[str, int]:
+    """Bytes of one trial's checkpoints, its sample grids and probes in store and MLflow, its metrics, its generator."""
+    example = math.prod(config.dataset.shape)
+    grids = min(config.evaluation.times, config.epochs) + 1  # evaluated at ends of epochs, and untrained
+    return {
+        "checkpoints": checkpoints_kept(config) * checkpoint_bytes(config),
+        "sample grids": 2 * grids * (GRID_SAMPLES * example + GRID_OVERHEAD),
+        "probes": 2 * grids * sum(PROBE_BYTES + PROBES[name].pictured * example for name in config.probes),
+        "metrics": config.epochs * EPOCH_BYTES,
+        "generators": generator_bytes(config),
+    }
+
+
+def checkpoints_kept(config: TrialConfig) -> int:
+    """The last, the one before, and the best where a metric says which that is."""
+    return 3 if config.evaluation.metrics else 2

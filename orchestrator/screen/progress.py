@@ -1,0 +1,204 @@
+"""What a user sees while a sweep runs: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.screen.units import duration
+from orchestrator.store.epochs import Tail
+from orchestrator.store.sweep import Entry, SweepStore
+from orchestrator.store.trial import State, Status
+
+STYLES = {
+    State.RUNNING: "cyan",
+    State.DONE: "green",
+    State.STOPPED: "green",
+    State.DIVERGED: "yellow",
+    State.FAILED: "red",
+    State.LOST: "red",
+    State.PENDING: "dim",
+}
+ORDER = (State.RUNNING, State.FAILED, State.LOST, State.DIVERGED, State.DONE, State.STOPPED, State.PENDING)
+NUMBERS = 60
+"""Characters that the table's other columns take, generously: wider it would only be harder to read across."""
+
+
+@dataclass
+class Seen:
+    """What is known of one trial, from the store alone."""
+
+    entry: Entry
+    tail: Tail
+    status: Status = field(default_factory=Status)
+    epoch: int = 0
+    epoch_at: float | None = None
+    metric: float | None = None
+    seconds: float = 0.0
+    timed: int = 0
+    memory: float | None = None
+    """Peak memory in MB: of the GPU, or of the process on a CPU."""
+
+    @property
+    def label(self) -> str:
+        """The cell and the seed, in words."""
+        return f"{self.entry.label} seed={self.entry.seed}"
+
+    @property
+    def seconds_per_epoch(self) -> float | None:
+        """The mean so far, evaluations included."""
+        return self.seconds / self.timed if self.timed else None
+
+
+class Watch:
+    """Follows every trial of a sweep by reading the store; remembers one record a trial, not its history."""
+
+    def __init__(self, store: SweepStore) -> None:
+        plan = store.plan()
+        self.store = store
+        self.metric: str = plan["compare"]["metric"]
+        self.trials = [Seen(entry, store.trial(entry.trial_id).tail()) for entry in store.entries()]
+
+    def refresh(self) -> list[tuple[Seen, State]]:
+        """Reads what is new. Returns the trials whose state changed, with the state before."""
+        changed = []
+        for seen in self.trials:
+            before = seen.status
+            if before.state.is_result and seen.epoch:
+                continue
+            seen.status = self.store.trial(seen.entry.trial_id).status()
+            for record in seen.tail.read():
+                seen.epoch, seen.epoch_at = record["epoch"], record["timestamp"] / 1000
+                seen.metric = record.get(self.metric, seen.metric)
+                if "peak_memory_mb" in record:
+                    seen.memory = max(seen.memory or 0.0, record["peak_memory_mb"])
+                if "epoch_seconds" in record:
+                    seen.seconds += record["epoch_seconds"] + record.get("evaluation_seconds", 0.0)
+                    seen.timed += 1
+            if (before.state, len(before.attempts)) != (seen.status.state, len(seen.status.attempts)):
+                changed.append((seen, before.state))
+        return changed
+
+    def counts(self) -> dict[State, int]:
+        """How many trials are in each state."""
+        states = [seen.status.state for seen in self.trials]
+        return {state: states.count(state) for state in ORDER if state in states}
+
+    def seconds_left(self, at_once: int) -> float | None:
+        """The remaining epochs at the mean pace so far, ``at_once`` trials at a time."""
+        timed, seconds = sum(s.timed for s in self.trials), sum(s.seconds for s in self.trials)
+        if not timed:
+            return None
+        left = [s.entry.epochs - s.epoch for s in self.trials if not s.status.state.is_result]
+        return sum(left) * seconds / timed / max(1, min(at_once, len(left)))
+
+
+class Progress:
+    """Shows a :class:`Watch`. Use as a context; ``update`` after each ``refresh``."""
+
+    def __init__(self, watch: Watch, console: Console, at_once: Callable[[], int]) -> None:
+        self._watch = watch
+        self._console = console
+        self._at_once = at_once
+        self._started = time.monotonic()
+        self._told: set[tuple[str, int]] = set()
+        self._unreadable()  # what is known already is no news
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_interactive else None
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, changed: list[tuple[Seen, State]]) -> None:
+        """Tells of changes; a failure at once, with its last line and where its log is."""
+        for seen, attempt in self._unreadable():
+            way_on = "going on from the one before" if attempt.get("resumed_at") else "beginning again"
+            self._say(Text(f"{seen.label}: {'; '.join(attempt['unreadable'])}; {way_on}", style="yellow"))
+        for seen, before in changed:
+            state = seen.status.state
+            if state in (State.FAILED, State.LOST):
+                log = self._watch.store.trial(seen.entry.trial_id).log_file
+                self._say(Text(f"{state} {seen.label}: {seen.status.error}", style=STYLES[state]), f"(log: {log})")
+            elif state is State.DIVERGED:
+                self._say(Text(f"{state} {seen.label}: {seen.status.error}", style=STYLES[state]))
+            elif self._live is None and (state.is_result or state is State.RUNNING or before is State.RUNNING):
+                self._say(Text(self._line(seen)))
+        if self._live:
+            self._live.update(self._table(), refresh=True)
+
+    def _unreadable(self) -> list[tuple[Seen, dict[str, Any]]]:
+        """The attempts that found a checkpoint they could not use, each once."""
+        found = []
+        for seen in self._watch.trials:
+            attempts = seen.status.attempts
+            key = (seen.entry.trial_id, len(attempts))
+            if attempts and "unreadable" in attempts[-1] and key not in self._told:
+                self._told.add(key)
+                found.append((seen, attempts[-1]))
+        return found
+
+    def _say(self, text: Text, place: str = "") -> None:
+        """One line in a log; on a terminal words stay whole, and a path that can be copied has its own line."""
+        parts = (text, place) if place else (text,)
+        if self._live is None:
+            self._console.print(*parts, soft_wrap=True, highlight=False, markup=False)
+            return
+        self._console.print(text)
+        if place:
+            self._console.print(place, style="dim", soft_wrap=True, highlight=False, markup=False)
+
+    def _line(self, seen: Seen) -> str:
+        done = sum(other.status.state.is_result for other in self._watch.trials)
+        parts = [f"[{done}/{len(self._watch.trials)}]", str(seen.status.state), seen.label]
+        if seen.metric is not None and seen.status.state.is_result:
+            parts.append(f"{self._watch.metric}={seen.metric:.4g}")
+        left = self._watch.seconds_left(self._at_once())
+        if left:
+            parts.append(f"({duration(left)} left)")
+        return " ".join(parts)
+
+    def _table(self) -> Group:
+        watch = self._watch
+        rows = sorted(watch.trials, key=lambda seen: ORDER.index(seen.status.state))
+        room = max(3, self._console.height - 7)
+        wanted = max(len(seen.entry.label) for seen in rows) + len(watch.metric) + NUMBERS
+        table = Table(box=None, pad_edge=False, width=min(wanted, self._console.width), header_style="bold")
+        table.add_column("trial", ratio=1, overflow="ellipsis", no_wrap=True)
+        for name in (
+            "seed",  # apart: of a long name the end is cut off
+            "state",
+            "epoch",
+            watch.metric if self._console.width >= 100 else watch.metric.rpartition("_")[2],
+            "s/epoch",
+            "left",
+        ):
+            table.add_column(name, justify="right", no_wrap=True)
+        for seen in rows[:room]:
+            state, pace = seen.status.state, seen.seconds_per_epoch
+            left = (seen.entry.epochs - seen.epoch) * pace if pace and state is State.RUNNING else None
+            table.add_row(
+                Text(seen.entry.label),
+                str(seen.entry.seed),
+                Text(str(state), style=STYLES[state]),
+                f"{seen.epoch}/{seen.entry.epochs}",
+                "" if seen.metric is None else f"{seen.metric:.4g}",
+                "" if pace is None else f"{pace:.3g}",
+                "" if left is None else duration(left),
+            )
+        counts = ", ".join(f"{number} {state}" for state, number in watch.counts().items())
+        left = watch.seconds_left(self._at_once())
+        hidden = f" ({len(rows) - room} more not shown)" if len(rows) > room else ""
+        footer = f"{counts}{hidden} · {duration(time.monotonic() - self._started)} so far"
+        return Group(table, Text(footer + (f" · about {duration(left)} left" if left else ""), style="dim"))

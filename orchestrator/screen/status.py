@@ -1,0 +1,114 @@
+"""How far a sweep has come, from its directory alone: for people and as JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.files import disk_usage
+from orchestrator.remote.lease import holder
+from orchestrator.screen.console import wide_console
+from orchestrator.screen.progress import STYLES, Watch
+from orchestrator.screen.units import duration, in_bytes
+from orchestrator.store.lock import is_alive, read_driver
+from orchestrator.store.sweep import SweepStore
+from orchestrator.store.trial import State
+
+
+def sweep_status(store: SweepStore) -> dict[str, Any]:
+    """What ``orchestrator status --json`` prints of a sweep.
+
+    ``driver`` is None, or the host and process of the driver and whether it is alive. ``seconds_left`` assumes that as
+    many trials run at once as do now (one, if none does); None before the first epoch. ``disk_bytes`` counts the
+    sweep's directory, ``removed`` the trials that are no longer in its file. Of a trial ``epoch`` is the last stored
+    one, ``epoch_at`` its time (seconds since 1970), ``peak_memory_mb`` the GPU's, or the process's on a CPU, ``error``
+    what ended the last attempt or lost it.
+    """
+    watch = Watch(store)
+    watch.refresh()
+    running = sum(seen.status.state is State.RUNNING for seen in watch.trials)
+    return {
+        "sweep": store.name,
+        "driver": _driver(store),
+        "counts": {str(state): number for state, number in watch.counts().items()},
+        "seconds_left": watch.seconds_left(max(running, 1)),
+        "disk_bytes": disk_usage([store.path]),
+        "removed": len(store.removed()),
+        "metric": watch.metric,
+        "trials": [
+            {
+                "trial_id": seen.entry.trial_id,
+                "cell": seen.entry.label,
+                "seed": seen.entry.seed,
+                "state": str(seen.status.state),
+                "attempts": len(seen.status.attempts),
+                "epoch": seen.epoch,
+                "epochs": seen.entry.epochs,
+                "epoch_at": seen.epoch_at,
+                watch.metric: seen.metric,
+                "peak_memory_mb": seen.memory,
+                "error": seen.status.error,
+            }
+            for seen in watch.trials
+        ],
+    }
+
+
+def _driver(store: SweepStore) -> dict[str, Any] | None:
+    """This machine's, or whoever holds the lease of a sweep in an object store."""
+    if (driver := read_driver(store)) is not None:
+        return {"host": driver.host, "pid": driver.pid, "alive": is_alive(store, driver)}
+    held = None if store.replica is None else holder(store.replica, store.name)
+    return held and {"host": held["host"], "pid": held["pid"], "alive": True}
+
+
+def show_status(sweeps: Sequence[dict[str, Any]], *, with_trials: bool) -> None:
+    """The same for people: a line a sweep and, if asked for, a line a trial."""
+    console = wide_console()
+    for known in sweeps:
+        console.print(Text(_headline(known)), soft_wrap=True)
+        if with_trials:
+            console.print(_trials(known))
+            for trial in known["trials"]:
+                if trial["error"]:
+                    text = f"{trial['state']} {trial['trial_id']}: {trial['error']}"
+                    console.print(Text(text, style=STYLES[State(trial["state"])]), soft_wrap=True)
+
+
+def _headline(known: dict[str, Any]) -> str:
+    parts = [", ".join(f"{number} {state}" for state, number in known["counts"].items())]
+    if known["seconds_left"]:
+        parts.append(f"about {duration(known['seconds_left'])} left")
+    parts.append(in_bytes(known["disk_bytes"]))
+    if peaks := [trial["peak_memory_mb"] for trial in known["trials"] if trial["peak_memory_mb"] is not None]:
+        parts.append(f"peak memory of a trial {in_bytes(1e6 * max(peaks))}")
+    if known["removed"]:
+        parts.append(f"{known['removed']} trials no longer in the sweep file")
+    if driver := known["driver"]:
+        what = "driven by" if driver["alive"] else "left by a driver that died,"
+        parts.append(f"{what} process {driver['pid']} on {driver['host']}")
+    return f"{known['sweep']}: {' · '.join(parts)}"
+
+
+def _trials(known: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("trial", no_wrap=True)
+    table.add_column("cell", overflow="fold")
+    for column in ("state", "epoch", "attempts", known["metric"], "last epoch"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for trial in known["trials"]:
+        value, at = trial[known["metric"]], trial["epoch_at"]
+        table.add_row(
+            trial["trial_id"],
+            Text(f"{trial['cell']} seed={trial['seed']}"),
+            Text(trial["state"], style=STYLES[State(trial["state"])]),
+            f"{trial['epoch']}/{trial['epochs']}",
+            str(trial["attempts"]),
+            "" if value is None else f"{value:.4g}",
+            "" if at is None else f"{duration(max(0.0, time.time() - at))} ago",
+        )
+    return table

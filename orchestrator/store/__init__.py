@@ -1,0 +1,1 @@
+"""The runs directory: the only truth about what has happened."""

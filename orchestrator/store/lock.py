@@ -1,0 +1,319 @@
+"""One driver a sweep: the lock, its heartbeat, and what a dead driver has left behind.
+
+``driver.lock`` is locked (flock) while a driver lives, and let go by the kernel when it dies. ``driver.json`` says who
+it is, for people and for other hosts, where a lock may not reach: its time of change is the driver's heartbeat. Every
+process of the driver's Ray bears the driver's ``mark`` in its environment, and Ray's temporary folders bear it in their
+names: so a later command finds what a dead driver left, and nothing else.
+
+Where the runs directory is in an object store this is so for the drivers of one machine, in its copy, and a ``lease``
+in the store is for those of all machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.files import write_atomically
+from orchestrator.remote.lease import STALE_SECONDS, Held, Lease, take
+from orchestrator.remote.lease import holder as lease_holder
+from orchestrator.store.sweep import SweepStore
+
+HEARTBEAT_SECONDS = 10.0
+MARK = "ORCHESTRATOR_DRIVER"
+"""The environment variable that the processes of a driver's Ray inherit."""
+
+
+@dataclass(frozen=True)
+class Driver:
+    """Who drives a sweep. ``machine`` tells boots and containers apart, ``started`` processes that had one id."""
+
+    host: str
+    machine: str
+    pid: int
+    started: int
+    mark: str
+
+
+def this_process() -> Driver:
+    """This process as a driver, with a mark of its own."""
+    return Driver(socket.gethostname(), _machine(), os.getpid(), _start_time(os.getpid()), secrets.token_hex(6))
+
+
+def read_driver(store: SweepStore) -> Driver | None:
+    """Who drives the sweep, or did until it died; None if nobody does."""
+    try:
+        return _read(store)
+    except OSError:
+        return None
+
+
+def is_alive(store: SweepStore, driver: Driver) -> bool:
+    """Whether the process is there; of another host or container, whether its heartbeat is fresh."""
+    if (driver.host, driver.machine) == (socket.gethostname(), _machine()):
+        return _start_time(driver.pid) == driver.started != 0
+    try:
+        return _heartbeat_age(store) < STALE_SECONDS
+    except FileNotFoundError:  # it has just left
+        return False
+
+
+@contextlib.contextmanager
+def driver_lock(store: SweepStore, tell: Callable[[str], None] = lambda text: None) -> Iterator[Driver]:
+    """Makes this process the one driver of a sweep; what dead drivers left in the runs directory is ended before.
+
+    Raises :class:`UserError` naming the host and process of another driver that lives. Should another host take the
+    sweep over because this one was not heard of for 60 s, this process ends at once, as if it had been killed.
+    """
+    try:
+        file = store.lock_file.open("a")
+    except OSError as error:
+        raise UserError(f"the runs directory '{store.runs_dir}' cannot be written: {error.strerror}") from None
+    with file:
+        _take(file.fileno(), store)
+        left = read_driver(store)
+        if left is not None and is_alive(store, left):
+            raise UserError(_held(store, _who(left)))
+        end_leftovers(store.runs_dir, tell, own=store)
+        driver = this_process()
+        with _leased(store, driver) as lease:
+            try:
+                write_atomically(store.driver_file, json.dumps(asdict(driver)))
+            except OSError as error:
+                raise UserError(f"the sweep's directory '{store.path}' cannot be written: {error.strerror}") from None
+            ended = threading.Event()
+            heart = threading.Thread(target=_beat, args=(store, driver, lease, ended), name="heartbeat", daemon=True)
+            heart.start()
+            try:
+                yield driver
+            finally:
+                ended.set()
+                heart.join()
+                if read_driver(store) == driver:
+                    with contextlib.suppress(OSError):  # a disk that can only be read by now: it tells a dead process
+                        store.driver_file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _leased(store: SweepStore, driver: Driver) -> Iterator[Lease | None]:
+    """Of a sweep in an object store: no other machine's driver has it, and this machine's copy is level."""
+    if store.replica is None:
+        yield None
+        return
+
+    def is_dead(holder: dict[str, Any]) -> bool:
+        here = (holder.get("host"), holder.get("machine")) == (driver.host, driver.machine)
+        return here and _start_time(holder["pid"]) != holder["started"]
+
+    try:
+        lease = take(store.replica, store.name, asdict(driver), is_dead)
+        store.replica.pull_as_driver(store.name)
+    except Held as held:
+        raise UserError(_held(store, f"process {held.holder.get('pid')} on {held.holder.get('host')}")) from None
+    except OSError as error:
+        raise UserError(f"{store.replica.url}/{store.name} cannot be read and written: {error}") from None
+    try:
+        yield lease
+    finally:
+        store.replica.close(store.name)
+        with contextlib.suppress(OSError):  # then it is stale in a minute
+            lease.release()
+
+
+def stop_driver(store: SweepStore, tell: Callable[[str], None] = lambda text: None) -> None:
+    """Tells the driver of a sweep to stop, and waits until it has; what a dead one left is ended.
+
+    Raises :class:`UserError` if nobody drives it.
+    """
+    try:
+        store.lock_file.touch()
+        with store.lock_file.open("a") as file:
+            held_here = not _try_lock(file.fileno())
+            driver = read_driver(store)
+            if held_here or (driver is not None and is_alive(store, driver)):
+                store.stop_file.touch()
+                if held_here:
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                while (driver := read_driver(store)) is not None and is_alive(store, driver):
+                    time.sleep(1)
+                return
+    except OSError as error:
+        raise UserError(f"the sweep's directory '{store.path}' cannot be written: {error.strerror}") from None
+    left = end_leftovers(store.runs_dir, tell)
+    if store.replica is not None and lease_holder(store.replica, store.name) is not None:
+        store.replica.write(store.replica.key(store.stop_file), b"")
+        while lease_holder(store.replica, store.name) is not None:
+            time.sleep(2)
+        return
+    if store.name not in left:
+        raise UserError(f"nobody is driving '{store.name}'")
+
+
+def end_leftovers(runs_dir: Path, tell: Callable[[str], None], own: SweepStore | None = None) -> list[str]:
+    """Ends the processes and removes the temporary folders of the dead drivers of this machine, and only those.
+
+    ``own`` is the sweep whose lock the caller holds. Returns the names of the sweeps whose drivers had died.
+    """
+    found = []
+    for file in runs_dir.glob("*/driver.json"):
+        store = SweepStore(runs_dir, file.parent.name)
+        ended = False
+        if own is not None and store.name == own.name:
+            ended = _end_left(store, tell)
+        else:
+            with contextlib.suppress(OSError), store.lock_file.open("a") as lock:
+                ended = _try_lock(lock.fileno()) and _end_left(store, tell)
+        found += [store.name] if ended else []
+    return found
+
+
+def end_marked(mark: str) -> int:
+    """Kills the processes that bear a mark and removes its temporary folders. Returns how many processes there were."""
+    ended = set[int]()  # one that has not gone at the next look counts once
+    deadline = time.monotonic() + 30
+    while (processes := marked_processes(mark)) and time.monotonic() < deadline:
+        ended |= {pid for pid in processes if _kill(pid, mark)}
+        time.sleep(0.05)
+    for purpose in ("ray", "orchestrator-tune"):
+        shutil.rmtree(temporary_folder(purpose, mark), ignore_errors=True)
+    return len(ended)
+
+
+def marked_processes(mark: str) -> list[int]:
+    """The processes that bear a mark in their environment."""
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _bears(pid, mark)]
+
+
+def temporary_folder(purpose: str, mark: str) -> Path:
+    """A folder's path in /tmp: Ray's sockets do not bear a longer one."""
+    return Path(tempfile.gettempdir() if purpose != "ray" else "/tmp") / f"{purpose}-{mark}"
+
+
+def _end_left(store: SweepStore, tell: Callable[[str], None]) -> bool:
+    """What the dead driver of one sweep left; the caller holds the sweep's lock."""
+    driver = read_driver(store)
+    if driver is None or is_alive(store, driver):
+        return False
+    ended = end_marked(driver.mark) if driver.host == socket.gethostname() else 0
+    if store.replica is None:  # else its next driver does, once it has what is in the object store
+        store.mend()
+    store.driver_file.unlink(missing_ok=True)
+    processes_ended = f"; {ended} processes that it left were ended" if ended else ""
+    tell(f"the driver of '{store.name}' (process {driver.pid} on {driver.host}) had died{processes_ended}")
+    return True
+
+
+def _kill(pid: int, mark: str) -> bool:
+    """Kills a process that bears the mark; a process that has come to have its id since does not."""
+    with contextlib.suppress(OSError):
+        handle = os.pidfd_open(pid)
+        try:
+            if _bears(pid, mark):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                return True
+        finally:
+            os.close(handle)
+    return False
+
+
+def _bears(pid: int, mark: str) -> bool:
+    try:
+        return f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # somebody else's, or gone in the meantime
+        return False
+
+
+def _take(lock: int, store: SweepStore) -> None:
+    if _try_lock(lock):
+        return
+    deadline = time.monotonic() + 2
+    while (driver := read_driver(store)) is None and time.monotonic() < deadline:
+        time.sleep(0.05)  # it is just writing who it is
+    raise UserError(_held(store, _who(driver) if driver else None))
+
+
+def _who(driver: Driver) -> str:
+    return f"process {driver.pid} on {driver.host}"
+
+
+def _held(store: SweepStore, who: str | None) -> str:
+    by = f", by {who}" if who else ""
+    where = f" --runs-dir {store.replica.url}" if store.replica is not None else ""
+    return f"'{store.name}' is being driven already{by}; orchestrator stop {store.name}{where} ends that"
+
+
+def _try_lock(lock: int) -> bool:
+    """False if another process of this host has it. Where a file system knows no locks, the heartbeat must do."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
+
+
+def _beat(store: SweepStore, driver: Driver, lease: Lease | None, ended: threading.Event) -> None:
+    while not ended.wait(HEARTBEAT_SECONDS):
+        try:
+            os.utime(store.driver_file)
+            still_ours = _read(store) == driver and (lease is None or lease.beat())
+        except FileNotFoundError:
+            still_ours = False
+        except OSError:
+            continue  # the next beat may come through
+        if not still_ours and not ended.is_set():
+            text = f"orchestrator: '{store.name}' has been taken over by another driver, or its directory has gone\n"
+            with contextlib.suppress(OSError):  # perhaps nobody reads it
+                os.write(2, text.encode())
+            end_marked(driver.mark)
+            os._exit(1)  # nothing more may be written
+
+
+def _read(store: SweepStore) -> Driver | None:
+    """``driver.json``; None if it is damaged. Raises OSError."""
+    try:
+        driver = Driver(**json.loads(store.driver_file.read_text()))
+    except (ValueError, TypeError):
+        return None
+    return driver if re.fullmatch("[0-9a-f]{12}", str(driver.mark)) else None
+
+
+def _heartbeat_age(store: SweepStore) -> float:
+    """Seconds since the last heartbeat, by the clock of the file system: hosts' clocks differ."""
+    beat = store.driver_file.stat().st_mtime
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=store.path) as now:
+        return os.fstat(now.fileno()).st_mtime - beat
+    return time.time() - beat  # a directory that can only be read
+
+
+def _machine() -> str:
+    """The boot of this machine and the namespace of its process ids."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return "unknown"
+
+
+def _start_time(pid: int) -> int:
+    """When a process started, in clock ticks since the boot; 0 if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    fields = stat.rpartition(")")[2].split()  # after the name, which may hold anything
+    return 0 if fields[0] in "ZX" else int(fields[19])

@@ -1,0 +1,304 @@
+"""A sweep's directory: the only truth about what has happened.
+
+    runs/<sweep>/sweep.yaml, plan.json, driver.lock, driver.json, stop, tables/, figures/, <sweep>.html
+    runs/<sweep>/trials/<trial_id>/config.yaml, status.json, metrics.jsonl, references.json, checkpoint.pt, best.pt,
+                                   checkpoint-previous.pt, samples/, probes/, log.txt, early_stop.json, attempts/
+
+Paths inside are relative, so a moved directory still works; of one in an object store the files are this machine's copy
+(see ``replica``), and what is written goes there at once. A worker writes RUNNING, DONE, DIVERGED and FAILED; the
+driver PENDING, STOPPED and LOST, and only after the worker has ended. Nothing here is executable when read back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.files import reason, write_atomically
+from orchestrator.remote.news import follow
+from orchestrator.remote.replica import FORK_ORDER
+from orchestrator.store.runs import Runs, cache_dir, folder_of, location, sweep_names
+from orchestrator.store.trial import CHECKPOINTS, State, Status, TrialStore
+from orchestrator.sweep.file import check_name
+from orchestrator.sweep.plan import Plan
+from trainers.config import TrialConfig
+from trainers.parts import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial of the plan, as ``plan.json`` has it."""
+
+    trial_id: str
+    variant: str
+    setting: str
+    axes: Mapping[str, Any]
+    seed: int
+    epochs: int
+
+    @property
+    def label(self) -> str:
+        """The cell in words: ``qp-wgan q=1 p=2``."""
+        return f"{self.variant} {self.setting}".strip()
+
+
+class SweepStore:
+    """One sweep's directory below the runs directory."""
+
+    def __init__(self, runs: Runs, name: str) -> None:
+        self.runs = runs
+        self.replica = None if isinstance(runs, Path) else runs
+        self.runs_dir = runs_dir = folder_of(runs)
+        self.name = name
+        self.path = runs_dir / name
+        self.at_work: set[str] = set()
+        """The trials that workers have: only they write there."""
+        self._elsewhere: dict[str, list[str]] | None = None
+        self.stop_file = self.path / "stop"
+        self.lock_file = self.path / "driver.lock"
+        self.driver_file = self.path / "driver.json"
+        self.tables = self.path / "tables"
+        self.cache_dir = cache_dir(runs_dir)
+
+    @classmethod
+    def open(cls, runs: Runs, name: str, checkpoints: Collection[str] = ()) -> SweepStore:
+        """A sweep that is there, this machine's copy level with an object store, with ``checkpoints`` of these names.
+
+        Raises :class:`UserError`, with the nearest name, if it is not.
+        """
+        check_name(name, UserError)
+        store = cls(runs, name)
+        store.pull(checkpoints)
+        if not (store.path / "plan.json").exists():
+            known = sweep_names(runs)
+            there = nearest(name, known) if known else f"; there are no sweeps in '{location(runs)}'"
+            raise UserError(f"there is no sweep called '{name}' in '{location(runs)}'{there}")
+        return store
+
+    def pull(self, checkpoints: Collection[str] = ()) -> None:
+        """Brings this machine's copy level with an object store, if there is one and no driver of this machine does.
+
+        Raises :class:`UserError` if it cannot be reached.
+        """
+        if self.replica is not None:
+            try:
+                self.replica.pull_unless_driven(self.name, checkpoints)
+            except OSError as error:
+                raise UserError(f"{self.replica.url}/{self.name} cannot be read: {error}") from None
+
+    def publish(self) -> None:
+        """Brings an object store level with what this process has written. Raises OSError."""
+        if self.replica is not None:
+            self.replica.push(self.name)
+
+    def make(self) -> None:
+        """Makes the directory. Raises :class:`UserError` if the runs directory cannot be written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock_file.touch()
+        except OSError as error:
+            raise UserError(f"the runs directory '{self.runs_dir}' cannot be written: {error.strerror}") from None
+
+    def write_plan(self, plan: Plan) -> None:
+        """Makes the directories of a plan's trials; what is there already stays.
+
+        Trials that are not in the plan any more keep their directories. Raises :class:`UserError` if something is in
+        the way.
+        """
+        file = plan.sweep_file
+        trials = [
+            Entry(trial.trial_id, trial.variant, trial.setting, trial.axes, trial.seed, trial.config.epochs)
+            for trial in plan.trials
+        ]
+        content = {
+            "name": plan.name,
+            "description": file.description,
+            "file": str(file.document.path),
+            "overrides": list(plan.overrides),
+            "compare": asdict(plan.compare),
+            "paper": None if plan.paper is None else asdict(plan.paper),
+            "resources": asdict(file.resources),
+            "retries": file.retries,
+            "max_failures": file.max_failures,
+            "early_stopping": None if plan.early_stopping is None else asdict(plan.early_stopping),
+            "continue_from": plan.continue_from,
+            "trials": [asdict(entry) for entry in trials],
+        }
+        try:
+            write_atomically(self.path / "sweep.yaml", file.document.text)
+            for trial in plan.trials:
+                TrialStore(self.path / "trials" / trial.trial_id).create(trial.config.to_dict())
+            write_atomically(self.path / "plan.json", json.dumps(content, indent=1))
+            self.publish()
+        except OSError as error:
+            raise UserError(f"the sweep's directory '{self.path}' cannot be written: {reason(error)}") from None
+
+    def plan(self) -> dict[str, Any]:
+        """``plan.json``: everything of the sweep file that a resumed sweep needs."""
+        content = (self.path / "plan.json").read_text()
+        with contextlib.suppress(ValueError):
+            plan = json.loads(content)
+            if isinstance(plan, dict) and plan.keys() >= {"compare", "trials"}:
+                return plan
+        raise UserError(f"{self.path / 'plan.json'}: is damaged; run the sweep file again to write it anew")
+
+    def entries(self) -> list[Entry]:
+        """The trials of the plan, in its order."""
+        return [Entry(**values) for values in self.plan()["trials"]]
+
+    def trial(self, trial_id: str) -> TrialStore:
+        """The directory of one trial, there or not."""
+        return TrialStore(self.path / "trials" / trial_id, self.replica)
+
+    def begins(self, trial_id: str) -> None:
+        """A worker is given this trial."""
+        self.at_work.add(trial_id)
+
+    def has_ended(self, trial_id: str) -> TrialStore:
+        """The trial as its worker left it. Raises OSError if an object store cannot be reached for minutes."""
+        self.at_work.discard(trial_id)
+        trial, replica = self.trial(trial_id), self.replica
+        if replica is not None:
+            replica.patiently(lambda: replica.pull(replica.key(trial.path)))
+        return trial
+
+    @contextlib.contextmanager
+    def followed(self) -> Iterator[None]:
+        """Meanwhile this machine's copy follows what workers write into an object store, and passes stops on."""
+        with contextlib.nullcontext() if self.replica is None else follow(self.replica, self.name, self.at_work):
+            yield
+
+    @contextlib.contextmanager
+    def outline(self) -> Iterator[SweepStore]:
+        """The sweep for deleting: of an object store an outline of it, with checkpoints as long as theirs but empty."""
+        if self.replica is None:
+            yield self
+            return
+        with self.replica.outline(self.name) as folder:
+            yield SweepStore(folder, self.name)
+
+    def keep(self, made: Path) -> None:
+        """What a command that only reads has made stays with the sweep. Raises OSError."""
+        if self.replica is not None and made.is_relative_to(self.path):
+            self.replica.push(self.replica.key(made))
+
+    def clear_stop(self) -> None:
+        """Nobody asks to stop any more."""
+        self.stop_file.unlink(missing_ok=True)
+        if self.replica is not None:
+            self.replica.delete(self.replica.key(self.stop_file))
+
+    def configs(self, trial_ids: Iterable[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Trial id and configuration of these trials, or of all in the plan.
+
+        One that no trial can have any more is left out: it is its own trial's failure, and nobody else's.
+        """
+        for trial_id in [entry.trial_id for entry in self.entries()] if trial_ids is None else trial_ids:
+            with contextlib.suppress(UserError, ConfigError):
+                config = self.trial(trial_id).config()
+                TrialConfig.from_dict(config)
+                yield trial_id, config
+
+    def has_results(self) -> bool:
+        """Whether a trial has come to an end, good or bad."""
+        waiting = (State.PENDING, State.RUNNING)
+        return any(self.trial(entry.trial_id).status().state not in waiting for entry in self.entries())
+
+    def removed(self) -> list[TrialStore]:
+        """The trials that are no longer in the plan, kept as they were."""
+        planned = {entry.trial_id for entry in self.entries()}
+        folders = sorted((self.path / "trials").glob("[!.]*"))
+        return [TrialStore(folder) for folder in folders if folder.name not in planned]
+
+    def copy_finished(self, entry: Entry) -> str | None:
+        """Takes a copy of the same trial if another sweep has finished it. Returns that sweep's name."""
+        for name in self._others_with(entry.trial_id):
+            other = SweepStore(self.runs, name).trial(entry.trial_id)
+            if other.others_status().state is not State.DONE:
+                continue
+            if self.replica is not None:
+                self.replica.pull(self.replica.key(other.path), checkpoints=CHECKPOINTS)
+            status = other.status()
+            status.copied_from = name
+            status.restarts = self.trial(entry.trial_id).status().restarts
+            with self._incoming(entry) as folder:
+                shutil.copytree(other.path, folder, ignore=shutil.ignore_patterns("attempts"))
+                TrialStore(folder).write_status(status)
+            self.trial(entry.trial_id).publish()
+            return name
+        return None
+
+    def _others_with(self, trial_id: str) -> list[str]:
+        """The other sweeps that may have this trial."""
+        if self.replica is None:
+            return [file.parent.name for file in sorted(self.runs_dir.glob("*/plan.json")) if file.parent != self.path]
+        if self._elsewhere is None:
+            self._elsewhere = {}
+            for name in sweep_names(self.runs):
+                if name != self.name:
+                    for planned in json.loads(self.replica.read(f"{name}/plan.json") or b"{}").get("trials", []):
+                        self._elsewhere.setdefault(planned["trial_id"], []).append(name)
+        return self._elsewhere.get(trial_id, [])
+
+    def fork(self, entry: Entry, source: TrialStore, *, sweep: str, iteration: int, whole_epochs: int) -> None:
+        """Begins a trial with what a finished one of a smaller budget has: checkpoints, epochs, samples.
+
+        ``iteration`` is where the finished one ended, ``whole_epochs`` how many epochs it has that the longer one
+        has too: an epoch that the smaller budget cut short is averaged over its rest.
+        """
+        if self.replica is not None:
+            self.replica.pull(self.replica.key(source.path), checkpoints=CHECKPOINTS)
+        with self._incoming(entry) as folder:
+            ignored = shutil.ignore_patterns("status.json", "config.yaml", "log.txt", "attempts", "early_stop.json")
+            shutil.copytree(source.path, folder, ignore=ignored)
+            begun = TrialStore(folder)
+            shutil.copyfile(self.trial(entry.trial_id).path / "config.yaml", folder / "config.yaml")
+            kept = [record for record in source.epochs() if record["epoch"] <= whole_epochs]
+            write_atomically(begun.metrics_file, "".join(json.dumps(record) + "\n" for record in kept))
+            for file in [*begun.sample_files(), *begun.probes.glob("epoch_*.json")]:
+                if int(file.stem.split("_")[1]) > whole_epochs:
+                    file.unlink()
+            origin = {"sweep": sweep, "trial_id": source.trial_id, "iteration": iteration}
+            begun.write_status(Status(continued_from=origin, restarts=self.trial(entry.trial_id).status().restarts))
+        if self.replica is not None:
+            self.replica.push(self.replica.key(self.trial(entry.trial_id).path), FORK_ORDER)
+
+    @contextlib.contextmanager
+    def _incoming(self, entry: Entry) -> Iterator[Path]:
+        """A folder that becomes the trial's directory when it is complete."""
+        ours = self.trial(entry.trial_id).path
+        incoming, replaced = (ours.with_name(f".{entry.trial_id}.{name}") for name in ("incoming", "replaced"))
+        shutil.rmtree(incoming, ignore_errors=True)
+        yield incoming
+        if (ours / "attempts").exists():
+            shutil.copytree(ours / "attempts", incoming / "attempts")
+        if ours.exists():
+            ours.rename(replaced)
+        incoming.rename(ours)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+    def mend(self, why: str = "the driver of an earlier run died") -> None:
+        """What a driver that died, or left at once, has left half-done: once its workers have ended.
+
+        A trial whose directory was being replaced has the old one or the new one; one that was RUNNING is LOST, and
+        the error says ``why``, or STOPPED if early stopping had decided so.
+        """
+        for replaced in (self.path / "trials").glob(".*.replaced"):
+            ours = replaced.with_name(replaced.name.split(".")[1])
+            if ours.exists():
+                shutil.rmtree(replaced)
+            else:
+                replaced.rename(ours)
+        for entry in self.entries() if (self.path / "plan.json").exists() else []:
+            trial = self.trial(entry.trial_id)
+            state = trial.status().state
+            if not state.is_result and trial.early_stop_file.exists():
+                trial.set_state(State.STOPPED)
+            elif state is State.RUNNING:
+                trial.set_state(State.LOST, why)

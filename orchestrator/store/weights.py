@@ -1,0 +1,38 @@
+"""``--feature-weights``: a feature extractor's file of weights. No part of a trial, it may move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.store.sweep import SweepStore
+from orchestrator.sweep.plan import Plan
+from trainers.config import TrialConfig
+
+
+def with_weights(config: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
+    """A trial's plain values with these weights. Raises :class:`UserError` if its evaluation has none."""
+    if file is None:
+        return dict(config)
+    evaluation = config["evaluation"]
+    if "feature_weights" not in evaluation:
+        raise UserError(f"--feature-weights: the evaluation '{evaluation['name']}' asks for none; 'inception' does")
+    return {**config, "evaluation": {**evaluation, "feature_weights": str(file.resolve())}}
+
+
+def plan_with_weights(plan: Plan, file: Path | None) -> Plan:
+    """The same trials, their ids too, with these weights."""
+    if file is None:
+        return plan
+    configs = [TrialConfig.from_dict(with_weights(trial.config.to_dict(), file)) for trial in plan.trials]
+    trials = tuple(replace(trial, config=config) for trial, config in zip(plan.trials, configs, strict=True))
+    return replace(plan, trials=trials)
+
+
+def give_weights(store: SweepStore, trial_ids: Iterable[str], file: Path) -> None:
+    """Writes the weights into the configurations of trials without a result."""
+    for trial_id, config in store.configs(trial_ids):
+        store.trial(trial_id).create(with_weights(config, file))

@@ -1,0 +1,1 @@
+"""What to run: the sweep file, Hydra's presets, cells, the plan. Pure functions."""

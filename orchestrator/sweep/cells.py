@@ -1,0 +1,274 @@
+"""The cells of a sweep: every combination of axis values of every variant, with its configuration.
+
+A configuration is composed once for each variant and combination of config-group axes; the other axes are
+set on plain dictionaries, which is a thousand times cheaper.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError, disk_errors
+from orchestrator.sweep.document import Place
+from orchestrator.sweep.file import Axes, SweepFile
+from orchestrator.sweep.presets import check_preset, compose, option_paths, parse_override, presets
+from trainers.config import TrialConfig
+from trainers.parts import ConfigError, nearest
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Values that move together: one axis of ``grid``, or all of one ``zip``."""
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    place: Place
+    own: bool  # stands in the variant itself, and so must apply to it
+
+    def place_of(self, name: str) -> Place:
+        return (*self.place, name)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A variant with one value of each of its axes: its configuration, seed apart, and the place to blame for it."""
+
+    variant: str
+    axes: Values
+    config: dict[str, Any]
+    place: Place
+
+
+def sweep_cells(sweep_file: SweepFile, options: Sequence[str], cache_dir: Path | None = None) -> list[Cell]:
+    """Every cell that is not excluded, in the order of the file. ``options`` are overrides for all of them.
+
+    ``cache_dir`` is where a dataset that must be read before it can be planned keeps what it read.
+    Raises :class:`UserError`, with the line, for whatever has no meaning or no effect.
+    """
+    cells = [
+        cell
+        for variant, axes in sweep_file.variants.items()
+        for cell in _variant_cells(sweep_file, variant, axes, options, cache_dir)
+    ]
+    _check_shared_axes(sweep_file, cells)
+    kept = _without_excluded(sweep_file, cells)
+    if not kept:
+        raise sweep_file.document.error((), "every cell is excluded: there is nothing to run")
+    return kept
+
+
+def _variant_cells(
+    sweep_file: SweepFile, variant: str, own: Axes, options: Sequence[str], cache_dir: Path | None
+) -> Iterator[Cell]:
+    """Every cell of a variant."""
+    axes = _axes(sweep_file, own)
+    axis_names = {name for axis in axes for name in axis.names}
+    _check_overrides(sweep_file, own, options, axis_names)
+    groups = [axis for axis in axes if set(axis.names) & set(presets())]
+    plain = [axis for axis in axes if axis not in groups]
+    places = {name: axis.place_of(name) for axis in axes for name in axis.names}
+    for axis in groups:
+        _check_presets(sweep_file, axis)
+    used: set[str] = set()
+    for group_rows in itertools.product(*(axis.rows for axis in groups)):
+        chosen = _values(groups, group_rows)
+        in_presets = {name: value for name, value in chosen.items() if name in presets()}
+        template = _template(sweep_file, own, in_presets, options, cache_dir)
+        applying = groups + [axis for axis in plain if _applies(sweep_file, axis, template)]
+        used |= {name for axis in applying for name in axis.names}
+        for rows in itertools.product(*(axis.rows for axis in applying[len(groups) :])):
+            values = _values(applying, [*group_rows, *rows])
+            config = copy.deepcopy(template)
+            for name, value in values.items():
+                if name not in presets():
+                    _set(config, name, value)
+            in_order = {name: values[name] for name in places if name in values}
+            yield Cell(variant, in_order, _validated(sweep_file, config, places, own.place), own.place)
+    for axis in axes:
+        if axis.own and not used & set(axis.names):
+            raise _no_such_axis(sweep_file, axis, template)
+
+
+def _axes(sweep_file: SweepFile, own: Axes) -> list[_Axis]:
+    """The file's axes, then the variant's; an axis that both have is the variant's."""
+    axes = []
+    ours = {*own.grid, *own.zip}
+    for level, is_own in ((sweep_file.shared, sweep_file.shared.place == own.place), (own, True)):
+        if level is own and level.place == sweep_file.shared.place:
+            continue  # a file without variants has one level
+        for name, values in level.grid.items():
+            if name in level.zip:
+                raise sweep_file.document.error((*level.place, "zip", name), "is an axis of grid too: an axis once")
+            if is_own or name not in ours:
+                rows = tuple((value,) for value in values)
+                axes.append(_Axis((name,), rows, (*level.place, "grid"), is_own))
+        if level.zip and not is_own and (taken := ours & set(level.zip)):
+            problem = f"the variant's '{min(taken)}' would take one of the axes that move together in the file's zip"
+            raise sweep_file.document.error(own.place, problem)
+        if level.zip:
+            rows = tuple(zip(*level.zip.values(), strict=True))
+            axes.append(_Axis(tuple(level.zip), rows, (*level.place, "zip"), is_own))
+    names = {name: axis for axis in axes for name in axis.names}
+    for name, axis in names.items():
+        if outer := next((each for each in names if name.startswith(f"{each}.") and each not in presets()), None):
+            problem = f"the axis '{outer}' sets this option too: an axis once"
+            raise sweep_file.document.error(axis.place_of(name), problem)
+    for axis in axes:
+        if "seed" in axis.names or "seeds" in axis.names:
+            raise sweep_file.document.error(axis.place, "seeds are no axis: write seeds: 3, or a list")
+    return axes
+
+
+def _check_overrides(sweep_file: SweepFile, own: Axes, options: Sequence[str], axis_names: set[str]) -> None:
+    for place, texts in ((("base",), sweep_file.shared.base), ((*own.place, "base"), own.base)):
+        for index, text in enumerate(texts):
+            try:
+                parse_override(text)
+            except UserError as error:
+                raise sweep_file.document.error((*place, index), str(error)) from None
+    for text in options:
+        key = parse_override(text).key_or_group
+        if key in axis_names:
+            raise UserError(f"'{text}' names an axis of {sweep_file.document.path}: change the axis in the file")
+
+
+def _template(
+    sweep_file: SweepFile, own: Axes, chosen: Mapping[str, Any], options: Sequence[str], cache_dir: Path | None
+) -> dict[str, Any]:
+    groups = [f"{group}={preset}" for group, preset in chosen.items()]
+    overrides = [*sweep_file.shared.base, *own.base, *groups, *options]
+    try:
+        with disk_errors():
+            return TrialConfig.from_dict(compose(overrides), cache_dir).to_dict()
+    except ConfigError as error:
+        culprit = next((text for text in reversed(overrides) if text.partition("=")[0] == error.path), None)
+        problem = f"{error.path}: {error.problem}"
+    except UserError as error:
+        culprit = next((text for text in reversed(overrides) if text.partition("=")[0] in str(error)), None)
+        problem = str(error)
+    if culprit in options:
+        raise UserError(f"'{culprit}': {problem}")
+    raise sweep_file.document.error(_place_of_override(sweep_file, own, culprit), problem)
+
+
+def _place_of_override(sweep_file: SweepFile, own: Axes, text: str | None) -> Place:
+    for axes in (own, sweep_file.shared):
+        if text in axes.base:
+            return (*axes.place, "base", axes.base.index(text))
+    return own.place
+
+
+def _check_presets(sweep_file: SweepFile, axis: _Axis) -> None:
+    for column, name in enumerate(axis.names):
+        for index, row in enumerate(axis.rows):
+            try:
+                check_preset(name, row[column])
+            except UserError as error:
+                raise sweep_file.document.error((*axis.place_of(name), index), str(error)) from None
+
+
+def _applies(sweep_file: SweepFile, axis: _Axis, template: Mapping[str, Any]) -> bool:
+    has = [name in presets() or _has(template, name) for name in axis.names]
+    if any(has) and not all(has):
+        raise _no_such_axis(sweep_file, axis, template)
+    return all(has)
+
+
+def _no_such_axis(sweep_file: SweepFile, axis: _Axis, template: Mapping[str, Any]) -> UserError:
+    known = [*option_paths(template), *presets()]
+    name = next((name for name in axis.names if name not in known), axis.names[0])
+    return sweep_file.document.error(
+        axis.place_of(name), f"no configuration here has such an option{nearest(name, known)}"
+    )
+
+
+def _check_shared_axes(sweep_file: SweepFile, cells: Sequence[Cell]) -> None:
+    """An axis of the whole file may pass by some variants, but not by all."""
+    used = {name for cell in cells for name in cell.axes}
+    for key, axes in (("grid", sweep_file.shared.grid), ("zip", sweep_file.shared.zip)):
+        for name in axes:
+            if name not in used:
+                known = {path for cell in cells for path in option_paths(cell.config)} | {*presets()}
+                problem = f"no variant's configuration has such an option{nearest(name, known)}"
+                raise sweep_file.document.error((key, name), problem)
+
+
+def _validated(
+    sweep_file: SweepFile, config: dict[str, Any], places: Mapping[str, Place], default: Place
+) -> dict[str, Any]:
+    try:
+        return TrialConfig.from_dict(config).to_dict()
+    except ConfigError as error:
+        axis = max((name for name in places if (error.path + ".").startswith(name + ".")), key=len, default=None)
+        place = default if axis is None else _place_of_value(sweep_file, places[axis], axis, config)
+        problem = error.problem if axis == error.path else f"{error.path}: {error.problem}"
+        raise sweep_file.document.error(place, problem) from None
+
+
+def _place_of_value(sweep_file: SweepFile, place: Place, axis: str, config: Mapping[str, Any]) -> Place:
+    value: Any = config
+    for piece in axis.split("."):
+        value = value[piece]
+    written: Any = sweep_file.document.data
+    for step in place:
+        written = written[step]
+    return (*place, written.index(value)) if isinstance(written, list) and value in written else place
+
+
+def _without_excluded(sweep_file: SweepFile, cells: Sequence[Cell]) -> list[Cell]:
+    kept = list(cells)
+    for place, rule, reached in _exclusions(sweep_file, cells):
+        hit = [each for each in reached if all(axis in each.axes and each.axes[axis] == rule[axis] for axis in rule)]
+        if not hit:
+            axes = {axis for each in reached for axis in each.axes}
+            wrong = next((str(axis) for axis in rule if axis not in axes), None)
+            problem = f"'{wrong}' is no axis here{nearest(wrong, axes)}" if wrong else "no cell has these values"
+            raise sweep_file.document.error(place, problem)
+        gone = {id(each) for each in hit}
+        kept = [each for each in kept if id(each) not in gone]
+    return kept
+
+
+def _exclusions(sweep_file: SweepFile, cells: Sequence[Cell]) -> Iterator[tuple[Place, Mapping[str, Any], list[Cell]]]:
+    """Each exclude rule with its place and the cells that it can reach."""
+    for index, rule in enumerate(sweep_file.shared.exclude):
+        yield ("exclude", index), rule, list(cells)
+    for variant, axes in sweep_file.variants.items():
+        if axes.place:  # a file without variants has its rules on top alone
+            for index, rule in enumerate(axes.exclude):
+                yield (*axes.place, "exclude", index), rule, [each for each in cells if each.variant == variant]
+
+
+def _values(axes: Sequence[_Axis], rows: Sequence[tuple[Any, ...]]) -> Values:
+    return {
+        name: value for axis, row in zip(axes, rows, strict=True) for name, value in zip(axis.names, row, strict=True)
+    }
+
+
+def _has(values: Mapping[str, Any], path: str) -> bool:
+    if path.endswith(".name"):
+        return False  # a part's own name goes with its preset: the config group is the axis
+    for piece in path.split("."):
+        if not isinstance(values, Mapping) or piece not in values:
+            return False
+        values = values[piece]
+    return True
+
+
+def _set(values: dict[str, Any], path: str, value: Any) -> None:
+    """A mapping changes the options that it names, as an override does, and leaves the others."""
+    *parents, last = path.split(".")
+    for piece in parents:
+        values = values[piece]
+    if isinstance(value, Mapping) and isinstance(values.get(last), dict):
+        for key, inner in value.items():
+            _set(values[last], str(key), inner)
+    else:
+        values[last] = copy.deepcopy(value)

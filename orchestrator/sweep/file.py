@@ -1,0 +1,380 @@
+"""YAML to SweepFile, strictly: whatever is unknown, doubled or out of place is an error that points at its line."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.sweep.document import Document, Place, read_document
+from trainers.parts import nearest
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+RESERVED = ("cache", "mlflow-artifacts", "mlflow.db", "train")
+AXES_KEYS = ("base", "grid", "zip", "exclude")
+SWEEP_KEYS = (
+    *("name", "description", *AXES_KEYS, "variants", "seeds", "resources", "retries", "max_failures"),
+    *("early_stopping", "continue_from", "compare", "paper", "scale"),
+)
+PAPER_KEYS = {
+    "source": "where the numbers stand, such as Mallasto et al., Table 1",
+    "rows": "numbers by cell and metric, such as qp-wgan q=1 p=2: {fid: 78.7}",
+}
+EARLY_STOPPING_KEYS = {"asha": ("reduction_factor",), "median": ("minimum_trials",)}
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What a variant, or the file for all variants, says about its cells. ``place`` is where it stands."""
+
+    place: Place
+    base: tuple[str, ...] = ()
+    grid: Mapping[str, list[Any]] = field(default_factory=dict)
+    zip: Mapping[str, list[Any]] = field(default_factory=dict)
+    exclude: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial takes of a machine; fractions of a GPU share it.
+
+    ``custom`` resources are those that nodes of a cluster were started with.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    custom: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Compare:
+    """The metric that tables compare by, and whether less (``min``) or more (``max``) of it is better; empty in a file
+    that does not say so, for the metric's own direction."""
+
+    metric: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a paper reports: numbers by cell (``qp-wgan q=1 p=2``, as tables write it) and metric, and where."""
+
+    source: str
+    rows: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Tune's ``asha`` (asynchronous successive halving) or ``median`` (median stopping rule), on a logged metric.
+
+    No trial is stopped before ``grace`` critic iterations. At grace · ``reduction_factor``^k critic iterations asha
+    stops a trial that is not among the best 1/``reduction_factor``; median stops one whose best value is worse than
+    the median of the others' running means, once ``minimum_trials`` others have come as far.
+    """
+
+    scheduler: str
+    grace: int
+    metric: str
+    mode: str
+    reduction_factor: float = 4.0
+    minimum_trials: int = 3
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A sweep as its file says it. A file without ``variants`` is one variant with the sweep's name."""
+
+    document: Document
+    name: str
+    description: str
+    shared: Axes
+    variants: Mapping[str, Axes]
+    seeds: tuple[int, ...]
+    resources: Resources
+    retries: int
+    max_failures: int | None
+    early_stopping: EarlyStopping | None
+    continue_from: str | None
+    compare: Compare | None
+    paper: Paper | None
+    scale: Mapping[str, tuple[str, ...]]
+
+
+def read_sweep_file(path: Path) -> SweepFile:
+    """Reads and checks everything that does not need a trial's configuration. Raises :class:`UserError`."""
+    document = read_document(path)
+    reader = _Reader(document)
+    data = reader.mapping((), SWEEP_KEYS)
+    name = check_name(data.get("name", path.stem), lambda problem: document.error(("name",), problem))
+    shared = reader.axes(())
+    if "variants" in data:
+        named = reader.mapping(("variants",))
+        if not named:
+            raise document.error(("variants",), "expected at least one variant")
+        for key in named:
+            check_name(key, lambda problem, key=key: document.error(("variants", key), problem))
+            reader.mapping(("variants", key), AXES_KEYS, empty=True)
+        variants = {key: reader.axes(("variants", key)) for key in named}
+    else:
+        variants = {name: Axes(())}
+    return SweepFile(
+        document=document,
+        name=name,
+        description=reader.text(("description",), ""),
+        shared=shared,
+        variants=variants,
+        seeds=reader.seeds(("seeds",)),
+        resources=reader.resources(),
+        retries=reader.whole(("retries",), 2, at_least=0),
+        max_failures=reader.whole(("max_failures",), 1, at_least=1) if "max_failures" in data else None,
+        early_stopping=reader.early_stopping(),
+        continue_from=reader.continue_from(),
+        compare=reader.compare(),
+        paper=reader.paper(),
+        scale=reader.scale(),
+    )
+
+
+def check_name(name: Any, error: Any) -> str:
+    """A name that is one folder below the runs directory and nothing else."""
+    if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
+        raise error(f"'{name}' is not a name: letters, digits, '.', '_' and '-', no slash and no '..'")
+    if name in RESERVED:
+        raise error(f"'{name}' is taken: the runs directory keeps something else under that name")
+    return name
+
+
+def parse_seeds(value: Any) -> tuple[int, ...]:
+    """``3`` is seeds 0, 1 and 2; a list is itself. Raises :class:`UserError` without a place."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return tuple(range(value))
+    whole = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
+    if not whole or not value:
+        raise UserError(f"expected a number of seeds (1 or more) or a list of them, got {value!r}")
+    twice = sorted({seed for seed in value if value.count(seed) > 1})
+    if twice:
+        raise UserError(f"seed {twice[0]} is given twice")
+    return tuple(value)
+
+
+def is_custom(name: str) -> bool:
+    """Whether a resource of a Ray node is somebody's own, and none of Ray's."""
+    ours = ("CPU", "GPU", "TPU", "memory", "object_store_memory")
+    return name not in ours and not name.startswith(("node:", "accelerator_type:", "bundle_group_"))
+
+
+class _Reader:
+    """Typed access to a document, with errors in place."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+
+    def get(self, place: Place, default: Any = None) -> Any:
+        value = self.document.data
+        for piece in place:
+            if isinstance(value, Mapping) and piece not in value:
+                return default
+            value = value[piece]
+        return value
+
+    def fail(self, place: Place, problem: str) -> UserError:
+        return self.document.error(place, problem)
+
+    def mapping(self, place: Place, known: tuple[str, ...] | None = None, *, empty: bool = False) -> Mapping[str, Any]:
+        value = self.get(place, {})
+        if value is None and empty:
+            return {}
+        if not isinstance(value, Mapping):
+            raise self.fail(place, f"expected a mapping, got {value!r}")
+        for key in value:
+            if not isinstance(key, str):
+                raise self.fail((*place, str(key)), f"expected a word as key, got {key!r}")
+            if known is not None and key not in known:
+                raise self.fail((*place, key), f"unknown key{nearest(key, known)}")
+        return value
+
+    def text(self, place: Place, default: str) -> str:
+        value = self.get(place, default)
+        if not isinstance(value, str):
+            raise self.fail(place, f"expected text, got {value!r}")
+        return value
+
+    def whole(self, place: Place, default: int, *, at_least: int) -> int:
+        value = self.get(place, default)
+        if type(value) is not int or value < at_least:
+            raise self.fail(place, f"expected a whole number of at least {at_least}, got {value!r}")
+        return value
+
+    def words(self, place: Place) -> tuple[str, ...]:
+        value = self.get(place, [])
+        if not isinstance(value, list):
+            raise self.fail(place, f"expected a list of overrides such as [trainer=wgan_gp], got {value!r}")
+        for index, item in enumerate(value):
+            if not isinstance(item, str) or "=" not in item:
+                raise self.fail((*place, index), f"expected an override such as trainer=wgan_gp, got {item!r}")
+        return tuple(value)
+
+    def axes(self, place: Place) -> Axes:
+        return Axes(
+            place,
+            base=self.words((*place, "base")) if self.get(place) else (),
+            grid=self.axis_values((*place, "grid")),
+            zip=self.zipped((*place, "zip")),
+            exclude=self.excluded((*place, "exclude")),
+        )
+
+    def axis_values(self, place: Place) -> dict[str, list[Any]]:
+        if not self.get(place[:-1]):
+            return {}
+        if place[-1] in self.get(place[:-1]) and not self.get(place):
+            raise self.fail(place, "expected at least one axis, such as penalty.weight: [1, 10]")
+        return {axis: self.values((*place, axis), value) for axis, value in self.mapping(place).items()}
+
+    def values(self, place: Place, value: Any) -> list[Any]:
+        if isinstance(value, str):
+            value = self.swept(place, value)
+        if not isinstance(value, list):
+            raise self.fail(place, f"expected a list of values or a Hydra sweep such as choice(1, 10), got {value!r}")
+        if not value:
+            raise self.fail(place, "expected at least one value")
+        return value
+
+    def swept(self, place: Place, text: str) -> list[Any]:
+        """Hydra's sweep syntax: choice(1, 10), range(1, 5), 1,10."""
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from hydra.errors import HydraException
+
+        try:
+            override = OverridesParser.create().parse_override(f"axis={text}")
+            if override.is_sweep_override():
+                return [_plain(value) for value in override.sweep_iterator()]
+        except (HydraException, ValueError) as error:
+            raise self.fail(place, f"'{text}' is not a Hydra sweep: {_first_line(error)}") from None
+        raise self.fail(place, f"expected a list of values or a Hydra sweep such as choice(1, 10), got '{text}'")
+
+    def zipped(self, place: Place) -> dict[str, list[Any]]:
+        columns = self.axis_values(place)
+        lengths = {axis: len(values) for axis, values in columns.items()}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{axis} has {length}" for axis, length in lengths.items())
+            raise self.fail(place, f"axes that move together need equally many values: {told}")
+        return columns
+
+    def excluded(self, place: Place) -> tuple[Mapping[str, Any], ...]:
+        if not self.get(place[:-1]) or not (value := self.get(place, [])):
+            return ()
+        if not isinstance(value, list) or not all(isinstance(item, Mapping) and item for item in value):
+            raise self.fail(place, f"expected a list of mappings from axes to values, got {value!r}")
+        return tuple(value)
+
+    def seeds(self, place: Place) -> tuple[int, ...]:
+        try:
+            return parse_seeds(self.get(place, 1))
+        except UserError as error:
+            raise self.fail(place, str(error)) from None
+
+    def resources(self) -> Resources:
+        place: Place = ("resources",)
+        data = self.mapping(place, ("cpus", "gpus", "custom"))
+        cpus = self.amount((*place, "cpus"), Resources.cpus)
+        gpus = self.amount((*place, "gpus"), Resources.gpus, zero=True)
+        custom = {name: self.amount((*place, "custom", name), 0.0) for name in self.mapping((*place, "custom"))}
+        for name in custom:
+            if not is_custom(name):
+                known = {"CPU": "resources.cpus", "GPU": "resources.gpus"}.get(name)
+                raise self.fail(
+                    (*place, "custom", name),
+                    f"'{name}' is Ray's own" + (f"; it is called {known}" if known else ", and no custom resource"),
+                )
+        for key, value in {"gpus": gpus, **custom}.items():
+            if value > 1 and value != int(value):
+                where = (*place, key) if key in data else (*place, "custom", key)
+                kind = "GPU" if key in data else "unit"
+                raise self.fail(where, f"expected a fraction of one {kind} or whole {kind}s, got {value!r}")
+        return Resources(cpus, gpus, custom)
+
+    def amount(self, place: Place, default: float, *, zero: bool = False) -> float:
+        value = self.get(place, default)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value < 0 or not (value or zero):
+            raise self.fail(place, f"expected a number above 0, got {value!r}")
+        return float(value)
+
+    def compare(self) -> Compare | None:
+        if "compare" not in self.mapping(()):
+            return None
+        data = self.mapping(("compare",), ("metric", "mode"))
+        mode = data.get("mode", "")
+        if "mode" in data and mode not in ("min", "max"):
+            raise self.fail(("compare", "mode"), f"expected min or max, got {mode!r}")
+        if "metric" not in data:
+            raise self.fail(("compare",), "expected a metric, such as metric: classifier_fid")
+        return Compare(self.text(("compare", "metric"), ""), mode)
+
+    def paper(self) -> Paper | None:
+        if "paper" not in self.mapping(()):
+            return None
+        data = self.mapping(("paper",), ("source", "rows"))
+        for key in ("source", "rows"):
+            if key not in data:
+                raise self.fail(("paper",), f"expected {key}: {PAPER_KEYS[key]}")
+        rows = self.mapping(("paper", "rows"))
+        for cell in rows:
+            for metric, value in self.mapping(("paper", "rows", cell)).items():
+                if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                    raise self.fail(("paper", "rows", cell, metric), f"expected a number, got {value!r}")
+        return Paper(self.text(("paper", "source"), ""), rows)
+
+    def early_stopping(self) -> EarlyStopping | None:
+        """A metric that is not given (empty) is the one that tables compare by."""
+        if "early_stopping" not in self.mapping(()):
+            return None
+        place: Place = ("early_stopping",)
+        scheduler = self.mapping(place).get("scheduler")
+        if not isinstance(scheduler, str) or scheduler not in EARLY_STOPPING_KEYS:
+            near = nearest(str(scheduler), EARLY_STOPPING_KEYS) if scheduler else "; valid: asha, median"
+            raise self.fail((*place, "scheduler"), f"expected a scheduler of Ray Tune, got {scheduler!r}{near}")
+        data = self.mapping(place, ("scheduler", "metric", "mode", "grace", *EARLY_STOPPING_KEYS[scheduler]))
+        if "grace" not in data:
+            raise self.fail(place, "expected grace: the critic iterations before which no trial is stopped")
+        mode = data.get("mode", "")
+        if mode not in ("", "min", "max"):
+            raise self.fail((*place, "mode"), f"expected min or max, got {mode!r}")
+        if mode and "metric" not in data:
+            raise self.fail((*place, "mode"), "expected a metric beside it")
+        factor = data.get("reduction_factor", EarlyStopping.reduction_factor)
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 < factor < math.inf:
+            raise self.fail((*place, "reduction_factor"), f"expected a number above 1, got {factor!r}")
+        return EarlyStopping(
+            scheduler,
+            self.whole((*place, "grace"), 1, at_least=1),
+            self.text((*place, "metric"), ""),
+            mode,
+            float(factor),
+            self.whole((*place, "minimum_trials"), EarlyStopping.minimum_trials, at_least=1),
+        )
+
+    def continue_from(self) -> str | None:
+        name = self.get(("continue_from",))
+        if name is None:
+            return None
+        return check_name(name, lambda problem: self.fail(("continue_from",), problem))
+
+    def scale(self) -> dict[str, tuple[str, ...]]:
+        scales = self.mapping(("scale",))
+        for name in scales:
+            check_name(name, lambda problem, name=name: self.fail(("scale", name), problem))
+        return {name: self.words(("scale", name)) for name in scales}
+
+
+def _plain(value: Any) -> Any:
+    """Hydra's quoted strings as str."""
+    return value.text if hasattr(value, "text") else value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,209 @@
+"""SweepFile to trials: axes, variants, zip, exclude and seeds. Pure functions of the file and the overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.sweep.cells import sweep_cells
+from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, check_name, parse_seeds
+from orchestrator.sweep.presets import parse_override
+from trainers.config import EPOCH_METRICS, RUNTIME_OPTIONS, TrialConfig
+from trainers.parts import nearest
+from trainers.probes import NEUTRAL
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One trial of a sweep: the cell it belongs to (variant and axis values), its seed, its configuration.
+
+    ``setting`` is the cell's axis values in words: ``q=1 p=2``.
+    """
+
+    trial_id: str
+    variant: str
+    setting: str
+    axes: Mapping[str, Any]
+    seed: int
+    config: TrialConfig
+
+    @property
+    def label(self) -> str:
+        """The cell in words: ``qp-wgan q=1 p=2``."""
+        return f"{self.variant} {self.setting}".strip()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All trials of a sweep, in the order of the file, seed by seed: a table fills up evenly."""
+
+    name: str
+    sweep_file: SweepFile
+    overrides: tuple[str, ...]
+    trials: tuple[PlannedTrial, ...]
+    compare: Compare
+    early_stopping: EarlyStopping | None
+    continue_from: str | None
+    paper: Paper | None
+
+
+def make_plan(
+    sweep_file: SweepFile,
+    arguments: Sequence[str] = (),
+    name: str | None = None,
+    cache_dir: Path | None = None,
+) -> Plan:
+    """The trials of a sweep.
+
+    ``arguments`` are Hydra overrides for every trial, ``seeds=…``, ``scale=NAME`` for one of the file's named
+    reductions, and ``continue_from=NAME`` for a sweep whose finished trials the longer ones of this begin with.
+    ``cache_dir`` is where a dataset that must be read before it can be planned keeps what it read.
+    Raises :class:`UserError` for anything that cannot be run as it is written.
+    """
+    scale, overrides = _split(arguments, "scale")
+    continue_from, overrides = _split(overrides, "continue_from")
+    if continue_from is None:
+        continue_from = sweep_file.continue_from
+    else:
+        check_name(continue_from, lambda problem: UserError(f"continue_from: {problem}"))
+    scaled = _scale_overrides(sweep_file, scale)
+    file_seeds, scaled = _split(scaled, "seeds")
+    own_seeds, overrides = _split(overrides, "seeds")
+    written = file_seeds if own_seeds is None else own_seeds
+    seeds = sweep_file.seeds if written is None else parse_seeds(parse_override(f"seeds={written}").value())
+    options = [*scaled, *overrides]
+    changed = own_seeds is not None or any(
+        parse_override(text).key_or_group not in RUNTIME_OPTIONS for text in overrides
+    )
+
+    cells = sweep_cells(sweep_file, options, cache_dir)
+    sweep_name = _sweep_name(sweep_file, scale, name, changed)
+    short = short_names({axis for cell in cells for axis in cell.axes})
+    trials: dict[str, PlannedTrial] = {}
+    for seed in seeds:
+        for cell in cells:
+            config = TrialConfig.from_dict({**cell.config, "seed": seed})
+            setting = " ".join(f"{short[axis]}={short_value(value)}" for axis, value in cell.axes.items())
+            trial = PlannedTrial(config.identity, cell.variant, setting, cell.axes, seed, config)
+            if (twin := trials.get(trial.trial_id)) is not None:
+                problem = f"the cell '{trial.label}' is the same trial as '{twin.label}': a duplicate cell"
+                raise sweep_file.document.error((*cell.place, "grid"), problem)
+            trials[trial.trial_id] = trial
+    _check_paper(sweep_file, [trial.label for trial in trials.values()])
+    other_data = any(parse_override(text).key_or_group == "dataset" for text in overrides)
+    paper = None if other_data else sweep_file.paper
+    reference = _one_reference(sweep_file, list(trials.values()))
+    compare = _compare(sweep_file, reference)
+    early_stopping = _early_stopping(sweep_file, compare, list(trials.values()))
+    if continue_from == sweep_name:
+        raise UserError(f"continue_from={continue_from}: a sweep cannot continue itself; give this one a --name")
+    return Plan(
+        sweep_name, sweep_file, tuple(arguments), tuple(trials.values()), compare, early_stopping, continue_from, paper
+    )
+
+
+def _one_reference(sweep_file: SweepFile, trials: Sequence[PlannedTrial]) -> TrialConfig:
+    """The first trial, whose dataset and evaluation all have: a table compares what was measured alike."""
+    first = trials[0]
+    for trial in trials:
+        for part in ("evaluation", "dataset", "probes", "opponent"):
+            if getattr(trial.config, part) != getattr(first.config, part):
+                problem = (
+                    f"'{first.label}' and '{trial.label}' differ in {part}: one table needs one reference for all rows"
+                )
+                axis = next((axis for axis in trial.axes if axis.partition(".")[0] == part), "")
+                raise sweep_file.document.error(("grid", axis), problem)
+    return first.config
+
+
+def _check_paper(sweep_file: SweepFile, labels: Sequence[str]) -> None:
+    for cell in sweep_file.paper.rows if sweep_file.paper else ():
+        if cell not in labels:
+            problem = f"this sweep has no cell called '{cell}'{nearest(cell, labels)}"
+            raise sweep_file.document.error(("paper", "rows", cell), problem)
+
+
+def _compare(sweep_file: SweepFile, config: TrialConfig) -> Compare:
+    """What tables compare by: the file's word, or the evaluation's first metric."""
+    if sweep_file.compare is None:
+        metric = next((name for name in config.metrics if name not in NEUTRAL), [*config.metrics, "critic_loss"][0])
+        return Compare(metric, "max" if metric in config.higher_is_better else "min")
+    compare = sweep_file.compare
+    _check_metric(sweep_file, "compare", compare.metric, config)
+    return replace(compare, mode=compare.mode or ("max" if compare.metric in config.higher_is_better else "min"))
+
+
+def _check_metric(sweep_file: SweepFile, key: str, name: str, config: TrialConfig) -> None:
+    known = {*config.metrics, *EPOCH_METRICS}
+    if name not in known:
+        problem = f"these trials log no metric called '{name}'{nearest(name, known)}"
+        raise sweep_file.document.error((key, "metric"), problem)
+
+
+def _early_stopping(sweep_file: SweepFile, compare: Compare, trials: Sequence[PlannedTrial]) -> EarlyStopping | None:
+    """What the file says, with the metric that tables compare by where it names none."""
+    options = sweep_file.early_stopping
+    if options is None:
+        return None
+    config = trials[0].config
+    if options.metric:
+        _check_metric(sweep_file, "early_stopping", options.metric, config)
+        mode = options.mode or ("max" if options.metric in config.higher_is_better else "min")
+        options = replace(options, mode=mode)
+    else:
+        options = replace(options, metric=compare.metric, mode=compare.mode)
+    budget = max(trial.config.budget for trial in trials)
+    if options.grace >= budget:
+        problem = (
+            f"no trial has more than {budget} critic iterations, so that none could be stopped after {options.grace}"
+        )
+        raise sweep_file.document.error(("early_stopping", "grace"), problem)
+    return options
+
+
+def _scale_overrides(sweep_file: SweepFile, scale: str | None) -> list[str]:
+    if scale is None:
+        return []
+    if scale not in sweep_file.scale:
+        known = nearest(scale, sweep_file.scale) or "; the file has none"
+        raise sweep_file.document.error(("scale",), f"there is no scale called '{scale}'{known}")
+    return list(sweep_file.scale[scale])
+
+
+def _split(arguments: Sequence[str], key: str) -> tuple[str | None, list[str]]:
+    """The value of ``key=…`` among the arguments, and the other arguments."""
+    values = [text.partition("=")[2] for text in arguments if text.startswith(f"{key}=")]
+    if len(values) > 1:
+        raise UserError(f"{key}= is given twice")
+    return values[0] if values else None, [text for text in arguments if not text.startswith(f"{key}=")]
+
+
+def _sweep_name(sweep_file: SweepFile, scale: str | None, name: str | None, changes_trials: bool) -> str:
+    if name is not None:
+        return check_name(name, lambda problem: UserError(f"--name: {problem}"))
+    if changes_trials:
+        raise UserError(
+            f"overrides that change the trials of '{sweep_file.name}' make another sweep: give it a name with --name"
+        )
+    return sweep_file.name if scale is None else f"{sweep_file.name}-{scale}"
+
+
+def short_names(axes: Iterable[str]) -> dict[str, str]:
+    """``objective.q`` as ``q`` where no other axis ends alike."""
+    names = sorted(set(axes))
+    ends = [name.rpartition(".")[2] for name in names]
+    return {name: end if ends.count(end) == 1 else name for name, end in zip(names, ends, strict=True)}
+
+
+def short_value(value: Any) -> str:
+    """An axis value in words, each value differently: 1.0 as 1, a written-out neighbourhood as (0,1)×1+(1,0)×2."""
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    if isinstance(value, list) and value and all(isinstance(each, Mapping) and "offset" in each for each in value):
+        return "+".join("({},{})×{}".format(*each["offset"], short_value(each.get("weight", 1))) for each in value)
+    if isinstance(value, list):
+        return f"[{','.join(map(short_value, value))}]"
+    return str(value)

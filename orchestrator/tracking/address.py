@@ -1,0 +1,96 @@
+"""Where MLflow is, and whether it lets us in."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import os
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import UserError
+from orchestrator.store.runs import Runs, location
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def default_uri(runs: Runs) -> str:
+    """SQLite inside the runs directory. Raises :class:`UserError` for one in an object store."""
+    if not isinstance(runs, Path):
+        raise UserError(
+            f"--runs-dir {location(runs)}: MLflow's SQLite cannot live in an object store: give --tracking-uri, the "
+            "address of an MLflow server, or leave MLflow out with --offline"
+        )
+    return f"sqlite:///{(runs / 'mlflow.db').resolve()}"
+
+
+def check_uri(uri: str) -> None:
+    """Raises :class:`UserError` for a tracking URI of an unknown kind, where nobody answers within seconds, or where
+    we are not let in."""
+    scheme = uri.partition(":")[0].partition("+")[0]
+    try:
+        if scheme in ("http", "https"):
+            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
+                pass
+            _ask(uri)
+        elif scheme == "sqlite":
+            folder = Path(uri.removeprefix("sqlite:///")).parent
+            if folder.exists() and not folder.is_dir():
+                raise OSError(f"'{folder}' is not a directory")
+            if Path(uri.removeprefix("sqlite:///")).is_dir():
+                raise OSError("a directory is in the database's place")
+        elif scheme in ("postgresql", "mysql", "mssql"):
+            _connect(uri)
+        else:
+            raise UserError(
+                f"--tracking-uri {uri}: expected sqlite:///FILE, http://HOST:PORT or a database MLflow knows"
+            )
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        what = "no MLflow server answers there" if scheme.startswith("http") else "the database cannot be opened"
+        raise UserError(f"--tracking-uri {uri}: {what} ({reason})") from None
+
+
+def _ask(uri: str) -> None:
+    """Asks a server for something that it does not tell everybody. Raises :class:`UserError` if it does not tell us."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        quiet_client(uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        ways = {
+            401: "MLflow refuses our user or password: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD have to "
+            "be what the server knows",
+            403: "MLflow refuses us: its --allowed-hosts have to name the host and port of this address, and the user "
+            "of MLFLOW_TRACKING_USERNAME needs its permission",
+        }
+        why = ways.get(error.get_http_status_code(), f"the server answers, but not as MLflow does ({error})")
+        raise UserError(f"--tracking-uri {uri}: {why}") from None
+
+
+def _connect(uri: str) -> None:
+    """Opens a database once. Raises OSError."""
+    import sqlalchemy
+
+    try:
+        with sqlalchemy.create_engine(uri).connect():
+            pass
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        raise OSError(str(error).splitlines()[0]) from None
+
+
+def quiet_client(uri: str) -> MlflowClient:
+    """An MLflow client that gives up after seconds, not minutes, and keeps quiet."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # importing mlflow sets its own level
+    return MlflowClient(tracking_uri=uri)

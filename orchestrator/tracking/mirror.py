@@ -1,0 +1,392 @@
+"""Mirrors the store into MLflow, idempotently.
+
+One experiment and one parent run a sweep, one child run a trial. A run is found by its (sweep, trial_id) tags before it
+is created, and one that a lost answer has doubled is deleted; a point is logged with its stored timestamp, so that
+logging it twice leaves one. Only the driver writes.
+
+Pictures have the names that MLflow's charts step through, and the generator of a trial that came to its end is a model
+of its run's, called ``generator``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from orchestrator.errors import UserError
+from orchestrator.store.epochs import Tail
+from orchestrator.store.sweep import Entry, SweepStore
+from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.tracking.address import quiet_client
+from orchestrator.tracking.views import view_tags
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel, Metric
+
+T = TypeVar("T")
+
+SWEEP_TAG = "orchestrator.sweep"
+TRIAL_TAG = "orchestrator.trial_id"
+MIRRORED_TAG = "orchestrator.mirrored_epochs"
+RESTARTS_TAG = "orchestrator.restarts"
+DESCRIBED_TAG = "orchestrator.described"
+LEVEL_TAG = "orchestrator.level"
+NOTE_TAG = "mlflow.note.content"
+PICTURES_TAG = "mlflow.loggedImages"
+RUN_STATUS = {
+    State.PENDING: "SCHEDULED",
+    State.RUNNING: "RUNNING",
+    State.DONE: "FINISHED",
+    State.STOPPED: "FINISHED",
+    State.DIVERGED: "FAILED",
+    State.FAILED: "FAILED",
+    State.LOST: "KILLED",
+}
+MAX_METRICS, MAX_PARAMS, MAX_PARAM_LENGTH = 1000, 100, 6000  # MLflow's limits for one request
+NOT_METRICS = ("epoch", "timestamp")
+GENERATOR = "generator"
+"""What a trial's model is called: ``mlflow.pytorch.load_model("runs:/RUN_ID/generator")``."""
+THUMBNAIL = 256
+"""The longer side of the small pictures in MLflow's charts, in pixels, as its own client makes them."""
+
+
+@dataclass
+class _Mirrored:
+    """How far MLflow is with one trial."""
+
+    entry: Entry
+    tail: Tail
+    run_id: str | None = None
+    described: bool = False
+    epochs: int = 0
+    level: str = ""  # the state, number of attempts and number of pictures that MLflow has
+    generator: bool = False  # whether MLflow has it, or has been told why there is none
+    seconds: float = 0.0  # of training, up to the last epoch read
+    pending: list[dict[str, Any]] = field(default_factory=list)
+
+    def read(self) -> None:
+        """Adds the epochs that are new to those pending, each with the seconds of training so far."""
+        for record in self.tail.read():
+            self.seconds += record.get("epoch_seconds", 0.0)
+            self.pending.append({**record, "training_seconds": self.seconds})
+
+
+def level(store: SweepStore, uri: str) -> None:
+    """Brings MLflow level with one sweep's store. Raises :class:`UserError` for whatever keeps it from being so."""
+    try:
+        Mirror(store, uri).finish()
+    except UserError:
+        raise
+    except Exception as error:  # whatever MLflow or its database raise
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"MLflow at {uri} cannot be brought level with '{store.name}': {problem}") from None
+
+
+class Mirror:
+    """Brings MLflow level with one sweep's store; :meth:`sync` as often as one likes."""
+
+    def __init__(self, store: SweepStore, uri: str) -> None:
+        self._store = store
+        self._client = quiet_client(uri)
+        self._experiment = self._find_experiment(uri)
+        self._describe_experiment()
+        self._trials = [_Mirrored(entry, store.trial(entry.trial_id).tail()) for entry in store.entries()]
+        runs = self._find_runs()
+        if None in runs:
+            self._parent = runs[None].info.run_id
+            self._client.update_run(self._parent, status="RUNNING")
+        else:
+            self._parent = self._create_parent()
+        for trial in self._trials:
+            run = runs.get(trial.entry.trial_id)
+            restarts = store.trial(trial.entry.trial_id).status().restarts
+            if run is not None and int(run.data.tags.get(RESTARTS_TAG, 0)) < restarts:
+                self._delete_run(run.info.run_id)  # its attempts have been put aside
+                run = None
+            if run is not None:
+                trial.run_id = run.info.run_id
+                trial.described = DESCRIBED_TAG in run.data.tags
+                trial.level = run.data.tags.get(LEVEL_TAG, "")
+                trial.generator = run.data.tags.get(GENERATOR, "").startswith("runs:")
+                trial.epochs = int(run.data.tags.get(MIRRORED_TAG, 0))
+                trial.read()
+                del trial.pending[: trial.epochs]
+
+    def sync(self) -> None:
+        """Logs what the store has and MLflow has not. Raises MLflow's own errors; the next call goes on."""
+        for trial in self._trials:
+            status = self._store.trial(trial.entry.trial_id).status()
+            if status.attempts:
+                self._sync_trial(trial, status)
+
+    def finish(self, *, generators: bool = True) -> None:
+        """The end of a driver's run: tables and status on the parent, and the generators of trials that have ended.
+
+        These take seconds to begin with: torch learns to trace.
+        """
+        self.sync()
+        self._find_runs()
+        statuses = self._statuses()
+        for file in [self._store.path / "sweep.yaml", *sorted(self._store.tables.glob("*"))]:
+            self._client.log_artifact(self._parent, str(file))
+        done = all(status.state.is_result for status in statuses)
+        ended = _attempt_times(statuses, "ended")
+        self._client.set_terminated(self._parent, "FINISHED" if done else "KILLED", max(ended, default=None))
+        for trial in self._trials if generators else []:
+            self._sync_generator(trial)
+
+    def _statuses(self) -> list[Status]:
+        return [self._store.trial(trial.entry.trial_id).status() for trial in self._trials]
+
+    def _find_experiment(self, uri: str) -> str:
+        name, location = self._store.name, None
+        if uri.startswith("sqlite:"):  # without a server the artifacts lie beside the database
+            location = (self._store.runs_dir / "mlflow-artifacts" / name).resolve().as_uri()
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            deleted = found.lifecycle_stage == "deleted"
+            if not deleted and (location is None or found.artifact_location == location):
+                return found.experiment_id
+            # It was deleted there, and keeps its name, or the runs directory was moved, and MLflow keeps absolute
+            # paths: begin again.
+            if deleted:
+                self._client.restore_experiment(found.experiment_id)
+            before = "it was deleted" if deleted else "it was moved"
+            self._client.rename_experiment(found.experiment_id, f"{name} before {before} ({found.experiment_id})")
+            self._client.delete_experiment(found.experiment_id)
+        return self._client.create_experiment(name, artifact_location=location)
+
+    def _describe_experiment(self) -> None:
+        """What the experiment has of these tags stays: MLflow's pages change its description and views."""
+        plan = self._store.plan()
+        known = self._client.get_experiment(self._experiment).tags
+        for key, value in {NOTE_TAG: plan["description"], **view_tags(plan)}.items():
+            if value and key not in known:
+                self._client.set_experiment_tag(self._experiment, key, value)
+
+    def _find_runs(self) -> dict[str | None, Any]:
+        """The trials' runs by their ids, and the sweep's own under None.
+
+        MLflow's client asks a second time where it hears nothing, and the server may have made a run each time: the
+        one that has been used is kept.
+        """
+        where = f"tags.`{SWEEP_TAG}` = '{self._store.name}'"
+        runs: list[Any] = []
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment], where, max_results=1000, page_token=token)
+            runs += page
+            token = page.token
+            if not token:
+                break
+        children = Counter(run.data.tags.get("mlflow.parentRunId") for run in runs)
+        runs.sort(key=lambda run: (children[run.info.run_id], MIRRORED_TAG in run.data.tags), reverse=True)
+        found: dict[str | None, Any] = {}
+        for run in runs:
+            trial_id = run.data.tags.get(TRIAL_TAG)
+            if trial_id in found:
+                self._delete_run(run.info.run_id)
+            else:
+                found[trial_id] = run
+        return found
+
+    def _delete_run(self, run_id: str) -> None:
+        for model in self._models(run_id):
+            self._client.delete_logged_model(model.model_id)
+        self._client.delete_run(run_id)
+
+    def _models(self, run_id: str) -> Sequence[LoggedModel]:
+        return self._client.search_logged_models([self._experiment], f"source_run_id = '{run_id}'")
+
+    def _create_parent(self) -> str:
+        plan = self._store.plan()
+        tags = {
+            SWEEP_TAG: self._store.name,
+            "orchestrator.kind": "sweep",
+            "mlflow.runName": self._store.name,
+            NOTE_TAG: plan["description"],
+        }
+        started = _attempt_times(self._statuses(), "started")
+        return self._client.create_run(self._experiment, min(started, default=None), tags).info.run_id
+
+    def _sync_trial(self, trial: _Mirrored, status: Status) -> None:
+        store = self._store.trial(trial.entry.trial_id)
+        trial.read()
+        pictures = store.sample_files()
+        level = f"{status.state} {len(status.attempts)} {len(pictures)}"
+        if not trial.pending and trial.level == level:
+            return
+        if trial.run_id is None:
+            trial.run_id = self._create_run(trial.entry, status)
+        tags = {MIRRORED_TAG: str(trial.epochs + len(trial.pending))}
+        params: list[tuple[str, Any]] = []
+        if not trial.described:
+            with contextlib.suppress(UserError):  # a damaged one: its trial says so
+                params = list(_flat(store.config()))
+                self._client.log_artifact(trial.run_id, str(store.path / "config.yaml"))
+            tags[DESCRIBED_TAG] = "true"
+        if trial.level != level:
+            for picture in pictures[int(trial.level.split()[-1]) if trial.level else 0 :]:
+                self._log_picture(trial.run_id, store.trial_id, picture)
+            ended = status.attempts[-1].get("ended")
+            if status.state is State.RUNNING or not ended:
+                self._client.update_run(trial.run_id, status=RUN_STATUS[status.state])
+            else:
+                self._client.set_terminated(trial.run_id, RUN_STATUS[status.state], int(ended * 1000))
+            tags |= {**_tags(status, store.references()), LEVEL_TAG: level}
+            if pictures:
+                tags[PICTURES_TAG] = "True"
+        self._log(trial.run_id, params, trial.pending, tags)
+        trial.epochs += len(trial.pending)
+        trial.pending, trial.described, trial.level = [], True, level
+
+    def _sync_generator(self, trial: _Mirrored) -> None:
+        store = self._store.trial(trial.entry.trial_id)
+        if trial.run_id is None or trial.generator or store.status().state not in (State.DONE, State.STOPPED):
+            return
+        self._client.set_tag(trial.run_id, GENERATOR, self._log_generator(trial.run_id, store))
+        trial.generator = True
+
+    def _log_picture(self, run_id: str, trial_id: str, picture: Path) -> None:
+        """``samples/epoch_000003.png`` as ``images/samples+step+000003+…``, and a small one beside it.
+
+        MLflow's own client puts random digits where the trial's id is: there a second time would be a second picture.
+        """
+        from PIL import Image
+
+        _, epoch, *probe = picture.stem.split("_", 2)
+        name = f"{probe[0] if probe else 'samples'}+step+{epoch}+timestamp+0+{trial_id}"
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copyfile(picture, Path(folder) / f"{name}.png")
+            with Image.open(picture) as image:
+                image.thumbnail((THUMBNAIL, THUMBNAIL))
+                image.save(Path(folder) / f"{name}+compressed.webp")
+            self._client.log_artifacts(run_id, folder, "images")
+
+    def _log_generator(self, run_id: str, trial: TrialStore) -> str:
+        """The final generator as a model of the run's, once. Returns where it is, or why there is none."""
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+        from mlflow.models import Model
+
+        from orchestrator.tracking.generators import NoGenerator, check_traceable, final_generator, save_generator
+
+        try:
+            generator = final_generator(trial)
+            check_traceable(generator)
+        except NoGenerator as why:
+            return f"none: {why}"
+        if not any(model.status == LoggedModelStatus.READY for model in self._models(run_id)):
+            made = self._client.create_logged_model(self._experiment, GENERATOR, run_id)
+            model = Model(made.artifact_location, run_id, model_uuid=made.model_id, model_id=made.model_id)
+            with tempfile.TemporaryDirectory() as folder:
+                save_generator(generator, Path(folder) / GENERATOR, model)
+                self._client.log_model_artifacts(made.model_id, str(Path(folder) / GENERATOR))
+            self._client.log_batch(run_id, _last_evaluated(trial, made.model_id))
+            self._client.log_outputs(run_id, [LoggedModelOutput(made.model_id, generator.epoch)])
+            self._client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
+        for known in self._models(run_id):  # an earlier time was interrupted, or an answer got lost
+            if known.status != LoggedModelStatus.READY:
+                self._client.delete_logged_model(known.model_id)
+        return f"runs:/{run_id}/{GENERATOR}"
+
+    def _log(
+        self,
+        run_id: str,
+        params: Sequence[tuple[str, Any]],
+        epochs: Sequence[Mapping[str, Any]],
+        tags: Mapping[str, str],
+    ) -> None:
+        """One request where MLflow's limits allow it. The tags, which say how far MLflow is, come last."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        points = [
+            Metric(name, float(value), record["timestamp"], record["epoch"])
+            for record in epochs
+            for name, value in record.items()
+            if name not in NOT_METRICS
+        ]
+        options = [Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in params]
+        *more_points, last_points = list(_chunks(points, MAX_METRICS)) or [[]]
+        *more_options, last_options = list(_chunks(options, MAX_PARAMS)) or [[]]
+        for some_options in more_options:
+            self._client.log_batch(run_id, params=some_options)
+        for some_points in more_points:
+            self._client.log_batch(run_id, metrics=some_points)
+        if len(last_points) + len(last_options) + len(tags) > MAX_METRICS:
+            self._client.log_batch(run_id, metrics=last_points)
+            last_points = []
+        run_tags = [RunTag(key, value) for key, value in tags.items()]
+        self._client.log_batch(run_id, params=last_options, metrics=last_points, tags=run_tags)
+
+    def _create_run(self, entry: Entry, status: Status) -> str:
+        tags = {
+            SWEEP_TAG: self._store.name,
+            TRIAL_TAG: entry.trial_id,
+            "orchestrator.kind": "trial",
+            "mlflow.parentRunId": self._parent,
+            "mlflow.runName": f"{entry.label} seed={entry.seed}",
+            "variant": entry.variant,
+            "cell": entry.label,
+            "seed": str(entry.seed),
+            RESTARTS_TAG: str(status.restarts),
+        }
+        started = int(status.attempts[0]["started"] * 1000)
+        return self._client.create_run(self._experiment, start_time=started, tags=tags).info.run_id
+
+
+def _last_evaluated(trial: TrialStore, model_id: str) -> list[Metric]:
+    """What a trial's evaluations measured last, as metrics of its model too: MLflow's list of models sorts by them."""
+    from mlflow.entities import Metric
+
+    names = trial.references().get("metrics", ())
+    last = {name: record for record in trial.epochs() for name in names if name in record}
+    return [
+        Metric(name, float(record[name]), record["timestamp"], record["epoch"], model_id)
+        for name, record in last.items()
+    ]
+
+
+def _attempt_times(statuses: Sequence[Status], key: str) -> list[int]:
+    """When attempts began or ended, in milliseconds."""
+    return [int(time * 1000) for status in statuses for attempt in status.attempts if (time := attempt.get(key))]
+
+
+def _tags(status: Status, references: Mapping[str, Any]) -> dict[str, str]:
+    last = status.attempts[-1]
+    commits = list(dict.fromkeys(attempt["commit"] for attempt in status.attempts))
+    tags = {
+        "state": str(status.state),
+        "attempt": str(len(status.attempts)),
+        "git_commit": ", ".join(commits),
+        "mlflow.source.git.commit": last["commit"],
+        "host": last["host"],
+        "device": last.get("device", ""),
+        "error": status.error or "",
+        "copied_from": status.copied_from or "",
+        "continued_from": "{sweep} {trial_id} at critic iteration {iteration}".format_map(status.continued_from)
+        if status.continued_from
+        else "",
+    }
+    tags |= {f"version.{name}": version for name, version in last["versions"].items()}
+    tags |= {f"evaluation.{name}": str(value) for name, value in references.get("info", {}).items()}
+    overwrites = {"error"} if len(status.attempts) > 1 else set()  # an earlier attempt's error is over
+    return {key: value for key, value in tags.items() if value or key in overwrites}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])

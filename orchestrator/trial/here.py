@@ -1,0 +1,71 @@
+"""One trial here, without Ray: for developing a method."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError, disk_errors
+from orchestrator.files import reason
+from orchestrator.store.runs import cache_dir
+from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.weights import with_weights
+from orchestrator.sweep.presets import compose, parse_override
+from trainers.config import TrialConfig
+
+
+def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | None = None) -> int:
+    """Trains from the start, into a directory of its own below ``train/``. Returns the exit code: 0, 1 or 130."""
+    for text in overrides:
+        parse_override(text)
+    cache = cache_dir(runs_dir)
+    with disk_errors():
+        config = TrialConfig.from_dict(with_weights(compose(overrides), feature_weights), cache)
+    check_device(config)
+    config.evaluation.prepare()
+    with disk_errors():
+        config.dataset.prepare(cache)
+    folder = runs_dir / "train"
+    number = 1
+    while (folder / f"{config.identity}-{number}").exists():
+        number += 1
+    trial = TrialStore(folder / f"{config.identity}-{number}")
+    try:
+        trial.create(config.to_dict())
+    except OSError as error:
+        raise UserError(f"the runs directory '{runs_dir}' cannot be written: {error.strerror}") from None
+
+    from orchestrator.trial.run import run_trial
+
+    print(f"{trial.path}: {config.budget} critic iterations, {config.epochs} epochs", flush=True)
+    stopping = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: stopping.set())  # an exception could get lost in somebody's callback
+    try:
+        state = run_trial(trial, cache, should_stop=stopping.is_set, on_epoch=_tell)
+    except OSError as error:
+        print(f"FAILED: {trial.path} cannot be written: {reason(error)}")
+        return 1
+    if state is State.RUNNING:
+        trial.set_state(State.PENDING)
+        return 130
+    why = "" if state is State.DONE else f": {trial.status().error}"
+    print(f"{state}{why}; samples, metrics and log in {trial.path}")
+    return 0 if state.is_result else 1
+
+
+def check_device(config: TrialConfig) -> None:
+    """Raises :class:`UserError` for a trial that wants a GPU on a machine without one."""
+    if config.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("device=cuda: this machine has no GPU that torch can use")
+
+
+def _tell(record: dict[str, Any]) -> None:
+    """A line for every evaluation."""
+    if "evaluation_seconds" in record or record["epoch"] == 0:
+        numbers = " ".join(f"{name}={value:.4g}" for name, value in record.items() if isinstance(value, float))
+        print(f"epoch {record['epoch']} iteration {record['iteration']}: {numbers}", flush=True)

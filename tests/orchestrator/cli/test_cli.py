@@ -1,0 +1,188 @@
+"""The commands that read, and train one trial, in this process; whole sweeps are in test_sweep_end_to_end."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from command_line import CommandLine, orchestrator, started, wait_until
+from hand_made import TWO_CELLS, finish, make_sweep, write_file
+from mlflow_dump import dump
+
+from orchestrator.results.formats import FORMATS
+from orchestrator.results.frames import At
+from orchestrator.results.pivot import lay_out
+from orchestrator.results.tables import comparison_table
+from orchestrator.store.sweep import SweepStore
+from orchestrator.store.trial import State
+
+
+@pytest.fixture
+def half_finished(store: SweepStore) -> SweepStore:
+    for entry in store.entries()[:2]:
+        finish(store, entry, {"exact_w1": 0.5 * entry.axes["penalty.weight"]})
+    store.trial(store.entries()[2].trial_id).set_state(State.FAILED, "OSError: out of paper")
+    return store
+
+
+def test_a_dry_run_tells_the_cells_and_makes_nothing(tmp_path: Path, command_line: CommandLine) -> None:
+    path = write_file(tmp_path, TWO_CELLS)
+    code, out, errors = command_line("sweep", path, "--dry-run", "--runs-dir", tmp_path / "runs")
+    assert (code, errors) == (0, "")
+    assert re.search(r"hand weight=1\s+2\s+0", out)
+    assert re.search(r"hand weight=2\s+2\s+0", out)
+    assert "2 cells, 4 trials, 160 critic iterations; 4 trials to run. Nothing was started." in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_counts_what_is_done(half_finished: SweepStore, tmp_path: Path, command_line: CommandLine) -> None:
+    path = write_file(tmp_path, TWO_CELLS)
+    _, out, _ = command_line("sweep", path, "--dry-run", "--runs-dir", half_finished.runs_dir)
+    assert re.search(r"hand weight=1\s+2\s+1", out)
+    assert "2 trials to run" in out
+
+
+def test_the_repository_s_own_sweep_files_can_be_planned(command_line: CommandLine, tmp_path: Path) -> None:
+    folder = Path(__file__).parents[3] / "sweeps"
+    files = sorted(folder.glob("*.yaml"))
+    assert files
+    for file in files:
+        code, out, errors = command_line("sweep", file, "--dry-run", "--runs-dir", tmp_path)
+        assert (code, errors) == (0, "")
+        assert "Nothing was started" in out
+
+
+def test_status_of_a_sweep(half_finished: SweepStore, command_line: CommandLine) -> None:
+    code, out, _ = command_line("status", "hand", "--runs-dir", half_finished.runs_dir)
+    assert code == 0
+    lines = out.splitlines()
+    assert re.fullmatch(r"hand: 1 FAILED, 2 DONE, 1 PENDING · about \ds left · \d+\.\d kB", lines[0])
+    rows = lines[2:6]
+    for entry, line in zip(half_finished.entries(), rows, strict=True):
+        assert entry.trial_id in line
+        assert f" {half_finished.trial(entry.trial_id).status().state} " in line
+        assert f" {entry.label} seed={entry.seed} " in line
+    failed = half_finished.entries()[2].trial_id
+    assert lines[6:] == [f"FAILED {failed}: OSError: out of paper"]
+
+
+def test_status_of_all_sweeps(half_finished: SweepStore, tmp_path: Path, command_line: CommandLine) -> None:
+    make_sweep(tmp_path, TWO_CELLS.replace("name: hand", "name: another"))
+    _, out, _ = command_line("status", "--runs-dir", half_finished.runs_dir)
+    told = [line.partition(" · ")[0] for line in out.splitlines()]
+    assert told == ["another: 4 PENDING", "hand: 1 FAILED, 2 DONE, 1 PENDING"]
+    _, out, _ = command_line("status", "--json", "--runs-dir", half_finished.runs_dir)
+    assert [summary["sweep"] for summary in json.loads(out)] == ["another", "hand"]
+    empty = tmp_path / "empty"
+    assert command_line("status", "--runs-dir", empty) == (0, "", f"there is no sweep in '{empty}' yet\n")
+
+
+def test_status_for_programs(half_finished: SweepStore, command_line: CommandLine) -> None:
+    _, out, _ = command_line("status", "hand", "--json", "--runs-dir", half_finished.runs_dir)
+    summary = json.loads(out)
+    assert summary["counts"] == {"FAILED": 1, "DONE": 2, "PENDING": 1}
+    assert [trial["state"] for trial in summary["trials"]] == ["DONE", "DONE", "FAILED", "PENDING"]
+    assert [trial["exact_w1"] for trial in summary["trials"]] == [0.5, 1.0, None, None]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_export(half_finished: SweepStore, tmp_path: Path, command_line: CommandLine, name: str) -> None:
+    expected = FORMATS[name][1](comparison_table(half_finished))
+    common = ["hand", "--format", name, "--runs-dir", half_finished.runs_dir]
+    assert command_line("export", *common) == (0, expected, "")
+    assert command_line("export", *common, "-o", tmp_path / "table") == (0, "", "")
+    assert (tmp_path / "table").read_text() == expected
+    code, _, errors = command_line("export", *common, "-o", tmp_path / "nowhere" / "table")
+    assert code == 2
+    assert "cannot be written" in errors
+
+
+def test_export_of_what_is_asked_for(half_finished: SweepStore, tmp_path: Path, command_line: CommandLine) -> None:
+    more = make_sweep(tmp_path, TWO_CELLS.replace("name: hand", "name: more"))
+    for entry in more.entries():
+        finish(more, entry, {"exact_w1": 2.0 + entry.seed})
+    options = ["--at", "epoch=1", "--baseline", "more weight=1", "--metrics", "exact_w1, penalty"]
+    code, out, errors = command_line("export", "hand", "more", *options, "--runs-dir", half_finished.runs_dir)
+    table = comparison_table(
+        half_finished, more, at=At("epoch", 1), baseline="more weight=1", metrics=["exact_w1", "penalty"]
+    )
+    assert (code, out, errors) == (0, FORMATS["markdown"][1](table), "")
+    layout = ["--rows", "sweep=more", "--columns", "weight"]
+    code, out, errors = command_line("export", "hand", "more", *layout, "--runs-dir", half_finished.runs_dir)
+    assert (code, errors) == (0, "")
+    assert out == FORMATS["markdown"][1](lay_out(comparison_table(half_finished, more), "sweep=more", "weight"))
+
+
+def test_a_moved_runs_directory_still_answers(
+    half_finished: SweepStore, tmp_path: Path, command_line: CommandLine
+) -> None:
+    before = command_line("export", "hand", "--format", "csv", "--runs-dir", half_finished.runs_dir)
+    states = command_line("status", "hand", "--json", "--runs-dir", half_finished.runs_dir)
+    moved = half_finished.runs_dir.rename(tmp_path / "elsewhere")
+    assert command_line("export", "hand", "--format", "csv", "--runs-dir", moved) == before
+    assert command_line("status", "hand", "--json", "--runs-dir", moved) == states
+
+
+def test_sync_brings_mlflow_level(half_finished: SweepStore, tracking_uri: str, command_line: CommandLine) -> None:
+    for _ in range(2):
+        code, out, errors = command_line("sync", "hand", "--runs-dir", half_finished.runs_dir)
+        assert (code, errors) == (0, "")
+        assert "level with 'hand'" in out
+        assert len(dump(tracking_uri, "hand")) == 3
+
+
+def test_training_one_trial_tells_its_metrics_and_where_it_is(tmp_path: Path, command_line: CommandLine) -> None:
+    overrides = ["dataset=mixture", "trainer=wgan", "budget=4", "evaluation.times=1", "device=cpu"]
+    for number in (1, 2):  # each from the start, in a directory of its own
+        code, out, errors = command_line("train", *overrides, "--runs-dir", tmp_path / "runs")
+        assert (code, errors) == (0, "")
+        (folder,) = (tmp_path / "runs" / "train").glob(f"*-{number}")
+        assert str(folder) in out
+        assert "epoch 0" in out
+        assert "exact_w1=" in out.splitlines()[-2]
+        assert out.splitlines()[-1].startswith("DONE")
+        assert pd.read_json(folder / "metrics.jsonl", lines=True)["iteration"].max() == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "told"),
+    [
+        pytest.param(["critic.lr=1e30"], 0, "DIVERGED: ", id="diverged: a result"),
+        pytest.param(["network.critic_widths=[1000000000000000]"], 1, "FAILED: ", id="failed"),
+    ],
+)
+def test_training_one_trial_that_comes_to_a_bad_end(
+    tmp_path: Path, command_line: CommandLine, overrides: list[str], code: int, told: str
+) -> None:
+    common = ["dataset=mixture", "evaluation=none", "budget=4", "device=cpu"]
+    ended, out, errors = command_line("train", *common, *overrides, "--runs-dir", tmp_path / "runs")
+    assert (ended, errors) == (code, "")
+    assert told in out.splitlines()[-1]
+
+
+def test_interrupting_a_single_trial_is_130_without_a_traceback(tmp_path: Path) -> None:
+    overrides = ["dataset=digits", "evaluation=none", "budget=100000", "device=cpu"]
+    with started("train", *overrides, cwd=tmp_path) as running:
+        wait_until(lambda: list((tmp_path / "runs").glob("train/*/metrics.jsonl")))
+        running.signal_group(signal.SIGINT)
+        code, _, errors = running.end()
+    assert code == 130
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("arguments", [["sweep"], ["sweep", "s.yaml", "--max-concurrent", "0"], ["swep"]])
+def test_what_is_no_command_is_exit_code_2(command_line: CommandLine, arguments: list[str]) -> None:
+    code, out, errors = command_line(*arguments)
+    assert (code, out) == (2, "")
+    assert "Usage" in errors
+
+
+def test_bad_input_is_exit_code_2_as_a_process_too(tmp_path: Path) -> None:
+    ran = orchestrator("sweep", write_file(tmp_path, "gird: {}\n"), cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("orchestrator: ")
+    assert "did you mean 'grid'" in ran.stderr

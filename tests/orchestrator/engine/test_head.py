@@ -1,0 +1,43 @@
+"""What a driver asks of the head of a Ray cluster, on the one Ray of this run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import Cluster, orchestrator, wait_until
+from hand_made import TWO_CELLS, write_file
+from object_stores import Network
+
+from orchestrator.engine import head
+from orchestrator.engine.head import watched
+
+
+@pytest.mark.parametrize("changes", [{"RAY_AUTH_TOKEN": "0" * 32}, {"RAY_AUTH_MODE": "disabled"}])
+def test_a_driver_whom_the_cluster_does_not_let_in_begins_nothing_and_says_what_is_asked_for(
+    tmp_path: Path, cluster: Cluster, changes: dict[str, str]
+) -> None:
+    sweep = ["sweep", write_file(tmp_path, TWO_CELLS), "--runs-dir", tmp_path / "runs", "--offline"]
+    ended = orchestrator(*sweep, *cluster.arguments, cwd=tmp_path, **(cluster.environment | changes))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        f"orchestrator: --address {cluster.arguments[1]}: the cluster refuses our token: RAY_AUTH_MODE=token and "
+        "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file) have to be what its nodes were started with\n"
+    )
+    assert not (tmp_path / "runs" / "hand").exists()
+
+
+def test_a_head_that_does_not_answer_for_longer_than_it_may_is_gone(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head, "LOOK_SECONDS", 1.0)  # a look that the end interrupts takes Ray's client half a minute
+    monkeypatch.setattr(head, "patience", lambda: 2.0)
+    network = Network(int(cluster.arguments[1].rpartition(":")[2]))
+    address = f"127.0.0.1:{network.port}"
+    told: list[str] = []
+    with watched(address, told.append):
+        wait_until(lambda: told, 3, may_fail=True)
+        assert not told
+        network.close()
+        wait_until(lambda: told)
+    assert told == [f"the head of the Ray cluster at {address} has not answered for 2 s"]

@@ -1,0 +1,223 @@
+"""How far a sweep has come, for programs and for people, from its directory alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from command_line import PROGRAM, CommandLine, environment
+from hand_made import TWO_CELLS, attempt, finish, make_sweep, plan_file, write_file
+
+from orchestrator.files import disk_usage
+from orchestrator.store.epochs import EpochLog
+from orchestrator.store.lock import driver_lock
+from orchestrator.store.sweep import SweepStore
+from orchestrator.store.trial import State, Status
+
+LONG_NAMES = """\
+name: a_sweep_with_a_long_name
+base: [dataset=digits, budget=40, device=cpu]
+variants:
+  a_variant_with_a_long_name: {grid: {critic_iterations: [1, 10], network.generator_widths: [[16], [128, 128]]}}
+"""
+
+
+@pytest.fixture
+def running(store: SweepStore) -> SweepStore:
+    """A trial that is done, one that runs, one that failed, one that waits; and a removed one."""
+    done, runs, failed, _ = store.entries()
+    finish(store, done, {"exact_w1": 0.123456789}, epochs=3)
+    log = EpochLog(store.trial(runs.trial_id).metrics_file)
+    for epoch in range(3):
+        log.append(
+            {"epoch": epoch, "iteration": 17 * epoch, "epoch_seconds": 2.0} | ({"exact_w1": 0.5} if epoch else {})
+        )
+    store.trial(runs.trial_id).write_status(Status(State.RUNNING, [attempt(), attempt(ended=None)]))
+    store.trial(failed.trial_id).write_status(Status(State.FAILED, [attempt()], "OSError: out of [paper]"))
+    (store.path / "trials" / "0123456789ab").mkdir()
+    return store
+
+
+def of_programs(command_line: CommandLine, store: SweepStore, *name: str) -> object:
+    code, out, errors = command_line("status", *name, "--json", "--runs-dir", store.runs_dir)
+    assert (code, errors) == (0, "")
+    return json.loads(out)
+
+
+def test_every_key_for_programs(running: SweepStore, command_line: CommandLine) -> None:
+    known = of_programs(command_line, running, "hand")
+    assert isinstance(known, dict)
+    trials = known.pop("trials")
+    left = known.pop("seconds_left")
+    assert known == {
+        "sweep": "hand",
+        "driver": None,
+        "counts": {"RUNNING": 1, "FAILED": 1, "DONE": 1, "PENDING": 1},
+        "disk_bytes": disk_usage([running.path]),
+        "removed": 1,
+        "metric": "exact_w1",
+    }
+    # 3 epochs of 0.25 s and one evaluation of 0.5 s, 2 epochs and the untrained one of 2 s; 1 + 3 + 3 epochs left
+    assert left == pytest.approx(7 * (3 * 0.25 + 0.5 + 3 * 2.0) / 6)
+    for entry, trial in zip(running.entries(), trials, strict=True):
+        assert (trial["trial_id"], trial["cell"], trial["seed"]) == (entry.trial_id, entry.label, entry.seed)
+        assert trial["epochs"] == 3
+        stored = running.trial(entry.trial_id).epochs()
+        assert trial["epoch_at"] == (stored[-1]["timestamp"] / 1000 if stored else None)
+    keys = ("state", "attempts", "epoch", "exact_w1", "error")
+    assert [tuple(trial[key] for key in keys) for trial in trials] == [
+        ("DONE", 1, 3, 0.123456789, None),
+        ("RUNNING", 2, 2, 0.5, None),
+        ("FAILED", 1, 0, None, "OSError: out of [paper]"),
+        ("PENDING", 0, 0, None, None),
+    ]
+    assert {frozenset(trial) for trial in trials} == {
+        frozenset({"trial_id", "cell", "seed", "epochs", "epoch_at", "peak_memory_mb", *keys})
+    }
+
+
+def test_a_driver_is_known_while_it_lives_and_after_it_died(running: SweepStore, command_line: CommandLine) -> None:
+    with driver_lock(running):
+        known = of_programs(command_line, running, "hand")
+        text = running.driver_file.read_text()
+        _, human, _ = command_line("status", "hand", "--runs-dir", running.runs_dir)
+    assert isinstance(known, dict)
+    host = json.loads(text)["host"]
+    assert known["driver"] == {"host": host, "pid": os.getpid(), "alive": True}
+    assert human.splitlines()[0].endswith(f" · driven by process {os.getpid()} on {host}")
+
+    running.driver_file.write_text(json.dumps(json.loads(text) | {"started": 1}))  # another process with its id
+    known = of_programs(command_line, running, "hand")
+    assert isinstance(known, dict)
+    assert known["driver"] == {"host": host, "pid": os.getpid(), "alive": False}
+    _, human, _ = command_line("status", "hand", "--runs-dir", running.runs_dir)
+    assert human.splitlines()[0].endswith(f" · left by a driver that died, process {os.getpid()} on {host}")
+
+    elsewhere = json.loads(text) | {"host": "elsewhere", "machine": "another"}
+    running.driver_file.write_text(json.dumps(elsewhere))
+    known = of_programs(command_line, running, "hand")
+    assert isinstance(known, dict)
+    assert known["driver"]["alive"]  # its heartbeat is fresh
+    an_hour_ago = time.time() - 3600
+    os.utime(running.driver_file, (an_hour_ago, an_hour_ago))
+    known = of_programs(command_line, running, "hand")
+    assert isinstance(known, dict)
+    assert not known["driver"]["alive"]
+
+
+def test_nothing_is_written_by_looking(running: SweepStore, command_line: CommandLine) -> None:
+    before = {path: path.stat().st_mtime_ns for path in running.runs_dir.rglob("*")}
+    command_line("status", "--runs-dir", running.runs_dir)
+    command_line("status", "hand", "--runs-dir", running.runs_dir)
+    assert {path: path.stat().st_mtime_ns for path in running.runs_dir.rglob("*")} == before
+
+
+def test_every_sweep_is_told_and_an_unknown_one_refused_with_the_nearest(
+    running: SweepStore, tmp_path: Path, command_line: CommandLine
+) -> None:
+    make_sweep(tmp_path, TWO_CELLS.replace("name: hand", "name: another"))
+    known = of_programs(command_line, running)
+    assert isinstance(known, list)
+    assert [summary["sweep"] for summary in known] == ["another", "hand"]
+    code, out, errors = command_line("status", "hnad", "--runs-dir", running.runs_dir)
+    assert (code, out) == (2, "")
+    assert "did you mean 'hand'?" in errors
+
+
+def on_a_terminal(width: int, *arguments: object, cwd: Path) -> list[str]:
+    """The lines that a command shows on a terminal of this width, colours taken out."""
+    ours, theirs = pty.openpty()
+    changes = {"COLUMNS": str(width), "TERM": "xterm-256color"}
+    process = subprocess.Popen([PROGRAM, *map(str, arguments)], cwd=cwd, env=environment(**changes), stdout=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 65536):
+            shown += piece
+    except OSError:  # how Linux tells the end
+        pass
+    os.close(ours)
+    assert process.wait() == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
+
+
+def test_at_80_columns_nothing_is_cut_and_only_cells_are_folded(running: SweepStore, tmp_path: Path) -> None:
+    plan = plan_file(write_file(tmp_path / "long", LONG_NAMES))
+    long = SweepStore(running.runs_dir, plan.name)
+    long.make()
+    long.write_plan(plan)
+    for entry in long.entries():
+        finish(long, entry, {"classifier_fid": 1234.5678}, state=State.DIVERGED, error="a loss is not finite")
+    for store in (running, long):
+        headline, header, *rows = on_a_terminal(80, "status", store.name, cwd=tmp_path)
+        assert headline.startswith(f"{store.name}: ")
+        assert (
+            header.split() == f"trial cell state epoch attempts {store.plan()['compare']['metric']} last epoch".split()
+        )
+        table = rows[: next(number for number, row in enumerate(rows) if re.match("[A-Z]", row))]
+        assert all(len(row) <= 80 for row in [header, *table])
+        assert "…" not in "".join(table)
+        for entry in store.entries():
+            line = next(row for row in table if row.startswith(entry.trial_id))
+            assert f" {store.trial(entry.trial_id).status().state} " in line
+            assert re.search(r" \d/\d ", line)
+        cells = "".join(re.sub(f"({'|'.join(State)}).*", "", row[12:]).strip() for row in table).replace(" ", "")
+        for entry in store.entries():
+            assert f"{entry.label} seed={entry.seed}".replace(" ", "") in cells
+    failed = running.entries()[2].trial_id
+    last = on_a_terminal(80, "status", "hand", cwd=tmp_path)[-1]
+    assert last == f"FAILED {failed}: OSError: out of [paper]"
+
+
+def test_the_last_epoch_is_told_by_its_age(running: SweepStore, command_line: CommandLine) -> None:
+    runs = running.trial(running.entries()[1].trial_id)
+    records = runs.epochs()
+    records[-1]["timestamp"] -= 3 * 3600 * 1000
+    runs.metrics_file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    _, out, _ = command_line("status", "hand", "--runs-dir", running.runs_dir)
+    (line,) = [line for line in out.splitlines() if " RUNNING " in line]
+    assert re.search(r" 2/3 +2 +0\.5 +3h00m ago$", line)
+    (line,) = [line for line in out.splitlines() if " PENDING" in line and "seed" in line]
+    assert line.split()[-2:] == ["0/3", "0"]  # neither metric nor age
+
+
+def test_the_highest_peak_of_memory_is_told(running: SweepStore, command_line: CommandLine) -> None:
+    first, second, *_ = running.entries()
+    arguments = ["status", running.name, "--runs-dir", running.runs_dir]
+    assert "peak memory" not in command_line(*arguments)[1]
+    for entry, peaks in ((first, [40.0, 1234.5]), (second, [900.0])):
+        with running.trial(entry.trial_id).metrics_file.open("a") as file:
+            for number, peak in enumerate(peaks, start=4):
+                record = {"epoch": number, "iteration": 17 * number, "timestamp": 1000 * number, "peak_memory_mb": peak}
+                file.write(json.dumps(record) + "\n")
+    assert "peak memory of a trial 1.2 GB" in command_line(*arguments)[1]
+    known = json.loads(command_line(*arguments, "--json")[1])
+    trials = (known[0] if isinstance(known, list) else known)["trials"]
+    assert [trial["peak_memory_mb"] for trial in trials[:3]] == [1234.5, 900.0, None]
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{'name':"])
+def test_a_damaged_sweep_hides_no_other(running: SweepStore, command_line: CommandLine, content: str) -> None:
+    plan = running.runs_dir / "damaged" / "plan.json"
+    plan.parent.mkdir()
+    plan.write_text(content)
+    told = f"orchestrator: {plan}: is damaged; run the sweep file again to write it anew\n"
+    code, out, errors = command_line("status", "--json", "--runs-dir", running.runs_dir)
+    assert (code, errors) == (1, told)
+    assert [summary["sweep"] for summary in json.loads(out)] == ["hand"]
+    code, out, errors = command_line("status", "--runs-dir", running.runs_dir)
+    assert (code, errors) == (1, told)
+    assert out.startswith("hand")
+    assert command_line("status", "damaged", "--runs-dir", running.runs_dir) == (2, "", told)
+
+
+def test_where_there_is_no_sweep_one_is_told_so(tmp_path: Path, command_line: CommandLine) -> None:
+    told = f"there is no sweep in '{tmp_path}' yet\n"
+    assert command_line("status", "--runs-dir", tmp_path) == (0, "", told)
+    assert command_line("status", "--json", "--runs-dir", tmp_path) == (0, "[]\n", told)

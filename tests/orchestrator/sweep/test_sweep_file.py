@@ -1,0 +1,93 @@
+"""A sweep file as it is written, before any trial's configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hand_made import write_file
+
+from orchestrator.errors import UserError
+from orchestrator.sweep.file import Compare, Resources, parse_seeds, read_sweep_file
+
+
+def test_a_file_may_say_next_to_nothing(tmp_path: Path) -> None:
+    file = read_sweep_file(write_file(tmp_path, "description: nothing\n", "ground_metrics.yaml"))
+    assert file.name == "ground_metrics"  # the file's
+    assert list(file.variants) == ["ground_metrics"]
+    assert file.seeds == (0,)
+    assert file.resources == Resources(cpus=1.0, gpus=0.0)
+    assert file.retries == 2
+    assert file.compare is None  # the plan takes the evaluation's first metric
+    assert not file.scale
+
+
+def test_a_file_says_everything_once(tmp_path: Path) -> None:
+    text = """\
+name: all-of.it_2
+description: every key
+base: [dataset=digits]
+grid: {critic_iterations: [1, 5]}
+zip: {critic.lr: [1e-4, 2e-4], generator.lr: [2e-4, 4e-4]}
+exclude: [{critic_iterations: 5, critic.lr: 1e-4}]
+variants:
+  gp: {base: [trainer=wgan_gp], grid: {penalty.weight: "choice(1, 10)"}}
+  plain:
+seeds: [3, 5]
+resources: {cpus: 2, gpus: 0.25, custom: {big_memory: 1}}
+retries: 0
+compare: {metric: classifier_is, mode: max}
+scale: {laptop: [budget=300, seeds=2]}
+"""
+    file = read_sweep_file(write_file(tmp_path, text))
+    assert (file.name, file.description, file.seeds, file.retries) == ("all-of.it_2", "every key", (3, 5), 0)
+    assert file.shared.base == ("dataset=digits",)
+    assert file.shared.grid == {"critic_iterations": [1, 5]}
+    assert file.shared.zip == {"critic.lr": [1e-4, 2e-4], "generator.lr": [2e-4, 4e-4]}
+    assert file.shared.exclude == ({"critic_iterations": 5, "critic.lr": 1e-4},)
+    assert list(file.variants) == ["gp", "plain"]
+    assert file.variants["gp"].base == ("trainer=wgan_gp",)
+    assert file.variants["gp"].grid == {"penalty.weight": [1, 10]}
+    assert not file.variants["plain"].grid
+    assert file.resources == Resources(2.0, 0.25, {"big_memory": 1.0})
+    assert file.compare == Compare("classifier_is", "max")
+    assert file.scale == {"laptop": ("budget=300", "seeds=2")}
+
+
+@pytest.mark.parametrize(
+    ("written", "values"),
+    [
+        pytest.param("[1, 10]", [1, 10], id="YAML list"),
+        pytest.param('"choice(1, 10)"', [1, 10], id="choice"),
+        pytest.param("choice(cross,square)", ["cross", "square"], id="choice of words, without quotes"),
+        pytest.param('"range(1, 4)"', [1, 2, 3], id="range"),
+        pytest.param('"range(0.5, 2, 0.5)"', [0.5, 1.0, 1.5], id="range with a step"),
+        pytest.param('"1,10,100"', [1, 10, 100], id="commas"),
+        pytest.param('"1e-4, 2e-4"', [1e-4, 2e-4], id="commas and exponents"),
+        pytest.param("choice('a b', c)", ["a b", "c"], id="quoted word"),
+        pytest.param("[[0.5, 0.9], [0, 0.9]]", [[0.5, 0.9], [0, 0.9]], id="lists as values"),
+        pytest.param('"choice([0.5, 0.9], [0, 0.9])"', [[0.5, 0.9], [0, 0.9]], id="choice of lists"),
+        pytest.param("[1e-4]", [1e-4], id="one value"),
+    ],
+)
+def test_an_axis_is_a_list_or_a_hydra_sweep(tmp_path: Path, written: str, values: list[object]) -> None:
+    assert read_sweep_file(write_file(tmp_path, f"grid:\n  axis: {written}\n")).shared.grid == {"axis": values}
+
+
+@pytest.mark.parametrize(
+    ("value", "seeds"),
+    [
+        pytest.param(1, (0,), id="one"),
+        pytest.param(3, (0, 1, 2), id="a number counts from zero"),
+        pytest.param([7], (7,), id="a list of one is itself"),
+        pytest.param([5, 3, 0], (5, 3, 0), id="a list keeps its order"),
+    ],
+)
+def test_seeds(value: object, seeds: tuple[int, ...]) -> None:
+    assert parse_seeds(value) == seeds
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "3", [], [1.0], [True], [-1], [1, 1], None])
+def test_what_is_no_seeds(value: object) -> None:
+    with pytest.raises(UserError, match="seed"):
+        parse_seeds(value)

@@ -1,0 +1,369 @@
+"""MLflow as a mirror of the store: everything once, whenever and however often it is brought level."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import CommandLine
+from hand_made import TWO_CELLS, attempt, finish, make_sweep
+from mlflow_dump import dump, expected_files, expected_points, files_of, points_of
+
+from orchestrator.errors import UserError
+from orchestrator.results.formats import write_tables
+from orchestrator.results.tables import comparison_table
+from orchestrator.store.epochs import EpochLog
+from orchestrator.store.sweep import Entry, SweepStore
+from orchestrator.store.trial import State, Status
+from orchestrator.tracking.address import check_uri, default_uri, quiet_client
+from orchestrator.tracking.mirror import MIRRORED_TAG, Mirror, level
+
+
+def name_of(entry: Entry) -> str:
+    return f"{entry.label} seed={entry.seed}"
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    found = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
+    return found
+
+
+@pytest.fixture
+def finished(store: SweepStore) -> SweepStore:
+    """The four trials of ``hand`` at their ends, one of them diverged."""
+    for number, entry in enumerate(store.entries()):
+        state = State.DIVERGED if number == 3 else State.DONE
+        error = "a loss is not finite" if number == 3 else None
+        finish(store, entry, {"exact_w1": 0.5 + number}, state=state, error=error, epochs=2 + number)
+    write_tables(store, comparison_table(store))
+    return store
+
+
+def test_a_sweep_is_one_parent_with_a_child_for_each_trial(finished: SweepStore, tracking_uri: str) -> None:
+    Mirror(finished, tracking_uri).finish()
+    runs = dump(tracking_uri, "hand")
+    parent = runs.pop("hand")
+    assert set(runs) == {name_of(entry) for entry in finished.entries()}
+    attempts = [finished.trial(entry.trial_id).status().attempts[0] for entry in finished.entries()]
+    assert parent["status"] == "FINISHED"
+    assert parent["times"] == (int(attempts[0]["started"] * 1000), int(attempts[-1]["ended"] * 1000))
+    assert parent["tags"]["mlflow.note.content"] == "two cells"
+    assert parent["tags"]["mlflow.parentRunId"] == "none"
+    assert [path for path, _ in parent["artifacts"]] == ["hand.csv", "hand.md", "hand.tex", "sweep.yaml"]
+    for number, entry in enumerate(finished.entries()):
+        run, trial = runs[name_of(entry)], finished.trial(entry.trial_id)
+        last = trial.status().attempts[-1]
+        assert run["tags"]["mlflow.parentRunId"] == "hand"
+        assert run["params"] == flat(trial.config())
+        assert points_of(run) == expected_points(finished.trial(entry.trial_id))
+        assert run["status"] == ("FAILED" if number == 3 else "FINISHED")
+        assert run["times"] == (int(last["started"] * 1000), int(last["ended"] * 1000))
+        expected = {
+            "state": str(trial.status().state),
+            "attempt": "1",
+            "git_commit": "0123456789ab",
+            "mlflow.source.git.commit": "0123456789ab",
+            "host": "somewhere",
+            "device": "cpu (x86_64)",
+            "version.torch": "2.15",
+            "version.python": "3.11",
+            "evaluation.solver": "exact",
+            "variant": "hand",
+            "cell": entry.label,
+            "seed": str(entry.seed),
+            "orchestrator.trial_id": entry.trial_id,
+        }
+        assert expected.items() <= run["tags"].items()
+        assert run["tags"].get("error") == trial.status().error
+        assert files_of(run) == expected_files(trial)
+
+
+def test_bringing_level_what_is_level_changes_nothing(finished: SweepStore, tracking_uri: str) -> None:
+    mirror = Mirror(finished, tracking_uri)
+    mirror.finish()
+    before = dump(tracking_uri, "hand")
+    mirror.finish()
+    Mirror(finished, tracking_uri).finish()
+    assert dump(tracking_uri, "hand") == before
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["by another driver", "by the same driver"])
+def test_a_sweep_mirrored_in_pieces_has_every_point_once(store: SweepStore, tracking_uri: str, fresh: bool) -> None:
+    entry, other = store.entries()[:2]
+    trial = store.trial(entry.trial_id)
+    mirror = Mirror(store, tracking_uri)
+    mirror.sync()
+    assert set(dump(tracking_uri, "hand")) == {"hand"}  # nothing has been tried yet
+
+    log = EpochLog(trial.metrics_file)
+    trial.write_status(Status(State.RUNNING, [attempt(ended=None, state=None)]))
+    for epoch in range(3):
+        log.append({"epoch": epoch, "iteration": 17 * epoch, "critic_loss": 1 / (epoch + 1)})
+        mirror.sync()
+    with trial.metrics_file.open("a") as file:
+        file.write('{"epoch": 3, "critic_l')  # being written just now
+    mirror = Mirror(store, tracking_uri) if fresh else mirror
+    mirror.sync()
+    run = dump(tracking_uri, "hand")[name_of(entry)]
+    assert run["status"] == "RUNNING"
+    assert run["tags"]["state"] == "RUNNING"
+    assert points_of(run) == expected_points(store.trial(entry.trial_id))
+    assert run["times"][1] is None
+
+    finish(store, entry, {"exact_w1": 0.5}, epochs=5)
+    finish(store, other, {"exact_w1": 0.25})
+    mirror = Mirror(store, tracking_uri) if fresh else mirror
+    mirror.finish()
+    runs = dump(tracking_uri, "hand")
+    assert len(runs) == 3
+    for each in (entry, other):
+        assert points_of(runs[name_of(each)]) == expected_points(store.trial(each.trial_id))
+        assert runs[name_of(each)]["status"] == "FINISHED"
+    assert runs["hand"]["status"] == "KILLED"  # two trials have no result
+
+
+def test_a_tag_that_is_behind_doubles_nothing(finished: SweepStore, tracking_uri: str) -> None:
+    """The driver died after the points and before the tag that says how many."""
+    Mirror(finished, tracking_uri).finish()
+    before = dump(tracking_uri, "hand")
+    client = quiet_client(tracking_uri)
+    for name, run in before.items():
+        if name != "hand":
+            client.set_tag(run["id"], MIRRORED_TAG, "1")
+    Mirror(finished, tracking_uri).finish()
+    assert dump(tracking_uri, "hand") == before
+
+
+def test_a_lost_database_is_made_again_from_the_store(
+    finished: SweepStore, tracking_uri: str, empty_database: Path
+) -> None:
+    Mirror(finished, tracking_uri).finish()
+    before = dump(tracking_uri, "hand", times=False)
+    other = finished.runs_dir / "other.db"
+    other.write_bytes(empty_database.read_bytes())
+    Mirror(finished, f"sqlite:///{other}").finish()
+    assert dump(f"sqlite:///{other}", "hand", times=False) == before
+
+
+def test_a_trial_that_failed_and_then_was_done_looks_as_if_mirrored_only_then(
+    store: SweepStore, tracking_uri: str, empty_database: Path
+) -> None:
+    entry = store.entries()[0]
+    failed = attempt(state="FAILED", error="OSError: out of paper", commit="aaaaaaaaaaaa")
+    store.trial(entry.trial_id).write_status(Status(State.FAILED, [failed], "OSError: out of paper"))
+    Mirror(store, tracking_uri).finish()
+    run = dump(tracking_uri, "hand")[name_of(entry)]
+    assert (run["tags"]["state"], run["tags"]["error"], run["status"]) == ("FAILED", "OSError: out of paper", "FAILED")
+
+    finish(store, entry, {"exact_w1": 0.5})
+    trial = store.trial(entry.trial_id)
+    status = trial.status()
+    trial.write_status(Status(State.DONE, [failed, *status.attempts]))
+    Mirror(store, tracking_uri).finish()
+    run = dump(tracking_uri, "hand", times=False)[name_of(entry)]
+    assert run["tags"]["attempt"] == "2"
+    assert run["tags"]["git_commit"] == "aaaaaaaaaaaa, 0123456789ab"
+    assert not run["tags"]["error"]
+
+    other = store.runs_dir / "other.db"
+    other.write_bytes(empty_database.read_bytes())
+    Mirror(store, f"sqlite:///{other}").finish()
+    assert run == dump(f"sqlite:///{other}", "hand", times=False)[name_of(entry)]
+
+
+def test_two_sweeps_share_a_database_without_touching_each_other(finished: SweepStore, tracking_uri: str) -> None:
+    Mirror(finished, tracking_uri).finish()
+    before = dump(tracking_uri, "hand")
+    other = SweepStore(finished.runs_dir, "other")
+    plan = json.loads((finished.path / "plan.json").read_text())
+    other.make()
+    (other.path / "plan.json").write_text(json.dumps(plan))
+    (other.path / "sweep.yaml").write_text("name: other\n")
+    for entry in other.entries():
+        assert other.copy_finished(entry) in ("hand", None)  # one has diverged
+    Mirror(other, tracking_uri).finish()
+    assert dump(tracking_uri, "hand") == before
+    copies = dump(tracking_uri, "other")
+    assert len(copies) == 4  # the parent and the three that were done
+    for entry in finished.entries()[:3]:
+        copy = copies[name_of(entry)]
+        assert copy["tags"]["copied_from"] == "hand"
+        assert points_of(copy) == points_of(before[name_of(entry)])
+
+
+def test_more_points_and_options_than_one_request_may_carry(store: SweepStore, tracking_uri: str) -> None:
+    entry = store.entries()[0]
+    trial = store.trial(entry.trial_id)
+    long = {f"option_{number}": "x" * (7000 if number == 0 else 3) for number in range(230)}
+    (trial.path / "config.yaml").write_text(json.dumps(long))  # JSON is YAML
+    log = EpochLog(trial.metrics_file)
+    for epoch in range(5):
+        log.append({"epoch": epoch, **{f"metric_{number}": float(number) for number in range(230)}})
+    trial.write_status(Status(State.DONE, [attempt()]))
+    Mirror(store, tracking_uri).finish()
+    run = dump(tracking_uri, "hand")[name_of(entry)]
+    assert run["params"] == {key: value[:6000] for key, value in long.items()}
+    assert points_of(run) == expected_points(store.trial(entry.trial_id))
+
+
+def test_a_database_that_is_there_or_can_be_made(tracking_uri: str, tmp_path: Path) -> None:
+    check_uri(tracking_uri)
+    check_uri(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}")
+
+
+@pytest.mark.parametrize(
+    "uri", ["postgresql://user@127.0.0.1:{port}/mlflow", "mysql+pymysql://127.0.0.1:{port}/mlflow"]
+)
+def test_a_database_that_cannot_be_opened(uri: str, closed_port: int) -> None:
+    with pytest.raises(UserError, match="the database cannot be opened"):
+        check_uri(uri.format(port=closed_port))
+
+
+def test_a_sqlite_file_where_a_directory_is(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a directory is in the database's place"):
+        check_uri(f"sqlite:///{tmp_path}")
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "/tmp/mlruns", "file:///tmp/mlruns", "ftp://host", ""])
+def test_an_address_of_an_unknown_kind(uri: str) -> None:
+    with pytest.raises(UserError, match="expected sqlite"):
+        check_uri(uri)
+
+
+def test_a_server_that_does_not_answer(closed_port: int) -> None:
+    with pytest.raises(UserError, match=f"127.0.0.1:{closed_port}: no MLflow server answers"):
+        check_uri(f"http://127.0.0.1:{closed_port}")
+
+
+# --- a directory that was moved, a database that is gone ------------------------------------------------------------
+
+
+def everything(runs_dir: Path, name: str = "hand") -> dict[str, Any]:
+    """What the database in a runs directory knows of a sweep, but for ids and times."""
+    return dump(f"sqlite:///{runs_dir / 'mlflow.db'}", name, times=False)
+
+
+def test_a_moved_directory_takes_its_mlflow_along_points_and_files(
+    store: SweepStore, tracking_uri: str, command_line: CommandLine, tmp_path: Path, empty_database: Path
+) -> None:
+    """Stopped in the middle, moved twice, and back to where it was; the old places stay empty."""
+    first, second, third, fourth = store.entries()
+    here, there, elsewhere = store.runs_dir, tmp_path / "with spaces" / "there", tmp_path / "elsewhere"
+    there.parent.mkdir()
+    finish(store, first, {"exact_w1": 0.5})
+    store.trial(second.trial_id).write_status(Status(State.PENDING, [attempt(state="RUNNING")]))
+    EpochLog(store.trial(second.trial_id).metrics_file).append({"epoch": 0, "iteration": 0, "exact_w1": 9.0})
+    Mirror(store, tracking_uri).finish()
+    before = everything(here)
+    assert len(before) == 3
+
+    here.rename(there)
+    assert command_line("sync", "hand", "--runs-dir", there) == (0, "MLflow is level with 'hand'.\n", "")
+    assert everything(there) == before
+    for number, (place, entry) in enumerate([(elsewhere, second), (here, third), (there, fourth)]):
+        there.rename(place) if number == 0 else (elsewhere if number == 1 else here).rename(place)
+        moved = SweepStore(place, "hand")
+        finish(moved, entry, {"exact_w1": 0.25 + number}, epochs=3)
+        assert command_line("sync", "hand", "--runs-dir", place)[0] == 0
+        assert [path for path in (here, there, elsewhere) if path.exists()] == [place]
+
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    (fresh / "mlflow.db").write_bytes(empty_database.read_bytes())
+    (fresh / "hand").symlink_to(there / "hand")
+    Mirror(SweepStore(fresh, "hand"), f"sqlite:///{fresh / 'mlflow.db'}").finish()
+    assert everything(there) == everything(fresh)  # as if it had never been anywhere else
+    files = dict.fromkeys(path for run in everything(there).values() for path, _ in run["artifacts"])
+    assert {
+        "config.yaml",
+        "sweep.yaml",
+        *expected_files(SweepStore(there, "hand").trial(first.trial_id)),
+    } <= files.keys()
+
+
+def test_an_experiment_that_was_deleted_in_mlflow_is_made_again(finished: SweepStore, tracking_uri: str) -> None:
+    Mirror(finished, tracking_uri).finish()
+    before = dump(tracking_uri, "hand")
+    client = quiet_client(tracking_uri)
+    experiment = client.get_experiment_by_name("hand")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    level(finished, tracking_uri)
+    assert dump(tracking_uri, "hand").keys() == before.keys()
+    level(finished, tracking_uri)
+    active = [each.name for each in client.search_experiments() if each.name != "Default"]
+    assert active == ["hand"]
+
+
+def test_what_keeps_mlflow_from_being_level_is_one_line(finished: SweepStore, tmp_path: Path) -> None:
+    (tmp_path / "broken.db").write_text("no database" * 100)
+    with pytest.raises(UserError, match=r"MLflow at sqlite.* cannot be brought level with 'hand': \w+: "):
+        level(finished, f"sqlite:///{tmp_path / 'broken.db'}")
+
+
+def test_a_directory_reached_by_another_name_has_not_moved(finished: SweepStore, tracking_uri: str) -> None:
+    Mirror(finished, tracking_uri).finish()
+    before = dump(tracking_uri, "hand")
+    link = finished.runs_dir.with_name("link")
+    link.symlink_to(finished.runs_dir)
+    Mirror(SweepStore(link, "hand"), default_uri(link)).finish()
+    assert dump(tracking_uri, "hand") == before
+
+
+def test_other_sweeps_in_a_moved_database_are_left_alone_until_it_is_their_turn(
+    finished: SweepStore, tracking_uri: str, tmp_path: Path
+) -> None:
+    other = SweepStore(finished.runs_dir, "other")
+    shutil.copytree(finished.path, other.path)
+    for each in (finished, other):
+        Mirror(each, tracking_uri).finish()
+    before = everything(finished.runs_dir, "other")
+    moved = finished.runs_dir.rename(tmp_path / "moved")
+    uri = default_uri(moved)
+    waiting = dump(uri, "other")
+    Mirror(SweepStore(moved, "hand"), uri).finish()
+    assert dump(uri, "other") == waiting
+    Mirror(SweepStore(moved, "other"), uri).finish()
+    assert everything(moved, "other") == before
+
+
+def test_sync_makes_a_deleted_database_again(
+    finished: SweepStore, tracking_uri: str, command_line: CommandLine, tmp_path: Path
+) -> None:
+    Mirror(finished, tracking_uri).finish()
+    before = everything(finished.runs_dir)
+    assert len(before) == 5
+    moved = finished.runs_dir.rename(tmp_path / "moved")  # else this process would go on with the file it has open
+    (moved / "mlflow.db").unlink()
+    assert command_line("sync", "hand", "--runs-dir", moved) == (0, "MLflow is level with 'hand'.\n", "")
+    assert everything(moved) == before
+
+
+def test_deleted_artifacts_and_database_are_made_again_too(
+    finished: SweepStore, tracking_uri: str, empty_database: Path
+) -> None:
+    Mirror(finished, tracking_uri).finish()
+    before = everything(finished.runs_dir)
+    shutil.rmtree(finished.runs_dir / "mlflow-artifacts")
+    (finished.runs_dir / "mlflow.db").write_bytes(empty_database.read_bytes())
+    Mirror(finished, tracking_uri).finish()
+    assert everything(finished.runs_dir) == before
+
+
+def test_a_trial_restarted_and_then_taken_from_another_sweep_has_none_of_its_old_points(
+    store: SweepStore, tracking_uri: str, tmp_path: Path
+) -> None:
+    entry = store.entries()[0]
+    finish(store, entry, {"exact_w1": 0.5}, state=State.FAILED, error="why", epochs=3)
+    Mirror(store, tracking_uri).finish()
+    store.trial(entry.trial_id).restart()  # and the driver is stopped before the trial begins
+    other = make_sweep(tmp_path, TWO_CELLS.replace("name: hand", "name: other"))
+    finish(other, entry, {"exact_w1": 0.25})
+    assert store.copy_finished(entry) == "other"
+    Mirror(store, tracking_uri).finish()
+    assert points_of(dump(tracking_uri, "hand")[name_of(entry)]) == expected_points(store.trial(entry.trial_id))

@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status
 from orchestrator.sweep.file import read_sweep_file
 from orchestrator.sweep.plan import make_plan
 
@@ -54,7 +54,7 @@ def write_sweep(folder: Path, trials: int) -> None:
     store.make()
     store.write_plan(make_plan(read_sweep_file(folder / "wide.yaml"), [], None))
     source = random.Random(0)
-    attempt = {"started": 0.0, "ended": 1.0, "commit": "0" * 12, "host": "here", "pid": 1, "versions": {}}
+    attempt = Attempt(started=0.0, ended=1.0, commit="0" * 12, host="here", pid=1)
     references = {
         "metrics": METRICS,
         "higher_is_better": METRICS[1:2] + METRICS[3:],

@@ -28,14 +28,15 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.engine import tune as executor
+from orchestrator.engine.executor import run_trials
 from orchestrator.engine.placement import Placement
-from orchestrator.engine.tune import ray_session, run_trials
+from orchestrator.engine.tune import TuneExecutor, ray_session
 from orchestrator.store.lock import marked_processes
+from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status
 from orchestrator.sweep.file import read_sweep_file
 from orchestrator.sweep.plan import make_plan
-from orchestrator.trial.run import git_commit
+from orchestrator.trial.surroundings import git_commit
 
 BOUND = 4.0
 """kB a trial: our own list of trials, and what the allocator does not give back."""
@@ -57,7 +58,9 @@ def do_nothing(config: dict[str, Any], runs: str, sweep: str, metric: str | None
     deadline = time.monotonic() + 60
     while (path / "begun").stat().st_size < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    SweepStore(path.parent, path.name).trial(config["trial_id"]).write_status(Status(State.DONE, [{"started": 1.0}]))
+    SweepStore(path.parent, path.name).trial(config["trial_id"]).write_status(
+        Status(State.DONE, [Attempt(started=1.0)])
+    )
     with (path / "ended").open("ab") as file:
         file.write(b".")
     tune.report({"state": "DONE"})
@@ -103,7 +106,7 @@ def measure(trials: int) -> tuple[list[Sample], int]:
 
             watching = threading.Thread(target=watch)
             watching.start()
-            run_trials(store, ids, placement=Placement(dict.fromkeys(ids, (("CPU", 1.0),)), 2), mark=mark)
+            run_trials(store, ids, TuneExecutor(Placement(dict.fromkeys(ids, (("CPU", 1.0),)), 2), mark))
             over.set()
             watching.join()
             kept = sum(isinstance(each, Trial) for each in gc.get_objects())

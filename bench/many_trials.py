@@ -201,7 +201,7 @@ def rows(result: Measured) -> dict[str, str]:
 
 def page(results: list[Measured]) -> str:
     """What goes into ``bench/results``."""
-    from orchestrator.trial.run import git_commit
+    from orchestrator.trial.surroundings import git_commit
 
     columns = [rows(result) for result in results]
     lines = ["| | " + " | ".join(f"{result.trials} trials" for result in results) + " |"]

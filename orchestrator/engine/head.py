@@ -54,7 +54,7 @@ def check_head(address: str) -> None:
 
 
 @contextlib.contextmanager
-def watched(address: str | None, gone: Callable[[str], None]) -> Iterator[None]:
+def watch_head(address: str | None, gone: Callable[[str], None]) -> Iterator[None]:
     """Calls ``gone`` with the reason, in a thread of its own, once the head is gone for good: it has been away for
     longer than our :func:`patience`, or has come back as another. A local Ray (None) is not watched."""
     if address in (None, "auto"):

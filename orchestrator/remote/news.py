@@ -36,7 +36,7 @@ def asked_to_stop(replica: Replica, *files: Path) -> Iterator[threading.Event]:
 
 
 @contextlib.contextmanager
-def follow(replica: Replica, name: str, at_work: Collection[str]) -> Iterator[None]:
+def exchange_news(replica: Replica, name: str, at_work: Collection[str]) -> Iterator[None]:
     """Every few seconds a thread fetches what the workers of these trials have written; a stop goes both ways."""
     ended = threading.Event()
     stop = replica.copy / name / "stop"

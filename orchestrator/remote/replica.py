@@ -30,7 +30,7 @@ from orchestrator.remote.object_store import ObjectStore, endpoint
 T = TypeVar("T")
 Stamp = tuple[int, int]
 
-CHECKPOINTS = "*.pt"
+CHECKPOINT_PATTERN = "*.pt"
 ABOUT = "about.json"
 LOCAL = ("driver.json", "stop", "drivers")
 """What of a sweep no copy follows: this machine's driver, and what drivers and workers ask the store for by itself."""
@@ -368,7 +368,7 @@ def _name(key: str) -> str:
 
 
 def _is_checkpoint(key: str) -> bool:
-    return fnmatch.fnmatch(_name(key), CHECKPOINTS)
+    return fnmatch.fnmatch(_name(key), CHECKPOINT_PATTERN)
 
 
 def _is_array(key: str) -> bool:

@@ -13,3 +13,8 @@ def wide_console() -> Console:
     if not console.is_terminal:
         console.width = max(console.width, PIPE_WIDTH)
     return console
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Prints plain text: a path in brackets is no style, and long lines are left to the terminal."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)

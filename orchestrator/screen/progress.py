@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,8 +15,8 @@ from rich.text import Text
 
 from orchestrator.screen.units import duration
 from orchestrator.store.epochs import Tail
+from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status
 
 STYLES = {
     State.RUNNING: "cyan",
@@ -27,6 +28,7 @@ STYLES = {
     State.PENDING: "dim",
 }
 ORDER = (State.RUNNING, State.FAILED, State.LOST, State.DIVERGED, State.DONE, State.STOPPED, State.PENDING)
+REFRESH_SECONDS = 0.5
 NUMBERS = 60
 """Characters that the table's other columns take, generously: wider it would only be harder to read across."""
 
@@ -103,14 +105,15 @@ class Watch:
 class Progress:
     """Shows a :class:`Watch`. Use as a context; ``update`` after each ``refresh``."""
 
-    def __init__(self, watch: Watch, console: Console, at_once: Callable[[], int]) -> None:
+    def __init__(self, watch: Watch, console: Console, at_once: Callable[[], int], *, live: bool = True) -> None:
         self._watch = watch
         self._console = console
         self._at_once = at_once
         self._started = time.monotonic()
         self._told: set[tuple[str, int]] = set()
         self._unreadable()  # what is known already is no news
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_interactive else None
+        live = live and console.is_interactive
+        self._live = Live(console=console, auto_refresh=False, transient=True) if live else None
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -124,8 +127,8 @@ class Progress:
     def update(self, changed: list[tuple[Seen, State]]) -> None:
         """Tells of changes; a failure at once, with its last line and where its log is."""
         for seen, attempt in self._unreadable():
-            way_on = "going on from the one before" if attempt.get("resumed_at") else "beginning again"
-            self._say(Text(f"{seen.label}: {'; '.join(attempt['unreadable'])}; {way_on}", style="yellow"))
+            way_on = "going on from the one before" if attempt.resumed_at else "beginning again"
+            self._say(Text(f"{seen.label}: {'; '.join(attempt.unreadable)}; {way_on}", style="yellow"))
         for seen, before in changed:
             state = seen.status.state
             if state in (State.FAILED, State.LOST):
@@ -138,13 +141,13 @@ class Progress:
         if self._live:
             self._live.update(self._table(), refresh=True)
 
-    def _unreadable(self) -> list[tuple[Seen, dict[str, Any]]]:
+    def _unreadable(self) -> list[tuple[Seen, Attempt]]:
         """The attempts that found a checkpoint they could not use, each once."""
         found = []
         for seen in self._watch.trials:
             attempts = seen.status.attempts
             key = (seen.entry.trial_id, len(attempts))
-            if attempts and "unreadable" in attempts[-1] and key not in self._told:
+            if attempts and attempts[-1].unreadable and key not in self._told:
                 self._told.add(key)
                 found.append((seen, attempts[-1]))
         return found
@@ -202,3 +205,31 @@ class Progress:
         hidden = f" ({len(rows) - room} more not shown)" if len(rows) > room else ""
         footer = f"{counts}{hidden} · {duration(time.monotonic() - self._started)} so far"
         return Group(table, Text(footer + (f" · about {duration(left)} left" if left else ""), style="dim"))
+
+
+@contextlib.contextmanager
+def show_progress(
+    store: SweepStore, console: Console, at_once: Callable[[], int], *, live: bool = True
+) -> Iterator[None]:
+    """Shows the progress of a sweep meanwhile, read from the store by a thread; without ``live`` as plain lines.
+
+    ``at_once`` says how many trials run together.
+    """
+    watch = Watch(store)
+    watch.refresh()  # what is known already is no news
+    ended = threading.Event()
+    with Progress(watch, console, at_once, live=live) as progress:
+        progress.update(watch.refresh())
+
+        def follow() -> None:
+            while not ended.wait(REFRESH_SECONDS):
+                progress.update(watch.refresh())
+
+        thread = threading.Thread(target=follow, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            progress.update(watch.refresh())

@@ -15,8 +15,8 @@ from orchestrator.screen.console import wide_console
 from orchestrator.screen.progress import STYLES, Watch
 from orchestrator.screen.units import duration, in_bytes
 from orchestrator.store.lock import is_alive, read_driver
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 
 
 def sweep_status(store: SweepStore) -> dict[str, Any]:

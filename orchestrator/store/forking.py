@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
 from orchestrator.store.runs import Runs
+from orchestrator.store.states import State
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from trainers.config import TrialConfig, without_runtime_options
 
 if TYPE_CHECKING:

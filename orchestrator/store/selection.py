@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import UserError
+from orchestrator.store.states import State
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State
 from trainers.parts import nearest
 
 UNFINISHED = (State.FAILED, State.LOST, State.PENDING)

@@ -17,18 +17,21 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
 from orchestrator.files import reason, write_atomically
-from orchestrator.remote.news import follow
+from orchestrator.remote.news import exchange_news
 from orchestrator.remote.replica import FORK_ORDER
 from orchestrator.store.runs import Runs, cache_dir, folder_of, location, sweep_names
-from orchestrator.store.trial import CHECKPOINTS, State, Status, TrialStore
-from orchestrator.sweep.file import check_name
-from orchestrator.sweep.plan import Plan
+from orchestrator.store.states import State, Status
+from orchestrator.store.trial import CHECKPOINT_FILES, TrialStore
+from orchestrator.sweep.names import check_name
 from trainers.config import TrialConfig
 from trainers.parts import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -169,9 +172,9 @@ class SweepStore:
         return trial
 
     @contextlib.contextmanager
-    def followed(self) -> Iterator[None]:
+    def exchanging_news(self) -> Iterator[None]:
         """Meanwhile this machine's copy follows what workers write into an object store, and passes stops on."""
-        with contextlib.nullcontext() if self.replica is None else follow(self.replica, self.name, self.at_work):
+        with contextlib.nullcontext() if self.replica is None else exchange_news(self.replica, self.name, self.at_work):
             yield
 
     @contextlib.contextmanager
@@ -223,7 +226,7 @@ class SweepStore:
             if other.others_status().state is not State.DONE:
                 continue
             if self.replica is not None:
-                self.replica.pull(self.replica.key(other.path), checkpoints=CHECKPOINTS)
+                self.replica.pull(self.replica.key(other.path), checkpoints=CHECKPOINT_FILES)
             status = other.status()
             status.copied_from = name
             status.restarts = self.trial(entry.trial_id).status().restarts
@@ -253,7 +256,7 @@ class SweepStore:
         has too: an epoch that the smaller budget cut short is averaged over its rest.
         """
         if self.replica is not None:
-            self.replica.pull(self.replica.key(source.path), checkpoints=CHECKPOINTS)
+            self.replica.pull(self.replica.key(source.path), checkpoints=CHECKPOINT_FILES)
         with self._incoming(entry) as folder:
             ignored = shutil.ignore_patterns("status.json", "config.yaml", "log.txt", "attempts", "early_stop.json")
             shutil.copytree(source.path, folder, ignore=ignored)

@@ -7,8 +7,6 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,52 +16,12 @@ from orchestrator.errors import UserError
 from orchestrator.files import write_atomically
 from orchestrator.remote.replica import Replica
 from orchestrator.store.epochs import Tail, last_epoch
+from orchestrator.store.states import State, Status, status_from
 
-CHECKPOINTS = ("checkpoint.pt", "checkpoint-previous.pt", "best.pt")
+CHECKPOINT_FILES = ("checkpoint.pt", "checkpoint-previous.pt", "best.pt")
 PUBLISH_SECONDS = 2.0
 """Epochs go into an object store no more often than this: nothing rests on one before the next checkpoint."""
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built in
-
-
-class State(StrEnum):
-    """What has become of a trial."""
-
-    PENDING = "PENDING"
-    RUNNING = "RUNNING"
-    DONE = "DONE"
-    STOPPED = "STOPPED"
-    DIVERGED = "DIVERGED"
-    FAILED = "FAILED"
-    LOST = "LOST"
-
-    @property
-    def is_result(self) -> bool:
-        """Whether nothing is left to do: a result, if not always a good one."""
-        return self in (State.DONE, State.STOPPED, State.DIVERGED)
-
-
-@dataclass
-class Status:
-    """``status.json``. ``attempts`` tell when, where and with which code; ``error`` is the last one's last line.
-
-    ``copied_from`` is the sweep that trained this trial; ``continued_from`` the finished trial whose checkpoint this
-    longer one began with: ``sweep``, ``trial_id``, ``iteration``.
-    """
-
-    state: State = State.PENDING
-    attempts: list[dict[str, Any]] = field(default_factory=list)
-    error: str | None = None
-    copied_from: str | None = None
-    continued_from: dict[str, Any] | None = None
-    restarts: int = 0
-
-
-def _status_from(content: bytes) -> Status:
-    try:
-        values = json.loads(content)
-        return Status(**{**values, "state": State(values["state"])})
-    except (ValueError, TypeError, KeyError):  # its checkpoint and its epochs are elsewhere
-        return Status(State.LOST, error="status.json was damaged")
 
 
 class TrialStore:
@@ -109,13 +67,13 @@ class TrialStore:
     def status(self) -> Status:
         """The state; PENDING where nothing has been written yet, LOST where the file is damaged."""
         try:
-            return _status_from((self.path / "status.json").read_bytes())
+            return status_from((self.path / "status.json").read_bytes())
         except FileNotFoundError:
             return Status()
 
     def write_status(self, status: Status) -> None:
         """Replaces the state at once: a reader sees the old one or the new one."""
-        write_atomically(self.path / "status.json", json.dumps(asdict(status), indent=1))
+        write_atomically(self.path / "status.json", status.to_json())
         self.publish()
 
     def publish(self, *, must: bool = True) -> None:
@@ -147,7 +105,7 @@ class TrialStore:
         if self._replica is not None:
             with contextlib.suppress(OSError):
                 content = self._replica.read(self._replica.key(self.path / "status.json"))
-                return Status() if content is None else _status_from(content)
+                return Status() if content is None else status_from(content)
         return self.status()
 
     def set_state(self, state: State, error: str | None = None) -> Status:
@@ -161,7 +119,7 @@ class TrialStore:
     def lacks_epochs(self) -> bool:
         """Whether epochs are missing, at the end, that were there when the last attempt ended."""
         attempts = self.status().attempts
-        had = attempts[-1].get("last_epoch") if attempts else None
+        had = attempts[-1].last_epoch if attempts else None
         return had is not None and (last := last_epoch(self.metrics_file)) is not None and last < had
 
     def epochs(self) -> list[dict[str, Any]]:

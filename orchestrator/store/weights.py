@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
 from orchestrator.store.sweep import SweepStore
-from orchestrator.sweep.plan import Plan
 from trainers.config import TrialConfig
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.plan import Plan
 
 
 def with_weights(config: Mapping[str, Any], file: Path | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError, disk_errors
-from orchestrator.sweep.document import Place
+from orchestrator.sweep.document import YamlPath
 from orchestrator.sweep.file import Axes, SweepFile
 from orchestrator.sweep.presets import check_preset, compose, option_paths, parse_override, presets
 from trainers.config import TrialConfig
@@ -29,10 +29,10 @@ class _Axis:
 
     names: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
-    place: Place
+    place: YamlPath
     own: bool  # stands in the variant itself, and so must apply to it
 
-    def place_of(self, name: str) -> Place:
+    def place_of(self, name: str) -> YamlPath:
         return (*self.place, name)
 
 
@@ -43,7 +43,7 @@ class Cell:
     variant: str
     axes: Values
     config: dict[str, Any]
-    place: Place
+    place: YamlPath
 
 
 def sweep_cells(sweep_file: SweepFile, options: Sequence[str], cache_dir: Path | None = None) -> list[Cell]:
@@ -158,7 +158,7 @@ def _template(
     raise sweep_file.document.error(_place_of_override(sweep_file, own, culprit), problem)
 
 
-def _place_of_override(sweep_file: SweepFile, own: Axes, text: str | None) -> Place:
+def _place_of_override(sweep_file: SweepFile, own: Axes, text: str | None) -> YamlPath:
     for axes in (own, sweep_file.shared):
         if text in axes.base:
             return (*axes.place, "base", axes.base.index(text))
@@ -201,7 +201,7 @@ def _check_shared_axes(sweep_file: SweepFile, cells: Sequence[Cell]) -> None:
 
 
 def _validated(
-    sweep_file: SweepFile, config: dict[str, Any], places: Mapping[str, Place], default: Place
+    sweep_file: SweepFile, config: dict[str, Any], places: Mapping[str, YamlPath], default: YamlPath
 ) -> dict[str, Any]:
     try:
         return TrialConfig.from_dict(config).to_dict()
@@ -212,7 +212,7 @@ def _validated(
         raise sweep_file.document.error(place, problem) from None
 
 
-def _place_of_value(sweep_file: SweepFile, place: Place, axis: str, config: Mapping[str, Any]) -> Place:
+def _place_of_value(sweep_file: SweepFile, place: YamlPath, axis: str, config: Mapping[str, Any]) -> YamlPath:
     value: Any = config
     for piece in axis.split("."):
         value = value[piece]
@@ -236,7 +236,9 @@ def _without_excluded(sweep_file: SweepFile, cells: Sequence[Cell]) -> list[Cell
     return kept
 
 
-def _exclusions(sweep_file: SweepFile, cells: Sequence[Cell]) -> Iterator[tuple[Place, Mapping[str, Any], list[Cell]]]:
+def _exclusions(
+    sweep_file: SweepFile, cells: Sequence[Cell]
+) -> Iterator[tuple[YamlPath, Mapping[str, Any], list[Cell]]]:
     """Each exclude rule with its place and the cells that it can reach."""
     for index, rule in enumerate(sweep_file.shared.exclude):
         yield ("exclude", index), rule, list(cells)

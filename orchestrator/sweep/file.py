@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.sweep.document import Document, Place, read_document
+from orchestrator.sweep.document import Document, YamlPath, read_document
+from orchestrator.sweep.names import check_name
 from trainers.parts import nearest
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-RESERVED = ("cache", "mlflow-artifacts", "mlflow.db", "train")
 AXES_KEYS = ("base", "grid", "zip", "exclude")
 SWEEP_KEYS = (
     *("name", "description", *AXES_KEYS, "variants", "seeds", "resources", "retries", "max_failures"),
@@ -31,7 +29,7 @@ EARLY_STOPPING_KEYS = {"asha": ("reduction_factor",), "median": ("minimum_trials
 class Axes:
     """What a variant, or the file for all variants, says about its cells. ``place`` is where it stands."""
 
-    place: Place
+    place: YamlPath
     base: tuple[str, ...] = ()
     grid: Mapping[str, list[Any]] = field(default_factory=dict)
     zip: Mapping[str, list[Any]] = field(default_factory=dict)
@@ -139,15 +137,6 @@ def read_sweep_file(path: Path) -> SweepFile:
     )
 
 
-def check_name(name: Any, error: Any) -> str:
-    """A name that is one folder below the runs directory and nothing else."""
-    if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
-        raise error(f"'{name}' is not a name: letters, digits, '.', '_' and '-', no slash and no '..'")
-    if name in RESERVED:
-        raise error(f"'{name}' is taken: the runs directory keeps something else under that name")
-    return name
-
-
 def parse_seeds(value: Any) -> tuple[int, ...]:
     """``3`` is seeds 0, 1 and 2; a list is itself. Raises :class:`UserError` without a place."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
@@ -173,7 +162,7 @@ class _Reader:
     def __init__(self, document: Document) -> None:
         self.document = document
 
-    def get(self, place: Place, default: Any = None) -> Any:
+    def get(self, place: YamlPath, default: Any = None) -> Any:
         value = self.document.data
         for piece in place:
             if isinstance(value, Mapping) and piece not in value:
@@ -181,10 +170,12 @@ class _Reader:
             value = value[piece]
         return value
 
-    def fail(self, place: Place, problem: str) -> UserError:
+    def fail(self, place: YamlPath, problem: str) -> UserError:
         return self.document.error(place, problem)
 
-    def mapping(self, place: Place, known: tuple[str, ...] | None = None, *, empty: bool = False) -> Mapping[str, Any]:
+    def mapping(
+        self, place: YamlPath, known: tuple[str, ...] | None = None, *, empty: bool = False
+    ) -> Mapping[str, Any]:
         value = self.get(place, {})
         if value is None and empty:
             return {}
@@ -197,19 +188,19 @@ class _Reader:
                 raise self.fail((*place, key), f"unknown key{nearest(key, known)}")
         return value
 
-    def text(self, place: Place, default: str) -> str:
+    def text(self, place: YamlPath, default: str) -> str:
         value = self.get(place, default)
         if not isinstance(value, str):
             raise self.fail(place, f"expected text, got {value!r}")
         return value
 
-    def whole(self, place: Place, default: int, *, at_least: int) -> int:
+    def whole(self, place: YamlPath, default: int, *, at_least: int) -> int:
         value = self.get(place, default)
         if type(value) is not int or value < at_least:
             raise self.fail(place, f"expected a whole number of at least {at_least}, got {value!r}")
         return value
 
-    def words(self, place: Place) -> tuple[str, ...]:
+    def words(self, place: YamlPath) -> tuple[str, ...]:
         value = self.get(place, [])
         if not isinstance(value, list):
             raise self.fail(place, f"expected a list of overrides such as [trainer=wgan_gp], got {value!r}")
@@ -218,7 +209,7 @@ class _Reader:
                 raise self.fail((*place, index), f"expected an override such as trainer=wgan_gp, got {item!r}")
         return tuple(value)
 
-    def axes(self, place: Place) -> Axes:
+    def axes(self, place: YamlPath) -> Axes:
         return Axes(
             place,
             base=self.words((*place, "base")) if self.get(place) else (),
@@ -227,14 +218,14 @@ class _Reader:
             exclude=self.excluded((*place, "exclude")),
         )
 
-    def axis_values(self, place: Place) -> dict[str, list[Any]]:
+    def axis_values(self, place: YamlPath) -> dict[str, list[Any]]:
         if not self.get(place[:-1]):
             return {}
         if place[-1] in self.get(place[:-1]) and not self.get(place):
             raise self.fail(place, "expected at least one axis, such as penalty.weight: [1, 10]")
         return {axis: self.values((*place, axis), value) for axis, value in self.mapping(place).items()}
 
-    def values(self, place: Place, value: Any) -> list[Any]:
+    def values(self, place: YamlPath, value: Any) -> list[Any]:
         if isinstance(value, str):
             value = self.swept(place, value)
         if not isinstance(value, list):
@@ -243,7 +234,7 @@ class _Reader:
             raise self.fail(place, "expected at least one value")
         return value
 
-    def swept(self, place: Place, text: str) -> list[Any]:
+    def swept(self, place: YamlPath, text: str) -> list[Any]:
         """Hydra's sweep syntax: choice(1, 10), range(1, 5), 1,10."""
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.errors import HydraException
@@ -256,7 +247,7 @@ class _Reader:
             raise self.fail(place, f"'{text}' is not a Hydra sweep: {_first_line(error)}") from None
         raise self.fail(place, f"expected a list of values or a Hydra sweep such as choice(1, 10), got '{text}'")
 
-    def zipped(self, place: Place) -> dict[str, list[Any]]:
+    def zipped(self, place: YamlPath) -> dict[str, list[Any]]:
         columns = self.axis_values(place)
         lengths = {axis: len(values) for axis, values in columns.items()}
         if len(set(lengths.values())) > 1:
@@ -264,21 +255,21 @@ class _Reader:
             raise self.fail(place, f"axes that move together need equally many values: {told}")
         return columns
 
-    def excluded(self, place: Place) -> tuple[Mapping[str, Any], ...]:
+    def excluded(self, place: YamlPath) -> tuple[Mapping[str, Any], ...]:
         if not self.get(place[:-1]) or not (value := self.get(place, [])):
             return ()
         if not isinstance(value, list) or not all(isinstance(item, Mapping) and item for item in value):
             raise self.fail(place, f"expected a list of mappings from axes to values, got {value!r}")
         return tuple(value)
 
-    def seeds(self, place: Place) -> tuple[int, ...]:
+    def seeds(self, place: YamlPath) -> tuple[int, ...]:
         try:
             return parse_seeds(self.get(place, 1))
         except UserError as error:
             raise self.fail(place, str(error)) from None
 
     def resources(self) -> Resources:
-        place: Place = ("resources",)
+        place: YamlPath = ("resources",)
         data = self.mapping(place, ("cpus", "gpus", "custom"))
         cpus = self.amount((*place, "cpus"), Resources.cpus)
         gpus = self.amount((*place, "gpus"), Resources.gpus, zero=True)
@@ -297,7 +288,7 @@ class _Reader:
                 raise self.fail(where, f"expected a fraction of one {kind} or whole {kind}s, got {value!r}")
         return Resources(cpus, gpus, custom)
 
-    def amount(self, place: Place, default: float, *, zero: bool = False) -> float:
+    def amount(self, place: YamlPath, default: float, *, zero: bool = False) -> float:
         value = self.get(place, default)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or value < 0 or not (value or zero):
@@ -333,7 +324,7 @@ class _Reader:
         """A metric that is not given (empty) is the one that tables compare by."""
         if "early_stopping" not in self.mapping(()):
             return None
-        place: Place = ("early_stopping",)
+        place: YamlPath = ("early_stopping",)
         scheduler = self.mapping(place).get("scheduler")
         if not isinstance(scheduler, str) or scheduler not in EARLY_STOPPING_KEYS:
             near = nearest(str(scheduler), EARLY_STOPPING_KEYS) if scheduler else "; valid: asha, median"

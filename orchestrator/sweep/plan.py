@@ -9,7 +9,8 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.sweep.cells import sweep_cells
-from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, check_name, parse_seeds
+from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, parse_seeds
+from orchestrator.sweep.names import check_name
 from orchestrator.sweep.presets import parse_override
 from trainers.config import EPOCH_METRICS, RUNTIME_OPTIONS, TrialConfig
 from trainers.parts import nearest

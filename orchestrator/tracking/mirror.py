@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.errors import UserError
 from orchestrator.store.epochs import Tail
+from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.address import quiet_client
 from orchestrator.tracking.views import view_tags
 
@@ -136,7 +137,7 @@ class Mirror:
         for file in [self._store.path / "sweep.yaml", *sorted(self._store.tables.glob("*"))]:
             self._client.log_artifact(self._parent, str(file))
         done = all(status.state.is_result for status in statuses)
-        ended = _attempt_times(statuses, "ended")
+        ended = [int(attempt.ended * 1000) for attempt in _attempts(statuses) if attempt.ended]
         self._client.set_terminated(self._parent, "FINISHED" if done else "KILLED", max(ended, default=None))
         for trial in self._trials if generators else []:
             self._sync_generator(trial)
@@ -212,7 +213,7 @@ class Mirror:
             "mlflow.runName": self._store.name,
             NOTE_TAG: plan["description"],
         }
-        started = _attempt_times(self._statuses(), "started")
+        started = [int(attempt.started * 1000) for attempt in _attempts(self._statuses())]
         return self._client.create_run(self._experiment, min(started, default=None), tags).info.run_id
 
     def _sync_trial(self, trial: _Mirrored, status: Status) -> None:
@@ -234,7 +235,7 @@ class Mirror:
         if trial.level != level:
             for picture in pictures[int(trial.level.split()[-1]) if trial.level else 0 :]:
                 self._log_picture(trial.run_id, store.trial_id, picture)
-            ended = status.attempts[-1].get("ended")
+            ended = status.attempts[-1].ended
             if status.state is State.RUNNING or not ended:
                 self._client.update_run(trial.run_id, status=RUN_STATUS[status.state])
             else:
@@ -336,7 +337,7 @@ class Mirror:
             "seed": str(entry.seed),
             RESTARTS_TAG: str(status.restarts),
         }
-        started = int(status.attempts[0]["started"] * 1000)
+        started = int(status.attempts[0].started * 1000)
         return self._client.create_run(self._experiment, start_time=started, tags=tags).info.run_id
 
 
@@ -352,28 +353,26 @@ def _last_evaluated(trial: TrialStore, model_id: str) -> list[Metric]:
     ]
 
 
-def _attempt_times(statuses: Sequence[Status], key: str) -> list[int]:
-    """When attempts began or ended, in milliseconds."""
-    return [int(time * 1000) for status in statuses for attempt in status.attempts if (time := attempt.get(key))]
+def _attempts(statuses: Sequence[Status]) -> list[Attempt]:
+    return [attempt for status in statuses for attempt in status.attempts]
 
 
 def _tags(status: Status, references: Mapping[str, Any]) -> dict[str, str]:
     last = status.attempts[-1]
-    commits = list(dict.fromkeys(attempt["commit"] for attempt in status.attempts))
     tags = {
         "state": str(status.state),
         "attempt": str(len(status.attempts)),
-        "git_commit": ", ".join(commits),
-        "mlflow.source.git.commit": last["commit"],
-        "host": last["host"],
-        "device": last.get("device", ""),
+        "git_commit": ", ".join(status.commits),
+        "mlflow.source.git.commit": last.commit,
+        "host": last.host,
+        "device": last.device or "",
         "error": status.error or "",
         "copied_from": status.copied_from or "",
         "continued_from": "{sweep} {trial_id} at critic iteration {iteration}".format_map(status.continued_from)
         if status.continued_from
         else "",
     }
-    tags |= {f"version.{name}": version for name, version in last["versions"].items()}
+    tags |= {f"version.{name}": version for name, version in last.versions.items()}
     tags |= {f"evaluation.{name}": str(value) for name, value in references.get("info", {}).items()}
     overwrites = {"error"} if len(status.attempts) > 1 else set()  # an earlier attempt's error is over
     return {key: value for key, value in tags.items() if value or key in overwrites}

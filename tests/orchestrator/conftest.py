@@ -18,8 +18,9 @@ from hand_made import Planner, make_sweep, plan_file, write_file
 from small_trials import NewTrial, create, run
 
 from orchestrator.engine.tune import prepare_environment
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.sweep import presets as composition
 from orchestrator.sweep.plan import Plan
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from hand_made import POINTS, attempt, make_sweep
 from PIL import Image
 
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status
 
 METRIC = "exact_w1"
 VARIANTS = f"""\

@@ -13,8 +13,9 @@ from command_line import Running, started, wait_until
 from hand_made import write_file
 
 from orchestrator.store.lock import Driver, read_driver, temporary_folder
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 
 
@@ -53,7 +54,7 @@ class Sweep:
 
     def hang(self, number: int) -> None:
         """The worker of a trial takes no notice any more: it does not end by itself, whoever has died."""
-        os.kill(self.trials()[number].status().attempts[-1]["pid"], signal.SIGSTOP)
+        os.kill(self.trials()[number].status().attempts[-1].pid, signal.SIGSTOP)
 
     def twins(self, folder: Path) -> Iterator[tuple[TrialStore, TrialStore]]:
         """Every trial, and the same trial after a life without disturbances."""

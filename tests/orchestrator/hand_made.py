@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,8 @@ from PIL import Image
 
 from orchestrator.engine.placement import Placement
 from orchestrator.store.epochs import EpochLog
+from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status
 from orchestrator.sweep.file import read_sweep_file
 from orchestrator.sweep.plan import Plan, PlannedTrial, make_plan
 
@@ -67,21 +68,21 @@ def one_cpu_each(store: SweepStore, limit: int | None = None) -> Placement:
     return Placement({entry.trial_id: (("CPU", 1.0),) for entry in store.entries()}, limit)
 
 
-def attempt(**changes: Any) -> dict[str, Any]:
-    """What a worker notes of an attempt."""
+def attempt(**changes: Any) -> Attempt:
+    """An attempt as a worker writes it."""
     now = time.time()
-    return {
-        "started": now - 1,
-        "host": "somewhere",
-        "pid": 1,
-        "commit": "0123456789ab",
-        "versions": {"python": "3.11", "torch": "2.15"},
-        "device": "cpu (x86_64)",
-        "resumed_at": 0,
-        "ended": now,
-        "state": "DONE",
-        "error": None,
-    } | changes
+    made = Attempt(
+        started=now - 1,
+        host="somewhere",
+        pid=1,
+        commit="0123456789ab",
+        versions={"python": "3.11", "torch": "2.15"},
+        device="cpu (x86_64)",
+        resumed_at=0,
+        ended=now,
+        state="DONE",
+    )
+    return dataclasses.replace(made, **changes)
 
 
 def records(last: Mapping[str, float], untrained: Mapping[str, float], epochs: int = 2) -> list[dict[str, Any]]:

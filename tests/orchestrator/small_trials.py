@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from orchestrator.store.epochs import TIMING
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.states import State
+from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 from trainers.config import TrialConfig
 

@@ -23,8 +23,9 @@ from PIL import Image
 from small_trials import assert_equal_to_the_bit, contents, create, half_written, run
 
 from orchestrator.store import checkpoints
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 
 SWEEP = """\
@@ -175,7 +176,7 @@ def test_whatever_does_not_fit_any_more_nothing_stored_is_lost(
     else:
         assert came is State.FAILED
         assert trial.status().error == "OSError: [Errno 28] No space left on device"
-        assert trial.status().attempts[-1]["errno"] == errno.ENOSPC
+        assert trial.status().attempts[-1].errno == errno.ENOSPC
     assert before
     assert whole_lines(trial).startswith(before)
     assert (trial.metrics_file.read_bytes() != whole_lines(trial)) is torn
@@ -204,7 +205,7 @@ def test_a_disk_that_can_suddenly_only_be_read_loses_nothing(
     assert contents(trial.path) == before
     assert_everything_is_whole(trial)
     assert run_trial(trial, tmp_path / "cache") is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] == 20
+    assert trial.status().attempts[-1].resumed_at == 20
     assert_equal_to_the_bit(trial, undisturbed)
 
 
@@ -415,7 +416,7 @@ def test_a_runs_directory_moved_between_stop_and_resume_just_works(
     moved = shutil.move(tmp_path / "here", disk.folder / "there")
     trial = SweepStore(Path(moved), "hand").trial("0")
     assert run(trial) is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] == 25
+    assert trial.status().attempts[-1].resumed_at == 25
     assert_equal_to_the_bit(trial, undisturbed)
     assert not any(str(tmp_path).encode() in content for content in contents(trial.path, "log.txt").values())
     assert not (tmp_path / "here").exists()

@@ -14,20 +14,19 @@ from hand_made import TWO_CELLS, finish, make_sweep, plan_file, write_file
 from mlflow_dump import dump
 from rich.console import Console
 
-from orchestrator.driver.run import (
-    MirrorThread,
-    Options,
-    conclude,
-    needed_resources,
-    prepare,
-    run_sweep,
-    signals,
-)
+from orchestrator.driver.conclusion import conclude
+from orchestrator.driver.mirroring import MirrorThread
+from orchestrator.driver.options import Options
+from orchestrator.driver.preparation import prepare
+from orchestrator.driver.resources import needed_resources
+from orchestrator.driver.run import run_sweep
+from orchestrator.driver.signals import signals
 from orchestrator.engine.tune import check_address
 from orchestrator.errors import Aborted, UserError
 from orchestrator.store.selection import Selection
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.sweep.file import Resources
 from orchestrator.tracking.address import default_uri
 

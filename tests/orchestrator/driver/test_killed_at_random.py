@@ -22,7 +22,8 @@ from mlflow_dump import dump, expected_files, expected_points, files_of, points_
 from small_trials import assert_equal_to_the_bit
 
 from orchestrator.store.lock import Driver, read_driver
-from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.store.states import State, Status
+from orchestrator.store.trial import TrialStore
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # a Ray takes seconds to start, on a busy machine a minute
 
@@ -91,7 +92,7 @@ class Shooting:
         if status.state is not State.RUNNING:
             return None
         attempt = status.attempts[-1]
-        if "ended" in attempt or attempt["started"] in done:
+        if attempt.ended is not None or attempt.started in done:
             return None
         if shot.moment != "start" and epoch < shot.epoch:
             return None
@@ -103,10 +104,10 @@ class Shooting:
                     return None
                 time.sleep(0.0005)
         time.sleep(shot.delay)
-        if not self._kill(attempt["pid"]) or "ended" in trial.status().attempts[len(status.attempts) - 1]:
+        if not self._kill(attempt.pid) or trial.status().attempts[len(status.attempts) - 1].ended is not None:
             return None
         self.half_written += half_written.exists()
-        return attempt["started"]
+        return attempt.started
 
     def _kill(self, pid: int) -> bool:
         """Kills a worker of this sweep; another process that has come to have its id is left alone."""
@@ -178,8 +179,8 @@ def kill(sweep: Sweep, running: Running) -> Killed:
 def hang_a_worker(sweep: Sweep) -> bool:
     """Stops a worker that is running a trial; there may be none just now, since workers are being killed."""
     for status in sweep.statuses():
-        if status.state is State.RUNNING and "ended" not in status.attempts[-1]:
-            pid = status.attempts[-1]["pid"]
+        if status.state is State.RUNNING and status.attempts[-1].ended is None:
+            pid = status.attempts[-1].pid
             with contextlib.suppress(OSError):  # it has died in the meantime
                 os.kill(pid, signal.SIGSTOP)
                 return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("R", "S", "T")
@@ -229,15 +230,15 @@ def shaken(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
 
 def test_twenty_kills_at_random_hit_workers_and_drivers(shaken: Shaken) -> None:
     attempts = {
-        (trial.trial_id, attempt["started"]): attempt
+        (trial.trial_id, attempt.started): attempt
         for trial in shaken.sweep.trials()
         for attempt in trial.status().attempts
     }
     hit = [attempts[trial_id, began] for trial_id, began, _ in shaken.shooting.hits]
-    assert not any("ended" in attempt for attempt in hit)
+    assert not any(attempt.ended is not None for attempt in hit)
     assert [killed.code for killed in shaken.killed] == [-signal.SIGKILL] * 2
     assert len(hit) + len(shaken.killed) == 20
-    assert any("resumed_at" not in attempt for attempt in hit)  # while it was starting
+    assert any(attempt.resumed_at is None for attempt in hit)  # while it was starting
     assert shaken.shooting.half_written  # while it was writing a checkpoint
 
 
@@ -261,7 +262,7 @@ def test_the_trials_of_a_driver_that_was_killed_are_lost(shaken: Shaken) -> None
     ]
     assert was_running
     assert {status.state for status in was_running} == {State.LOST}
-    assert not any("ended" in status.attempts[-1] for status in was_running)
+    assert not any(status.attempts[-1].ended is not None for status in was_running)
     assert State.RUNNING not in [status.state for status in shaken.killed[0].statuses]
 
 

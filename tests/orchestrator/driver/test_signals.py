@@ -15,7 +15,7 @@ from command_line import wait_until
 from driven_sweeps import Sweep, folders_of, new_sweep
 
 from orchestrator.store.lock import marked_processes
-from orchestrator.store.trial import State, Status
+from orchestrator.store.states import State, Status
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # a Ray takes seconds to start, on a busy machine a minute
 
@@ -85,7 +85,7 @@ def test_sigterm_to_every_process_lets_trials_write_a_checkpoint_and_leaves_noth
     assert terminated.out[-1] == "Stopped; go on with: orchestrator resume dead --offline"
     assert "Traceback" not in terminated.errors
     assert [status.state for status in terminated.statuses] == [State.PENDING, State.PENDING]
-    assert all("ended" in status.attempts[-1] for status in terminated.statuses)
+    assert all(status.attempts[-1].ended is not None for status in terminated.statuses)
     assert terminated.left == []
     assert terminated.folders == []
 
@@ -99,6 +99,6 @@ def test_a_second_ctrl_c_waits_for_nobody_and_leaves_nothing(aborted: Ended) -> 
 
 def test_after_a_second_ctrl_c_no_trial_is_said_to_be_running(aborted: Ended) -> None:
     hanging, _ = aborted.statuses
-    assert "ended" not in hanging.attempts[-1]
+    assert hanging.attempts[-1].ended is None
     assert (hanging.state, hanging.error) == (State.LOST, "the driver left at once")
     assert State.RUNNING not in [status.state for status in aborted.statuses]

@@ -10,8 +10,8 @@ from command_line import Cluster, CommandLine, orchestrator, started, wait_until
 from hand_made import finish, write_file
 from mlflow_dump import dump
 
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 from orchestrator.tracking.address import quiet_client
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.trial.run import run_trial

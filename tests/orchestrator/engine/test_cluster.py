@@ -25,8 +25,9 @@ from network import Started
 from small_trials import assert_equal_to_the_bit
 from topology import Topology, topology, what_is_missing
 
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 
 pytestmark = [
@@ -101,7 +102,7 @@ class Story:
             for trial_id in [trial_id for trial_id in trial_ids if trial_id not in held]:
                 trial = self._at_work(trial_id, attempt)
                 if trial is not None and _has_left_a_checkpoint(trial):
-                    held[trial_id] = trial.status().attempts[-1]["pid"]
+                    held[trial_id] = trial.status().attempts[-1].pid
                     os.kill(held[trial_id], signal.SIGSTOP)
                     assert trial.status().state is State.RUNNING
             return len(held) == len(trial_ids)
@@ -124,7 +125,7 @@ class Story:
 
 def _has_left_a_checkpoint(trial: TrialStore) -> bool:
     """Of this attempt, in the object store: the epoch after it is there as well."""
-    begun = trial.status().attempts[-1].get("resumed_at")
+    begun = trial.status().attempts[-1].resumed_at
     epochs = [record for record in trial.epochs() if begun is not None and record["iteration"] > begun]
     return len(epochs) > 3
 
@@ -164,7 +165,9 @@ def lose_a_node_and_mlflow(top: Topology, story: Story, trials: dict[str, TrialS
     wait_until(lambda: top.points() > story.points[0], pause=0.5)
     story.points.append(top.points())
     told = trials[story.lost]
-    wait_until(lambda: len(told.status().attempts) == 2 and "resumed_at" in told.status().attempts[-1], pause=0.1)
+    wait_until(
+        lambda: len(told.status().attempts) == 2 and told.status().attempts[-1].resumed_at is not None, pause=0.1
+    )
     story.statuses = {trial_id: trial.status() for trial_id, trial in trials.items()}
 
 
@@ -269,9 +272,9 @@ def test_a_trial_whose_node_died_goes_on_elsewhere_from_its_checkpoint(story: St
     status = story.statuses[story.lost]
     assert status.state is State.RUNNING
     first, second = status.attempts
-    assert [story.places[first["pid"]], story.places[second["pid"]]] == ["worker1", "worker2"]
-    assert "ended" not in first
-    assert second["resumed_at"] >= 60  # an interval, three epochs of twenty iterations, was in the object store
+    assert [story.places[first.pid], story.places[second.pid]] == ["worker1", "worker2"]
+    assert first.ended is None
+    assert second.resumed_at >= 60  # an interval, three epochs of twenty iterations, was in the object store
     assert "LOST far seed=" in story.swept[1]
     assert "its node is gone" in story.swept[1]
 
@@ -304,8 +307,8 @@ def test_that_way_the_sweep_comes_to_its_end(story: Story) -> None:
     code, out, err = story.resumed
     assert (code, out.splitlines()[-1]) == (0, "far: 2 DONE"), err
     _, second, third = story.store.trial(story.lost).status().attempts
-    assert "ended" not in second
-    assert third["resumed_at"] > second["resumed_at"]
+    assert second.ended is None
+    assert third.resumed_at > second.resumed_at
 
 
 def test_every_trial_equals_to_the_bit_that_of_one_machine(story: Story, tmp_path: Path) -> None:

@@ -19,15 +19,16 @@ from mlflow_dump import dump
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
-from orchestrator.driver.run import prepare
+from orchestrator.driver.preparation import prepare
 from orchestrator.engine.early_stopping import Stopper
-from orchestrator.engine.queue import StoreSearcher
-from orchestrator.engine.tune import run_trials
+from orchestrator.engine.executor import run_trials
+from orchestrator.engine.queue import Queue
+from orchestrator.engine.tune import TuneExecutor
 from orchestrator.errors import UserError
 from orchestrator.results.tables import comparison_table
 from orchestrator.store.selection import select
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status
 from orchestrator.sweep.file import EarlyStopping
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.trial.run import run_trial
@@ -364,36 +365,38 @@ def test_a_metric_that_is_named_is_better_low_unless_its_evaluation_says_otherwi
     assert early_stopping.mode == "max"
 
 
-def first_told_to_stop(store: SweepStore, worker: Callable[[Entry, StoreSearcher], None]) -> Entry:
-    """Four trials have come to their ends, the fifth is run by a worker under a searcher as Tune would have it."""
+def first_told_to_stop(store: SweepStore, worker: Callable[[Entry, Queue], None]) -> Entry:
+    """Four trials have come to their ends, the fifth is run by a worker under a queue."""
     *others, last = store.entries()
     for entry in others:
         finish(store, entry, {METRIC: 0.0}, epochs=EPOCHS)
         path = store.trial(entry.trial_id).metrics_file
         path.write_text("".join(json.dumps({**json.loads(line), METRIC: 0.0}) + "\n" for line in path.open()))
-    searcher = StoreSearcher(store, [last.trial_id], retries=0, stopper=Stopper(store, MEDIAN))
-    assert searcher.suggest("tune1")["trial_id"] == last.trial_id
-    worker(last, searcher)
+    queue = Queue(store, [last.trial_id], retries=0, stopper=Stopper(store, MEDIAN))
+    assert (assignment := queue.next()) is not None
+    assert assignment.trial_id == last.trial_id
+    worker(last, queue)
     return last
 
 
 def test_a_worker_that_is_told_to_stop_writes_a_checkpoint_and_ends(race: SweepStore) -> None:
-    def worker(entry: Entry, searcher: StoreSearcher) -> None:
+    def worker(entry: Entry, queue: Queue) -> None:
         trial = race.trial(entry.trial_id)
         state = run_trial(
             trial,
             race.cache_dir,
             should_stop=trial.early_stop_file.exists,
-            on_epoch=lambda record: searcher.on_trial_result("tune1", record),
+            on_epoch=lambda record: queue.observe(entry.trial_id, record),
         )
         assert state is State.RUNNING
-        searcher.on_trial_complete("tune1")
+        queue.ended(entry.trial_id)
 
     trial = race.trial(first_told_to_stop(race, worker).trial_id)
     status = trial.status()
     (only,) = status.attempts
     assert (status.state, status.error) == (State.STOPPED, None)
-    assert only["ended"] >= only["started"]
+    assert only.ended is not None
+    assert only.ended >= only.started
     assert [record["epoch"] for record in trial.epochs()] == [0, 1, 2]
     assert trial.checkpoint_file.exists()
     told = json.loads(trial.early_stop_file.read_text())
@@ -401,11 +404,11 @@ def test_a_worker_that_is_told_to_stop_writes_a_checkpoint_and_ends(race: SweepS
 
 
 def test_a_driver_that_dies_after_its_decision_leaves_a_stopped_trial(race: SweepStore) -> None:
-    def worker(entry: Entry, searcher: StoreSearcher) -> None:
+    def worker(entry: Entry, queue: Queue) -> None:
         trial = race.trial(entry.trial_id)
         trial.write_status(Status(State.RUNNING, [attempt(ended=None, state=None)]))
         for epoch in range(3):
-            searcher.on_trial_result("tune1", {"epoch": epoch, "iteration": LENGTH * epoch, METRIC: 9.0})
+            queue.observe(entry.trial_id, {"epoch": epoch, "iteration": LENGTH * epoch, METRIC: 9.0})
 
     entry = first_told_to_stop(race, worker)
     assert prepare(race) == []
@@ -458,7 +461,7 @@ def test_on_a_real_ray_what_is_not_promising_is_stopped_and_stays_so(
 ) -> None:
     """One trial at a time; ``test_max_failures`` has the median rule, and a second driver."""
     store = make_sweep(tmp_path, REAL)
-    ran = run_trials(store, prepare(store), placement=one_cpu_each(store, 1), mark=secrets.token_hex(6))
+    ran = run_trials(store, prepare(store), TuneExecutor(one_cpu_each(store, 1), secrets.token_hex(6)))
     assert ran is None
     good, *bad = (store.trial(entry.trial_id) for entry in store.entries())
     assert good.status().state is State.DONE

@@ -22,25 +22,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.engine.placement import (
+    Demand,
     Node,
     Placement,
-    Request,
     bundle_of,
     compared_versions,
+    demand_of,
     difference,
-    request_of,
     share_out,
     unservable,
 )
 from orchestrator.errors import UserError
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.sweep.file import Resources
-from orchestrator.trial.run import git_commit
+from orchestrator.trial.surroundings import git_commit
 
-CPU: Request = (("CPU", 1.0),)
-GPU: Request = (("CPU", 1.0), ("GPU", 1.0))
-QUARTER: Request = (("CPU", 1.0), ("GPU", 0.25))
+CPU: Demand = (("CPU", 1.0),)
+GPU: Demand = (("CPU", 1.0), ("GPU", 1.0))
+QUARTER: Demand = (("CPU", 1.0), ("GPU", 0.25))
 
 
 def node(name: str, **resources: float) -> Node:
@@ -48,7 +49,7 @@ def node(name: str, **resources: float) -> Node:
 
 
 @pytest.mark.parametrize(
-    ("request_", "resources", "number"),
+    ("demand_", "resources", "number"),
     [
         pytest.param(CPU, {"CPU": 2}, 2, id="by CPUs"),
         pytest.param((("CPU", 0.5),), {"CPU": 2}, 4, id="parts of a CPU"),
@@ -60,15 +61,15 @@ def node(name: str, **resources: float) -> Node:
         pytest.param((("CPU", 1.0), ("big", 1.0)), {"CPU": 16, "big": 3}, 3, id="a resource of one's own"),
     ],
 )
-def test_as_many_trials_as_fit_on_a_node(request_: Request, resources: dict[str, float], number: int) -> None:
-    assert node("a", **resources).fits(request_) == number
+def test_as_many_trials_as_fit_on_a_node(demand_: Demand, resources: dict[str, float], number: int) -> None:
+    assert node("a", **resources).fits(demand_) == number
 
 
 def test_a_trial_whose_device_is_cpu_asks_for_no_gpu() -> None:
     resources = Resources(1, 0.25, {"big": 1})
-    assert request_of(resources, "cpu") == (("CPU", 1.0), ("big", 1.0))
-    assert request_of(resources, "auto") == (("CPU", 1.0), ("GPU", 0.25), ("big", 1.0))
-    assert request_of(Resources(), "auto") == CPU
+    assert demand_of(resources, "cpu") == (("CPU", 1.0), ("big", 1.0))
+    assert demand_of(resources, "auto") == (("CPU", 1.0), ("GPU", 0.25), ("big", 1.0))
+    assert demand_of(Resources(), "auto") == CPU
 
 
 def test_trials_without_a_gpu_leave_the_processors_beside_gpus_to_those_with_one() -> None:
@@ -86,7 +87,7 @@ def test_trials_without_a_gpu_leave_the_processors_beside_gpus_to_those_with_one
     ),
 )
 @settings(deadline=None)
-def test_what_is_shared_out_is_wanted_and_there(sizes: list[tuple[int, int, int]], wanted: dict[Request, int]) -> None:
+def test_what_is_shared_out_is_wanted_and_there(sizes: list[tuple[int, int, int]], wanted: dict[Demand, int]) -> None:
     nodes = [node(str(number), CPU=c, GPU=g, big=b) for number, (c, g, b) in enumerate(sizes)]
     shares = share_out(nodes, wanted)
     assert shares.keys() == wanted.keys()
@@ -100,7 +101,7 @@ def test_what_is_shared_out_is_wanted_and_there(sizes: list[tuple[int, int, int]
 
 
 @pytest.mark.parametrize(
-    ("request_", "told"),
+    ("demand_", "told"),
     [
         pytest.param((("CPU", 2.0),), r"resources\.cpus: .*2 CPUs and no node has more than 1 \(2 on 2", id="CPUs"),
         pytest.param(GPU, r"resources\.gpus: .*1 GPUs and no node has more than 0; .*device=cpu", id="GPUs"),
@@ -111,10 +112,10 @@ def test_what_is_shared_out_is_wanted_and_there(sizes: list[tuple[int, int, int]
         pytest.param((("fast_disk", 1.0), ("big_memory", 1.0)), "no single node has together", id="together"),
     ],
 )
-def test_what_no_single_node_can_serve_is_refused(request_: Request, told: str) -> None:
+def test_what_no_single_node_can_serve_is_refused(demand_: Demand, told: str) -> None:
     nodes = [node("a", CPU=1, big_memory=1), node("b", CPU=1, fast_disk=1)]
     with pytest.raises(UserError, match=told):
-        Placement({"trial": request_}, look=lambda: nodes).check()
+        Placement({"trial": demand_}, look=lambda: nodes).check()
     assert unservable(nodes, CPU) is None
 
 
@@ -128,13 +129,13 @@ def test_what_may_come_later_is_told_and_waited_for() -> None:
 
 
 def test_a_limit_counts_besides_what_fits() -> None:
-    requests = dict.fromkeys("abcd", CPU)
+    demands = dict.fromkeys("abcd", CPU)
     look = lambda: [node("a", CPU=2)]  # noqa: E731
     for limit, at_once in ((None, 2), (1, 1), (30, 2)):
-        placement = Placement(requests, limit, look=look)
+        placement = Placement(demands, limit, look=look)
         placement.check()
         assert placement.at_once() == at_once
-    placement = Placement(requests, 1, look=look)
+    placement = Placement(demands, 1, look=look)
     placement.begin("a")
     assert placement.may_begin() == set()
     placement.end("a", finished=True)
@@ -232,7 +233,7 @@ class Nodes:
         for trial in self.trials():
             status = trial.status()
             if status.state is State.RUNNING:
-                pid = status.attempts[-1]["pid"]
+                pid = status.attempts[-1].pid
                 with contextlib.suppress(OSError):  # it has just ended
                     stat = Path(f"/proc/{pid}/stat").read_text()
                     self.seen[trial.trial_id] = self.raylets[int(stat.rpartition(")")[2].split()[1])]
@@ -317,7 +318,7 @@ def test_a_trial_that_wants_a_gpu_gets_it_and_one_on_the_cpu_runs_on_a_node_that
 
 @pytest.mark.long
 def test_attempts_of_a_cluster_tell_the_commit_of_the_code_that_came_to_them(nodes: Nodes) -> None:
-    commits = {attempt["commit"] for trial in nodes.trials() for attempt in trial.status().attempts}
+    commits = {attempt.commit for trial in nodes.trials() for attempt in trial.status().attempts}
     assert commits == {git_commit()}
 
 

@@ -24,7 +24,8 @@ from driven_sweeps import Sweep, new_sweep
 from own_slurm import Slurm
 from small_trials import assert_equal_to_the_bit
 
-from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.store.states import State, Status
+from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 
 SCRIPT = Path(__file__).parents[3] / "docker" / "slurm" / "sweep.sbatch"
@@ -104,7 +105,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         with _held_when_busy(seen, second, {0: 3, 1: 1}):
             _look_around(seen, second)
             seen.nodes = {_node_of(seen, number) for number in (0, 1)}
-            os.kill(sweep.statuses()[1].attempts[-1]["pid"], signal.SIGKILL)
+            os.kill(sweep.statuses()[1].attempts[-1].pid, signal.SIGKILL)
         _wait(seen, second, lambda: _ended(slurm, second))
         seen.failed, seen.unfinished = slurm.job(second), sweep.statuses()
         seen.left.append(_processes(second))
@@ -137,15 +138,15 @@ def _held_when_busy(seen: Life, job: str, attempts: dict[int, int]) -> Iterator[
 
     def is_busy(trial: TrialStore, attempt: int) -> bool:
         status, epochs = trial.status(), trial.epochs()
-        if len(status.attempts) != attempt or "resumed_at" not in status.attempts[-1] or not epochs:
+        if len(status.attempts) != attempt or status.attempts[-1].resumed_at is None or not epochs:
             return False
-        return status.state is State.RUNNING and epochs[-1]["iteration"] > status.attempts[-1]["resumed_at"] + 50
+        return status.state is State.RUNNING and epochs[-1]["iteration"] > status.attempts[-1].resumed_at + 50
 
     def all_are_held() -> bool:
         for number in attempts.keys() - held.keys():
             trial = seen.sweep.trials()[number]
             if is_busy(trial, attempts[number]):
-                held[number] = trial.status().attempts[-1]["pid"]
+                held[number] = trial.status().attempts[-1].pid
                 os.kill(held[number], signal.SIGSTOP)
         return held.keys() == attempts.keys()
 
@@ -181,7 +182,7 @@ def _processes(job: str) -> list[Process]:
 
 
 def _node_of(seen: Life, number: int) -> str:
-    worker = seen.sweep.statuses()[number].attempts[-1]["pid"]
+    worker = seen.sweep.statuses()[number].attempts[-1].pid
     return next(each.environment["SLURMD_NODENAME"] for each in seen.rays if each.pid == worker)
 
 
@@ -221,7 +222,7 @@ def test_the_token_stands_in_no_file_and_no_process_list(life: Life) -> None:
 
 
 def test_on_the_warning_trials_write_checkpoints_and_the_job_is_requeued(life: Life) -> None:
-    assert "ended" in life.after_cancelling[0].attempts[0]
+    assert life.after_cancelling[0].attempts[0].ended is not None
     assert life.output().count("has itself requeued") == 1
 
 
@@ -232,7 +233,7 @@ def test_the_next_run_goes_on_from_the_checkpoints(life: Life) -> None:
 
 def test_cancelling_lets_trials_write_checkpoints_and_is_the_end(life: Life) -> None:
     stopped, _ = life.after_cancelling
-    assert (stopped.state, len(stopped.attempts), "ended" in stopped.attempts[-1]) == (State.PENDING, 2, True)
+    assert (stopped.state, len(stopped.attempts), stopped.attempts[-1].ended is not None) == (State.PENDING, 2, True)
     assert (life.cancelled["JobState"], life.cancelled["Restarts"]) == ("CANCELLED", "1")
     assert life.output().count("limited: 2 PENDING") == 2
 

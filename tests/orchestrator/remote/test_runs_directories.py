@@ -5,6 +5,7 @@ Machines that share nothing but the network are copies of their own, in one proc
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -25,17 +26,18 @@ from object_stores import BUCKET, ENVIRONMENT, Network, Place, keys_asked_for, s
 from small_trials import assert_equal_to_the_bit, contents, run
 
 from orchestrator import load
-from orchestrator.driver.run import prepare
+from orchestrator.driver.preparation import prepare
 from orchestrator.errors import UserError
-from orchestrator.remote import lease, object_store
-from orchestrator.remote import news as following
+from orchestrator.remote import lease, news, object_store
 from orchestrator.remote.replica import Replica
 from orchestrator.screen.status import sweep_status
 from orchestrator.store.lock import driver_lock
 from orchestrator.store.runs import sweep_names
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import CHECKPOINTS, State, TrialStore
-from orchestrator.trial.run import run_trial, trial_at_hand
+from orchestrator.store.trial import CHECKPOINT_FILES, TrialStore
+from orchestrator.trial.run import run_trial
+from orchestrator.trial.workplace import trial_at_hand
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
@@ -55,7 +57,8 @@ grid: {penalty.weight: [1, 2]}
 WORKER = """\
 import sys, time
 from orchestrator.store.runs import runs_at
-from orchestrator.trial.run import run_trial, trial_at_hand
+from orchestrator.trial.run import run_trial
+from orchestrator.trial.workplace import trial_at_hand
 with trial_at_hand(runs_at(sys.argv[1]), "small", sys.argv[2]) as (trial, cache, should_stop):
     run_trial(trial, cache, should_stop=should_stop, on_epoch=lambda record: time.sleep(600 * (record["epoch"] == 2)))
 """
@@ -109,7 +112,7 @@ def planned(place: Place, machine: str = "one", text: str = SWEEP, *arguments: s
 
 def level(place: Place, machine: str, name: str = "small") -> SweepStore:
     """The sweep, checkpoints and all, as a machine sees it now."""
-    return SweepStore.open(place.seen_from(machine), name, CHECKPOINTS)
+    return SweepStore.open(place.seen_from(machine), name, CHECKPOINT_FILES)
 
 
 def work(place: Place, machine: str, trial_id: str, after: int | None = None, **options: Any) -> State:
@@ -147,11 +150,11 @@ def test_what_one_machine_plans_others_see(place: Place) -> None:
 def test_a_trial_stopped_on_one_machine_goes_on_on_another_to_the_bit(place: Place, twin: TrialStore) -> None:
     planned(place)
     assert work(place, "one", twin.trial_id, after=30) is State.RUNNING
-    assert level(place, "two").trial(twin.trial_id).status().attempts[0]["resumed_at"] == 0
+    assert level(place, "two").trial(twin.trial_id).status().attempts[0].resumed_at == 0
     assert work(place, "two", twin.trial_id) is State.DONE
     trial = level(place, "three").trial(twin.trial_id)
     assert_equal_to_the_bit(trial, twin)
-    assert [attempt["resumed_at"] for attempt in trial.status().attempts] == [0, 30]
+    assert [attempt.resumed_at for attempt in trial.status().attempts] == [0, 30]
 
 
 def test_a_killed_worker_s_trial_goes_on_elsewhere_to_the_bit(place: Place, twin: TrialStore) -> None:
@@ -184,7 +187,7 @@ def test_a_worker_that_was_given_up_for_lost_writes_nothing_more(place: Place, t
         if not left:
             other = level(place, "two").trial(twin.trial_id)
             status = other.status()
-            status.attempts.append({**status.attempts[-1], "started": time.time(), "host": "another"})
+            status.attempts.append(dataclasses.replace(status.attempts[-1], started=time.time(), host="another"))
             other.write_status(status)
             left.update(contents(level(place, "three").trial(twin.trial_id).path, "log.txt"))
         return False
@@ -212,9 +215,9 @@ def test_one_machine_drives_at_a_time(place: Place) -> None:
 def test_a_stop_is_heard_by_workers_everywhere_and_is_over_with_the_next_driver(
     place: Place, twin: TrialStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "FOLLOW_SECONDS", 0.3)
+    monkeypatch.setattr(news, "FOLLOW_SECONDS", 0.3)
     store = planned(place)
-    with store.followed():
+    with store.exchanging_news():
         worker = threading.Thread(target=work, args=(place, "two", twin.trial_id), kwargs={"on_epoch": slowly})
         worker.start()
         store.stop_file.touch()
@@ -229,7 +232,7 @@ def test_a_stop_is_heard_by_workers_everywhere_and_is_over_with_the_next_driver(
 
 def slowly(record: dict[str, Any]) -> None:
     """Longer than it takes until a worker looks again."""
-    time.sleep(2 * following.FOLLOW_SECONDS)
+    time.sleep(2 * news.FOLLOW_SECONDS)
 
 
 def test_a_sweep_planned_again_keeps_what_was_done_elsewhere(place: Place, twin: TrialStore) -> None:
@@ -288,7 +291,7 @@ def test_a_longer_budget_goes_on_from_another_machine_s_trial(place: Place, twin
     with trial_at_hand(place.seen_from("four"), "longer", entry.trial_id) as (here, cache, _):
         assert run_trial(here, cache) is State.DONE
     attempts = level(place, "three", "longer").trial(entry.trial_id).status().attempts
-    assert [attempt["resumed_at"] for attempt in attempts] == [50]
+    assert [attempt.resumed_at for attempt in attempts] == [50]
 
 
 def test_space_is_given_back_wherever_the_checkpoints_are(

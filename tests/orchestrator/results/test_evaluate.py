@@ -20,8 +20,9 @@ from small_trials import contents, create
 from orchestrator.errors import UserError
 from orchestrator.results.evaluate import Request, Score, Scores, best_again, evaluate, show_scores
 from orchestrator.store import weights
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 from trainers.config import TrialConfig, identity_of
 from trainers.datasets import Digits

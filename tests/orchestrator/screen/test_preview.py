@@ -14,8 +14,8 @@ from hand_made import POINTS, TWO_CELLS, Planner, finish, make_sweep, write_file
 
 from orchestrator.screen.preview import EPOCH_BYTES, disk_lines, disk_shares
 from orchestrator.screen.units import in_bytes
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 from orchestrator.trial.run import run_trial
 from trainers.config import TrialConfig
 from trainers.footprint import checkpoint_bytes

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from orchestrator.screen.progress import Progress, Watch
 from orchestrator.store.epochs import EpochLog
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status
 
 
 class Screen:

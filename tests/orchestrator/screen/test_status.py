@@ -17,8 +17,8 @@ from hand_made import TWO_CELLS, attempt, finish, make_sweep, plan_file, write_f
 from orchestrator.files import disk_usage
 from orchestrator.store.epochs import EpochLog
 from orchestrator.store.lock import driver_lock
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status
 
 LONG_NAMES = """\
 name: a_sweep_with_a_long_name

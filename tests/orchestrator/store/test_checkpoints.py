@@ -38,7 +38,8 @@ import trainers
 from orchestrator.screen.progress import Progress, Watch
 from orchestrator.store import checkpoints
 from orchestrator.store.checkpoints import MARKER, TRAILER, Unreadable
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.states import State
+from orchestrator.store.trial import TrialStore
 from orchestrator.sweep.presets import compose
 from orchestrator.trial.run import run_trial
 from trainers.config import TrialConfig
@@ -239,10 +240,10 @@ def test_a_checkpoint_that_could_not_be_written_costs_no_more_than_the_time_sinc
             assert run(trial) is State.FAILED
         status = trial.status()
         assert status.error == "OSError: [Errno 27] File too large"
-        assert status.attempts[-1]["resumed_at"] == 25
+        assert status.attempts[-1].resumed_at == 25
         assert half_written(trial.path) == []
     assert run(trial) is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] == 25
+    assert trial.status().attempts[-1].resumed_at == 25
     assert_equal_to_the_bit(trial, undisturbed)
 
 
@@ -307,7 +308,7 @@ def test_falling_back_to_the_checkpoint_before_is_told_in_the_log_in_the_attempt
     terminal.look()
     problem = "checkpoint.pt cannot be used: its checksum does not fit: it was damaged"
     attempt = trial.status().attempts[-1]
-    assert (attempt["unreadable"], attempt["resumed_at"]) == ([problem], 40)
+    assert (attempt.unreadable, attempt.resumed_at) == ([problem], 40)
     log = [line.split(" ", 2)[2] for line in trial.log_file.read_text().splitlines()]
     assert log[log.index(problem) + 1] == "begins at critic iteration 40"
     assert run(terminal.twin) is State.DONE
@@ -328,7 +329,7 @@ def test_without_any_readable_checkpoint_a_trial_says_that_it_begins_again(tmp_p
         "checkpoint-previous.pt cannot be used: it has no checksum: it was cut short",
     ]
     attempt = trial.status().attempts[-1]
-    assert (attempt["unreadable"], attempt["resumed_at"]) == (problems, 0)
+    assert (attempt.unreadable, attempt.resumed_at) == (problems, 0)
     assert all(problem in trial.log_file.read_text() for problem in problems)
     assert "came out different" not in trial.log_file.read_text()
     assert run(terminal.twin) is State.DONE
@@ -365,7 +366,7 @@ def test_a_configuration_edited_by_hand_never_continues_the_old_checkpoint(
 
     path.write_text(text)  # what it said
     assert run(trial) is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] == 25
+    assert trial.status().attempts[-1].resumed_at == 25
     assert_equal_to_the_bit(trial, undisturbed)
 
 
@@ -391,7 +392,7 @@ def test_options_of_where_and_how_to_run_may_change_between_attempts(
     if torch.cuda.is_available():
         pytest.skip("device=auto takes the GPU here, where nothing is promised to the bit")
     assert run(trial) is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] == 25
+    assert trial.status().attempts[-1].resumed_at == 25
     assert_equal_to_the_bit(trial, undisturbed)
 
 
@@ -462,7 +463,7 @@ def test_a_checkpoint_follows_so_many_seconds_in_the_middle_of_an_epoch_too(new_
     assert len([iteration for iteration in written if iteration % 162]) >= 3
     assert_equal_to_the_bit(trial, undisturbed)
     assert run(killed) is State.DONE
-    assert killed.status().attempts[-1]["resumed_at"] == written[1]
+    assert killed.status().attempts[-1].resumed_at == written[1]
     assert_equal_to_the_bit(killed, undisturbed)
 
 
@@ -502,7 +503,7 @@ def test_every_trainer_with_either_optimizer_stopped_wherever_equals_an_undistur
         assert iteration_of(trial.checkpoint_file) == stop
     assert run(trial) is State.DONE
     assert run(twin) is State.DONE
-    assert [attempt["resumed_at"] for attempt in trial.status().attempts] == [0, *stops]
+    assert [attempt.resumed_at for attempt in trial.status().attempts] == [0, *stops]
     assert_equal_to_the_bit(trial, twin)
 
 
@@ -531,6 +532,6 @@ def test_a_worker_that_was_killed_leaves_a_trial_that_equals_an_undisturbed_twin
     trial.create(twin.config())  # less often
     assert run(trial) is State.DONE
     assert run(twin) is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] > 0
+    assert trial.status().attempts[-1].resumed_at > 0
     assert "came out different" not in trial.log_file.read_text()
     assert_equal_to_the_bit(trial, twin)

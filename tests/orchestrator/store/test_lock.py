@@ -36,8 +36,8 @@ from orchestrator.store.lock import (
     temporary_folder,
     this_process,
 )
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 
 HOLD = """
 import sys, time

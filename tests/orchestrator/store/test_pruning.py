@@ -14,8 +14,9 @@ from orchestrator.errors import UserError
 from orchestrator.files import disk_usage
 from orchestrator.screen.units import in_bytes
 from orchestrator.store.pruning import prunable, prune, size_of
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 
 RESULTS = [State.DONE, State.STOPPED, State.DIVERGED]
 UNFINISHED = [State.PENDING, State.FAILED, State.LOST]

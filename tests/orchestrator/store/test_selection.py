@@ -10,10 +10,11 @@ from command_line import CommandLine
 from hand_made import TWO_CELLS, finish, make_sweep
 from small_trials import contents
 
-from orchestrator.driver.run import prepare
+from orchestrator.driver.preparation import prepare
 from orchestrator.store.selection import Selection, select
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.store.trial import TrialStore
 
 STATES = [State.PENDING, State.RUNNING, State.DONE, State.STOPPED, State.DIVERGED, State.FAILED, State.LOST]
 

@@ -12,11 +12,12 @@ import pytest
 from hand_made import TWO_CELLS, finish, make_sweep, plan_file, write_file
 from small_trials import assert_equal_to_the_bit, contents, create, run
 
-from orchestrator.driver.run import prepare
+from orchestrator.driver.preparation import prepare
 from orchestrator.errors import UserError
 from orchestrator.store.runs import sweep_names
+from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.store.trial import TrialStore
 
 TINY = """\
 name: tiny
@@ -98,7 +99,7 @@ def test_a_status_is_replaced_at_once(trial: TrialStore) -> None:
 
     def write() -> None:
         for number in range(60):
-            trial.write_status(Status(State.FAILED, [{"number": number}], long))
+            trial.write_status(Status(State.FAILED, [Attempt(pid=number)], long))
         ended.set()
 
     trial.write_status(Status(State.FAILED, [], long))
@@ -241,13 +242,13 @@ def test_a_damaged_status_is_lost_and_the_trial_goes_on_from_its_checkpoint(
     assert trial.status().error == "status.json was damaged"
     trial.create(trial.config())  # as the sweep file does when it is run again
     assert run(trial) is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] == 45
+    assert trial.status().attempts[-1].resumed_at == 45
     assert_equal_to_the_bit(trial, twin)
 
 
 def test_no_flipped_bit_makes_a_status_unreadable(trial: TrialStore) -> None:
     """It may change a word of an error; that is not noticed."""
-    trial.write_status(Status(State.DONE, [{"started": 1.5, "state": "DONE"}], "why", "other", {"sweep": "s"}, 1))
+    trial.write_status(Status(State.DONE, [Attempt(started=1.5, state="DONE")], "why", "other", {"sweep": "s"}, 1))
     path = trial.path / "status.json"
     content = bytearray(path.read_bytes())
     for position, bit in itertools.product(range(len(content)), range(8)):
@@ -296,7 +297,7 @@ def test_a_trial_whose_directory_was_deleted_is_left_out_and_told(store: SweepSt
     assert prepare(store, told.append) == [entry.trial_id for entry in others]
     (line,) = told
     assert str(store.trial(gone.trial_id).path) in line
-    assert "running the sweep's file again makes it anew" in line
+    assert "run the sweep file again to create it" in line
 
 
 @pytest.mark.parametrize("renames", range(6))
@@ -325,7 +326,7 @@ def test_a_restart_that_is_killed_half_way_leaves_a_trial_that_ends_alike(
     goes_on = trial.checkpoint_file.exists() or trial.previous_checkpoint_file.exists()
     assert goes_on is (renames < 2)
     assert run(trial) is State.DONE
-    assert (trial.status().attempts[-1]["resumed_at"] > 0) is goes_on
+    assert (trial.status().attempts[-1].resumed_at > 0) is goes_on
     assert not trial.log_file.exists() or "came out different" not in trial.log_file.read_text()
     assert_equal_to_the_bit(trial, twin)
 
@@ -453,7 +454,7 @@ def test_taking_a_trial_keeps_what_restarts_have_put_aside(
     """And how many there were: MLflow's run of the old attempt is to go."""
     first, other, entry = begun
     trial = other.trial(entry.trial_id)
-    trial.write_status(Status(State.FAILED, [{"started": 1.5}], "out of paper"))
+    trial.write_status(Status(State.FAILED, [Attempt(started=1.5)], "out of paper"))
     trial.log("the first attempt")
     trial.restart()
     take(first, other, entry, how)

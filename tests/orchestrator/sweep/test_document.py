@@ -8,7 +8,7 @@ import pytest
 from hand_made import write_file
 
 from orchestrator.errors import UserError
-from orchestrator.sweep.document import Place, read_document
+from orchestrator.sweep.document import YamlPath, read_document
 
 TEXT = """\
 # a comment
@@ -34,7 +34,7 @@ variants:
         pytest.param(("variants", "one", "grid", "x"), 7, "variants.one: ", id="what is not there: the nearest above"),
     ],
 )
-def test_an_error_points_at_the_line_of_its_place(tmp_path: Path, place: Place, line: int, where: str) -> None:
+def test_an_error_points_at_the_line_of_its_place(tmp_path: Path, place: YamlPath, line: int, where: str) -> None:
     path = write_file(tmp_path, TEXT)
     assert str(read_document(path).error(place, "is odd")) == f"{path}:{line}: {where}is odd"
 

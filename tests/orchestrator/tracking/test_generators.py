@@ -16,8 +16,9 @@ from hand_made import make_sweep
 from mlflow_dump import dump
 from small_trials import create
 
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.address import quiet_client
 from orchestrator.tracking.generators import Generator, NoGenerator, final_generator, save_generator
 from orchestrator.tracking.mirror import GENERATOR, Mirror

@@ -16,8 +16,8 @@ from orchestrator.errors import UserError
 from orchestrator.results.formats import write_tables
 from orchestrator.results.tables import comparison_table
 from orchestrator.store.epochs import EpochLog
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status
 from orchestrator.tracking.address import check_uri, default_uri, quiet_client
 from orchestrator.tracking.mirror import MIRRORED_TAG, Mirror, level
 
@@ -51,7 +51,7 @@ def test_a_sweep_is_one_parent_with_a_child_for_each_trial(finished: SweepStore,
     assert set(runs) == {name_of(entry) for entry in finished.entries()}
     attempts = [finished.trial(entry.trial_id).status().attempts[0] for entry in finished.entries()]
     assert parent["status"] == "FINISHED"
-    assert parent["times"] == (int(attempts[0]["started"] * 1000), int(attempts[-1]["ended"] * 1000))
+    assert parent["times"] == (int(attempts[0].started * 1000), int(attempts[-1].ended * 1000))
     assert parent["tags"]["mlflow.note.content"] == "two cells"
     assert parent["tags"]["mlflow.parentRunId"] == "none"
     assert [path for path, _ in parent["artifacts"]] == ["hand.csv", "hand.md", "hand.tex", "sweep.yaml"]
@@ -62,7 +62,7 @@ def test_a_sweep_is_one_parent_with_a_child_for_each_trial(finished: SweepStore,
         assert run["params"] == flat(trial.config())
         assert points_of(run) == expected_points(finished.trial(entry.trial_id))
         assert run["status"] == ("FAILED" if number == 3 else "FINISHED")
-        assert run["times"] == (int(last["started"] * 1000), int(last["ended"] * 1000))
+        assert run["times"] == (int(last.started * 1000), int(last.ended * 1000))
         expected = {
             "state": str(trial.status().state),
             "attempt": "1",

@@ -31,9 +31,13 @@ from hand_made import finish, make_sweep, write_file
 from mlflow_dump import Dump, dump, expected_files, expected_points, files_of, points_of
 from rich.console import Console
 
-from orchestrator.driver.run import MirrorThread, Options, conclude, prepare
+from orchestrator.driver.conclusion import conclude
+from orchestrator.driver.mirroring import MirrorThread
+from orchestrator.driver.options import Options
+from orchestrator.driver.preparation import prepare
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.address import quiet_client
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.trial.run import run_trial
@@ -144,7 +148,7 @@ def mirrored(uri: str, sweep: str) -> int:
 def held(trial: TrialStore) -> Iterator[None]:
     """Holds the worker of a trial as soon as it has stored three epochs."""
     wait_until(lambda: len(trial.epochs()) >= 3)
-    pid = trial.status().attempts[-1]["pid"]
+    pid = trial.status().attempts[-1].pid
     os.kill(pid, signal.SIGSTOP)
     try:
         yield

@@ -11,7 +11,7 @@ import pytest
 import torch
 from small_trials import create
 
-from orchestrator.store.trial import State
+from orchestrator.store.states import State
 from orchestrator.trial.run import run_trial
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

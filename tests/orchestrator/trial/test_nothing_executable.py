@@ -13,8 +13,8 @@ from command_line import Cluster, CommandLine, environment
 from hand_made import POINTS, finish, make_sweep, write_file
 
 from orchestrator.errors import UserError
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 from orchestrator.trial.run import run_trial
 
 WITH_CLASSIFIER = """\

@@ -420,7 +420,7 @@ def test_a_stopped_trial_is_not_trained_again_and_no_other_sweep_takes_it(tmp_pa
     store.trial(stopped.trial_id).early_stop_file.write_text("{}")
     assert prepare(store) == [entry.trial_id for entry in others]
     assert store.trial(stopped.trial_id).status().state is State.STOPPED
-    with pytest.raises(UserError, match=r"it has its result already \(STOPPED\)"):
+    with pytest.raises(UserError, match=r"the trial already has its result \(STOPPED\)"):
         select(store, [], [stopped.trial_id], restart=True, retry_diverged=False)
 
     other = make_sweep(tmp_path, RACE.replace("name: race", "name: other"))

@@ -202,10 +202,10 @@ def test_one_machine_drives_at_a_time(place: Place) -> None:
     with driver_lock(store):
         told = sweep_status(SweepStore.open(place.seen_from("three"), "small"))["driver"]
         assert told == {"host": socket.gethostname(), "pid": os.getpid(), "alive": True}
-        refusal = rf"'small' is being driven already, by process {os.getpid()} on \S+; orchestrator stop small"
+        refusal = rf"'small' is already running \(process {os.getpid()} on \S+\); stop it with: orchestrator stop small"
         with pytest.raises(UserError, match=refusal), driver_lock(other):
             pass
-    with driver_lock(other), pytest.raises(UserError, match="is being driven"), driver_lock(store):
+    with driver_lock(other), pytest.raises(UserError, match="is already running"), driver_lock(store):
         pass
 
 
@@ -340,14 +340,17 @@ def test_what_cannot_be_a_runs_directory_is_refused_with_the_reason(
         monkeypatch.setenv(name, value)
     file = write_file(tmp_path, SWEEP)
     for runs, told in {
-        "s3://bucket/runs": "--runs-dir s3://bucket/runs: it cannot be reached: ",
+        "s3://bucket/runs": "--runs-dir s3://bucket/runs: the object store cannot be reached: ",
         "s4://bucket/runs": "--runs-dir s4://bucket/runs: Protocol not known: s4",
     }.items():
         code, out, error = command_line("sweep", file, "--offline", "--runs-dir", runs)
         assert (code, out) == (2, "")
         assert error.startswith(f"orchestrator: {told}")
     code, _, error = command_line("train", "--runs-dir", "s3://bucket/runs")
-    assert (code, error) == (2, "orchestrator: --runs-dir s3://bucket/runs: this command wants a folder\n")
+    assert (code, error) == (
+        2,
+        "orchestrator: --runs-dir s3://bucket/runs: this command needs a folder on this machine\n",
+    )
 
 
 def test_a_bucket_that_is_not_there_is_said(
@@ -370,7 +373,7 @@ def test_who_has_other_keys_is_told_so_before_anything_starts(
         file = write_file(tmp_path, SWEEP)
         code, out, error = command_line("sweep", file, "--offline", "--runs-dir", bucket.url)
     assert (code, out) == (2, "")
-    assert error.startswith(f"orchestrator: --runs-dir {bucket.url}: the object store refuses us. AWS_ACCESS")
+    assert error.startswith(f"orchestrator: --runs-dir {bucket.url}: the object store refused access. Check AWS_A")
     assert error.count("\n") == 1
     assert sweep_names(bucket.seen_from("two")) == []
 

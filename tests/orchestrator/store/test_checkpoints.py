@@ -305,7 +305,7 @@ def test_falling_back_to_the_checkpoint_before_is_told_in_the_log_in_the_attempt
         see = terminal.look if looks != "when the attempt is over" else lambda: None
         assert run_trial(trial, tmp_path / "cache", on_epoch=lambda record: see()) is State.DONE
     terminal.look()
-    problem = "checkpoint.pt cannot be used: its checksum does not fit: it was damaged"
+    problem = "checkpoint.pt cannot be used: its checksum does not match, so it was damaged"
     attempt = trial.status().attempts[-1]
     assert (attempt["unreadable"], attempt["resumed_at"]) == ([problem], 40)
     log = [line.split(" ", 2)[2] for line in trial.log_file.read_text().splitlines()]
@@ -324,8 +324,8 @@ def test_without_any_readable_checkpoint_a_trial_says_that_it_begins_again(tmp_p
     terminal.look()
     assert run_trial(trial, tmp_path / "cache", on_epoch=lambda record: terminal.look()) is State.DONE
     problems = [
-        "checkpoint.pt cannot be used: its checksum does not fit: it was damaged",
-        "checkpoint-previous.pt cannot be used: it has no checksum: it was cut short",
+        "checkpoint.pt cannot be used: its checksum does not match, so it was damaged",
+        "checkpoint-previous.pt cannot be used: it has no checksum, so it was cut short",
     ]
     attempt = trial.status().attempts[-1]
     assert (attempt["unreadable"], attempt["resumed_at"]) == (problems, 0)
@@ -360,7 +360,7 @@ def test_a_configuration_edited_by_hand_never_continues_the_old_checkpoint(
     assert run(trial) is State.FAILED
     error = trial.status().error or ""
     assert "checkpoint.pt belongs to trial" in error
-    assert error.endswith("put config.yaml back as it was, or begin again with --restart")
+    assert error.endswith("restore config.yaml, or start the trial again with --restart")
     assert contents(trial.path, "status.json", "log.txt", "config.yaml") == before
 
     path.write_text(text)  # what it said

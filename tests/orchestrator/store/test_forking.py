@@ -203,7 +203,7 @@ def test_trials_without_an_ancestor_begin_at_nothing_and_are_counted(whole: Fork
     store = continued(tmp_path, "long", "short", 90, 9, grid="2, 3")
     told: list[str] = []
     tell_ancestors(store.runs, plan_file(store.path / "sweep.yaml"), told.append)
-    assert told == ["1 trials continue finished ones of 'short'; 1 have none there and begin at nothing"]
+    assert told == ["1 trials continue finished trials of 'short'; 1 have no match there and start from scratch"]
     assert len(prepare(store)) == 2
     assert [trial.status().continued_from is not None for trial in trials(store)] == [True, False]
 
@@ -255,7 +255,7 @@ def test_a_trial_continues_one_that_is_done_and_differs_in_a_smaller_budget_alon
     store = continued(tmp_path, "long", "short", 90)
     assert bool(ancestors(store)) is found
     if not found:
-        with pytest.raises(UserError, match="no finished trial of 'short' is one of these with a smaller budget"):
+        with pytest.raises(UserError, match="no trial here can continue one of 'short'"):
             tell_ancestors(store.runs, plan_file(store.path / "sweep.yaml"), lambda text: None)
 
 
@@ -277,8 +277,8 @@ LONGER = SWEEP.format(name="long", budget=90, times=1, grid="2")
         ("shrot", "there is no sweep called 'shrot' in '{runs_dir}'; did you mean 'short'?"),
         ("long", "continue_from=long: a sweep cannot continue itself; give this one a --name"),
         ("../short", "continue_from: '../short' is not a name"),
-        ("pruned", "continue_from: no finished trial of 'pruned' is one of these with a smaller budget and has its"),
-        ("longer", "continue_from: no finished trial of 'longer' is one of these with a smaller budget and has its"),
+        ("pruned", "continue_from: no trial here can continue one of 'pruned'. That takes a finished trial"),
+        ("longer", "continue_from: no trial here can continue one of 'longer'. That takes a finished trial"),
     ],
 )
 @pytest.mark.parametrize("given", ["in the file", "on the command line"])

@@ -56,7 +56,7 @@ with lock.driver_lock(store):
             break
 """
 
-GONE = "orchestrator: 'hand' has been taken over by another driver, or its directory has gone\n"
+GONE = "orchestrator: another driver has taken over 'hand', or its directory was deleted\n"
 
 Driving = subprocess.Popen[str]
 
@@ -175,7 +175,7 @@ def test_stopping_waits_until_the_driver_has_ended(store: SweepStore, command_li
         code, out, _ = command_line("stop", "hand", "--runs-dir", store.runs_dir)
         assert (code, out) == (0, "'hand' has stopped.\n")
         assert (store.path / "written").exists()
-    with pytest.raises(UserError, match="nobody is driving 'hand'"):
+    with pytest.raises(UserError, match="'hand' is not running"):
         stop_driver(store)
 
 
@@ -207,7 +207,7 @@ def test_another_host_s_driver_is_refused_by_host_and_process_while_its_heart_be
         heard_of(store, 2 * STALE_SECONDS)
         wait_until(lambda: time.time() - store.driver_file.stat().st_mtime < 2)  # it keeps itself alive
         with (
-            pytest.raises(UserError, match="'hand' is being driven already, by process 1 on other"),
+            pytest.raises(UserError, match=r"'hand' is already running \(process 1 on other\)"),
             driver_lock(store),
         ):
             pass
@@ -520,7 +520,7 @@ def test_stopping_a_sweep_whose_driver_has_died_ends_what_it_left(
     assert left.wait(timeout=10) == -signal.SIGKILL
     assert store.trial(store.entries()[0].trial_id).status().state is State.LOST
     code, _, errors = command_line("stop", "hand", "--runs-dir", store.runs_dir)
-    assert (code, errors) == (2, "orchestrator: nobody is driving 'hand'\n")
+    assert (code, errors) == (2, "orchestrator: 'hand' is not running: there is nothing to stop\n")
 
 
 def test_stopping_a_sweep_that_nobody_drives_is_an_error_although_another_s_driver_has_died(
@@ -528,5 +528,5 @@ def test_stopping_a_sweep_that_nobody_drives_is_an_error_although_another_s_driv
 ) -> None:
     died(second)
     code, _, errors = command_line("stop", "hand", "--runs-dir", store.runs_dir)
-    assert (code, errors) == (2, "orchestrator: nobody is driving 'hand'\n")
+    assert (code, errors) == (2, "orchestrator: 'hand' is not running: there is nothing to stop\n")
     assert not second.driver_file.exists()

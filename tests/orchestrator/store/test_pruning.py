@@ -136,7 +136,7 @@ def test_pruning_a_sweep_that_is_being_driven_is_refused(furnished: SweepStore, 
     with driver_lock(furnished):
         code, _, errors = command_line("prune", "hand", "--runs-dir", furnished.runs_dir)
     assert code == 2
-    assert "'hand' is being driven already" in errors
+    assert "'hand' is already running" in errors
     assert contents(furnished.path / "trials") == before
 
 

@@ -128,19 +128,22 @@ def refused(command_line: CommandLine, store: SweepStore, *arguments: str) -> st
     ("arguments", "told"),
     [
         (["hnad"], "there is no sweep called 'hnad' in '{runs_dir}'; did you mean 'hand'?"),
-        (["hand", "--only", "faild"], "--only: 'faild' is no state that can be resumed; did you mean 'failed'?"),
-        (["hand", "--only", "LSOT"], "--only: 'LSOT' is no state that can be resumed; did you mean 'lost'?"),
-        (["hand", "--only", "done"], "--only: 'done' is no state that can be resumed"),
-        (["hand", "--only", "diverged"], "--only: 'diverged' is no state that can be resumed"),
-        (["hand", "--only", "failed", "--only", ""], "--only: '' is no state that can be resumed"),
+        (["hand", "--only", "faild"], "--only: 'faild' is not a state that can be resumed; did you mean 'failed'?"),
+        (["hand", "--only", "LSOT"], "--only: 'LSOT' is not a state that can be resumed; did you mean 'lost'?"),
+        (["hand", "--only", "done"], "--only: 'done' is not a state that can be resumed"),
+        (["hand", "--only", "diverged"], "--only: 'diverged' is not a state that can be resumed"),
+        (["hand", "--only", "failed", "--only", ""], "--only: '' is not a state that can be resumed"),
         (["hand", "--trial", "{failed}x"], "--trial {failed}x: this sweep has no such trial; did you mean '{failed}'?"),
         (["hand", "--trial", ""], "--trial : this sweep has no such trial"),
-        (["hand", "--trial", "{done}"], "--trial {done}: it has its result already (DONE)"),
-        (["hand", "--trial", "{stopped}"], "--trial {stopped}: it has its result already (STOPPED)"),
-        (["hand", "--trial", "{stopped}", "--restart"], "--trial {stopped}: it has its result already (STOPPED)"),
+        (["hand", "--trial", "{done}"], "--trial {done}: the trial already has its result (DONE)"),
+        (["hand", "--trial", "{stopped}"], "--trial {stopped}: the trial already has its result (STOPPED)"),
+        (
+            ["hand", "--trial", "{stopped}", "--restart"],
+            "--trial {stopped}: the trial already has its result (STOPPED)",
+        ),
         (
             ["hand", "--trial", "{diverged}"],
-            "--trial {diverged}: it has diverged; --retry-diverged runs it again",
+            "--trial {diverged}: the trial has diverged; add --retry-diverged to run it again",
         ),
         (["hand", "--trial", "{failed}", "--trial", "nothing"], "--trial nothing: this sweep has no such trial"),
     ],
@@ -169,7 +172,10 @@ def test_digits_that_several_trials_begin_with_are_refused_with_their_ids(
     ids = [entry.trial_id for entry in store.entries()]
     first, _ = next(pair for pair in itertools.combinations(ids, 2) if pair[0][0] == pair[1][0])
     told = refused(command_line, store, "hand", "--trial", first[0])
-    assert told == f"--trial {first[0]}: fits {', '.join(each for each in ids if each.startswith(first[0]))}"
+    assert (
+        told
+        == f"--trial {first[0]}: matches several trials: {', '.join(each for each in ids if each.startswith(first[0]))}"
+    )
 
 
 def test_where_there_are_too_many_trials_to_name_the_command_that_lists_them_is_told(

@@ -62,7 +62,7 @@ def test_a_damaged_configuration_is_said_and_planning_again_writes_it_anew(
 ) -> None:
     config = trial.config()
     damage(trial.path / "config.yaml")
-    with pytest.raises(UserError, match=r"config\.yaml: is missing or damaged; running the sweep's file again"):
+    with pytest.raises(UserError, match=r"config\.yaml: is missing or damaged; run the sweep file again"):
         trial.config()
     trial.create(config)
     assert trial.config() == config

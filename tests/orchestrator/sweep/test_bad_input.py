@@ -343,7 +343,7 @@ def test_a_store_that_is_asked_before_it_is_read(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     url = f"ftp://127.0.0.1:{closed_port}/x"
-    assert f"--runs-dir {url}: it cannot be reached" in refused(command_line("status", "--runs-dir", url))
+    assert f"--runs-dir {url}: the object store cannot be reached" in refused(command_line("status", "--runs-dir", url))
 
 
 def test_an_override_without_a_name(tmp_path: Path, command_line: CommandLine) -> None:

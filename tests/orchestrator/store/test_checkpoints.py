@@ -312,7 +312,7 @@ def test_falling_back_to_the_checkpoint_before_is_told_in_the_log_in_the_attempt
     assert log[log.index(problem) + 1] == "begins at critic iteration 40"
     assert run(terminal.twin) is State.DONE
     assert_equal_to_the_bit(trial, terminal.twin)
-    assert terminal.told.count(f"one seed=0: {problem}; going on from the one before") == 1
+    assert terminal.told.count(f"one seed=0: {problem}; continuing from the previous one") == 1
 
 
 def test_without_any_readable_checkpoint_a_trial_says_that_it_begins_again(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_without_any_readable_checkpoint_a_trial_says_that_it_begins_again(tmp_p
     assert run(terminal.twin) is State.DONE
     assert_equal_to_the_bit(trial, terminal.twin)
     assert all(problem in terminal.told for problem in problems)
-    assert "going on from the one before" not in terminal.told  # there was none
+    assert "continuing from the previous one" not in terminal.told  # there was none
 
 
 # --- whose it is ----------------------------------------------------------------------------------------------------

@@ -275,7 +275,7 @@ LONGER = SWEEP.format(name="long", budget=90, times=1, grid="2")
     ("name", "told"),
     [
         ("shrot", "there is no sweep called 'shrot' in '{runs_dir}'; did you mean 'short'?"),
-        ("long", "continue_from=long: a sweep cannot continue itself; give this one a --name"),
+        ("long", "continue_from=long: a sweep cannot continue itself; name this one with --name"),
         ("../short", "continue_from: '../short' is not a name"),
         ("pruned", "continue_from: no trial here can continue one of 'pruned'. That takes a finished trial"),
         ("longer", "continue_from: no trial here can continue one of 'longer'. That takes a finished trial"),

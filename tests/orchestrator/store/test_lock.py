@@ -161,7 +161,7 @@ def folder() -> Iterator[Callable[[str, str], Path]]:
 
 def test_a_second_driver_is_refused_by_name_and_let_in_when_the_first_is_gone(store: SweepStore) -> None:
     with driving(store) as first:
-        told = f"driven already, by process {first.pid} on {socket.gethostname()}"
+        told = rf"'hand' is already running \(process {first.pid} on {socket.gethostname()}\)"
         with pytest.raises(UserError, match=told), driver_lock(store):
             pass
     with driver_lock(store):  # a lock dies with its process
@@ -227,7 +227,7 @@ def test_another_host_s_driver_that_was_not_heard_of_for_a_minute_is_taken_over_
         running.set_state(State.RUNNING)
         os.killpg(other.pid, signal.SIGSTOP)  # a host that hangs
         heard_of(store, STALE_SECONDS - 10)
-        with pytest.raises(UserError, match="by process 1 on other"), driver_lock(store):
+        with pytest.raises(UserError, match=r"\(process 1 on other\)"), driver_lock(store):
             pass
         heard_of(store, STALE_SECONDS + 1)
         with driver_lock(store, told.append) as ours:

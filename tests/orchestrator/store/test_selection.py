@@ -172,10 +172,8 @@ def test_digits_that_several_trials_begin_with_are_refused_with_their_ids(
     ids = [entry.trial_id for entry in store.entries()]
     first, _ = next(pair for pair in itertools.combinations(ids, 2) if pair[0][0] == pair[1][0])
     told = refused(command_line, store, "hand", "--trial", first[0])
-    assert (
-        told
-        == f"--trial {first[0]}: matches several trials: {', '.join(each for each in ids if each.startswith(first[0]))}"
-    )
+    matches = ", ".join(each for each in ids if each.startswith(first[0]))
+    assert told == f"--trial {first[0]}: matches several trials: {matches}"
 
 
 def test_where_there_are_too_many_trials_to_name_the_command_that_lists_them_is_told(

@@ -204,7 +204,7 @@ FILES = [
     pytest.param(
         "early_stopping:\n  scheduler: asha\n  grace: 9\n  mode: max\n",
         4,
-        ["early_stopping.mode", "expected a metric beside it"],
+        ["early_stopping.mode", "expected metric: NAME beside mode"],
         id="early stopping: a mode without a metric",
     ),
     *(

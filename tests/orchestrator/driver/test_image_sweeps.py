@@ -99,7 +99,7 @@ def test_a_cache_that_cannot_be_written_is_one_paragraph(tmp_path: Path, command
     code, _, errors = command_line("sweep", "sweep.yaml", "dataset.root=images", "--dry-run")
     assert code == 2
     assert errors.count("\n") == 1
-    assert errors.endswith("the dataset cannot be read or kept: 'runs/cache/datasets': Not a directory\n")
+    assert errors.endswith("the dataset cannot be read, or kept in the cache: 'runs/cache/datasets': Not a directory\n")
 
 
 def test_a_folder_trains(tmp_path: Path, command_line: CommandLine) -> None:

@@ -222,7 +222,7 @@ def test_the_token_stands_in_no_file_and_no_process_list(life: Life) -> None:
 
 def test_on_the_warning_trials_write_checkpoints_and_the_job_is_requeued(life: Life) -> None:
     assert "ended" in life.after_cancelling[0].attempts[0]
-    assert life.output().count("has itself requeued") == 1
+    assert life.output().count("requeues this job") == 1
 
 
 def test_the_next_run_goes_on_from_the_checkpoints(life: Life) -> None:

@@ -59,7 +59,7 @@ from orchestrator.trial.run import run_trial, trial_at_hand
 with trial_at_hand(runs_at(sys.argv[1]), "small", sys.argv[2]) as (trial, cache, should_stop):
     run_trial(trial, cache, should_stop=should_stop, on_epoch=lambda record: time.sleep(600 * (record["epoch"] == 2)))
 """
-"""It waits to be killed, with an epoch that it has just told."""
+"""A worker that has just stored an epoch and waits to be killed."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture
 def network(server: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
-    """The way of this process, and of those that it starts, to the server."""
+    """The network between the server and this process with its children."""
     network = Network(server)
     for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{network.port}"}.items():
         monkeypatch.setenv(name, value)
@@ -108,12 +108,12 @@ def planned(place: Place, machine: str = "one", text: str = SWEEP, *arguments: s
 
 
 def level(place: Place, machine: str, name: str = "small") -> SweepStore:
-    """The sweep, checkpoints and all, as a machine sees it now."""
+    """The sweep with its checkpoints, as a machine sees it now."""
     return SweepStore.open(place.seen_from(machine), name, CHECKPOINTS)
 
 
 def work(place: Place, machine: str, trial_id: str, after: int | None = None, **options: Any) -> State:
-    """A worker's part; with ``after``, until it has been asked so often whether to stop."""
+    """Runs a trial as a worker does. With ``after`` it is told to stop once it has asked that many times."""
     asked = itertools.count(1)
     with trial_at_hand(place.seen_from(machine), "small", trial_id) as (trial, cache, should_stop):
         told = options.pop("should_stop", lambda: after is not None and next(asked) > after)
@@ -228,7 +228,7 @@ def test_a_stop_is_heard_by_workers_everywhere_and_is_over_with_the_next_driver(
 
 
 def slowly(record: dict[str, Any]) -> None:
-    """Longer than it takes until a worker looks again."""
+    """The outage is longer than the time after which a worker looks again."""
     time.sleep(2 * following.FOLLOW_SECONDS)
 
 
@@ -384,7 +384,9 @@ def test_mlflow_wants_a_server_where_runs_are_in_an_object_store(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     code, _, error = command_line("sweep", write_file(tmp_path, SWEEP), "--runs-dir", bucket.url)
     assert code == 2
-    assert "MLflow's SQLite cannot live in an object store: give --tracking-uri" in error
+    assert (
+        "MLflow's SQLite file cannot lie in an object store; give the address of an MLflow server with --track" in error
+    )
 
 
 def test_an_outage_of_seconds_costs_nothing(bucket: Place, network: Network, twin: TrialStore) -> None:
@@ -407,7 +409,7 @@ def test_an_outage_of_seconds_costs_nothing(bucket: Place, network: Network, twi
 def test_wherever_the_network_goes_for_good_another_machine_goes_on_to_the_bit(
     bucket: Place, network: Network, twin: TrialStore, requests: int
 ) -> None:
-    """What has got there until then is what a directory would have had at some moment."""
+    """What was uploaded until then is what a directory would have held at some moment."""
     planned(bucket)
     network.cut(after=requests)
     try:

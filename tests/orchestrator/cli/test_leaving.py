@@ -1,4 +1,4 @@
-"""A command whose result is there ends, whatever a library left behind."""
+"""A command with a finished result ends, whatever a library leaves running."""
 
 from __future__ import annotations
 

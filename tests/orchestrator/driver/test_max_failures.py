@@ -52,7 +52,7 @@ raise ImportError("MLflow was to be left alone")
 
 @dataclass
 class Early:
-    """The sweep when ``orchestrator sweep`` had given up: what that said, what was stored, what it had imported."""
+    """The sweep after ``orchestrator sweep`` gave up: its output, the stored files, the modules it had imported."""
 
     folder: Path
     store: SweepStore
@@ -141,7 +141,7 @@ def test_offline_mlflow_is_neither_imported_nor_given_anything(early: Early) -> 
 
 @pytest.fixture(scope="module")
 def resumed(early: Early) -> list[str]:
-    """The fault is mended, and another driver goes on: those that it took. Tune's part is played here, to save time."""
+    """The fault is mended and another driver continues: the trials that it ran. The test plays Tune, to save time."""
     store = early.store
     replace_in_config(early.trials["raises"], *reversed(FAULT))
     todo = prepare(store)

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or refused, the newest whole one continued, and exactly so, whatever ends an attempt."""
+"""Checkpoints: a damaged one is refused, and the newest good one is continued exactly, however an attempt ended."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_checkpoint_is_a_file_of_torch_and_a_checksum(saved: Path, training: T
 
 
 def test_a_flipped_bit_anywhere_is_seen(saved: Path) -> None:
-    """In every byte one bit, and every bit of the checksum."""
+    """Flips one bit in every byte, and every bit of the checksum."""
     size, which = saved.stat().st_size, random.Random(0)
     places = [(position, 1 << which.randrange(8)) for position in range(size)]
     places += [(position, 1 << bit) for position in range(size - TRAILER, size) for bit in range(8)]
@@ -170,7 +170,7 @@ def test_a_right_checksum_lets_nothing_run(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond so many bytes: writing raises OSError, as on a full disk."""
+    """Limits the size of every file of this process. Writing more raises OSError, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -190,7 +190,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_old_one_and_nothing_else(
 
 
 class Large:
-    """As many numbers as a DCGAN has."""
+    """A training with as many parameters as a DCGAN has."""
 
     def __init__(self, value: float) -> None:
         self._numbers = torch.full((2_000_000,), value)
@@ -259,7 +259,7 @@ class Terminal:
         self._watch: Watch | None = None
 
     def look(self) -> None:
-        """A glance, as the progress thread takes one every half second."""
+        """Reads the store once, as the progress thread does every half second."""
         if self._watch is None:
             self._watch = Watch(self.store)
             self._watch.refresh()
@@ -273,7 +273,7 @@ class Terminal:
 
 @contextlib.contextmanager
 def before_the_configuration_is_read(trial: TrialStore, do: Callable[[], None]) -> Iterator[None]:
-    """Calls ``do`` when a worker has begun an attempt and not yet built its training: the file becomes a pipe."""
+    """Calls ``do`` when a worker has begun an attempt but not yet built its training. The file becomes a pipe."""
     path = trial.path / "config.yaml"
     text = path.read_text()
     path.unlink()
@@ -399,7 +399,7 @@ def test_options_of_where_and_how_to_run_may_change_between_attempts(
 
 
 def followed(trial: TrialStore, also: Callable[[int], None] = lambda iteration: None) -> list[int]:
-    """Runs a trial. Returns the critic iterations of its checkpoints in order; ``also`` sees each as it lies there."""
+    """Runs a trial. Returns the critic iterations of its checkpoints in order. ``also`` is called for each one."""
     found: list[int] = []
     inode = 0
 
@@ -452,7 +452,7 @@ def test_a_checkpoint_follows_so_many_seconds_in_the_middle_of_an_epoch_too(new_
     trial, killed = new_trial(**long, checkpoint_seconds=0.05), new_trial(**long)
 
     def copy(iteration: int) -> None:
-        """As if the worker had been killed when the second checkpoint was there."""
+        """Stops as if the worker had been killed right after the second checkpoint."""
         if not killed.checkpoint_file.exists() and trial.previous_checkpoint_file.exists():
             for name, content in contents(trial.path, "config.yaml").items():
                 (killed.path / name).parent.mkdir(exist_ok=True)

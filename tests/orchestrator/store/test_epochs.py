@@ -1,4 +1,4 @@
-"""The lines of ``metrics.jsonl``: written once, read once, whatever happened in between."""
+"""The lines of ``metrics.jsonl``: each is written once and read once, also after a crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Longer budgets from finished trials: equal to the bit to trials that began at nothing, and what is refused."""
+"""Longer budgets from finished trials: equal to the bit to trials that started from scratch; and what is refused."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def run_all(store: SweepStore) -> list[TrialStore]:
 
 @dataclass
 class Forked:
-    """A finished sweep, a longer one that continued it, and the longer one's twin that began at nothing."""
+    """A finished sweep, a longer one that continued it, and the longer one's twin that started from scratch."""
 
     short: TrialStore
     long: TrialStore
@@ -86,7 +86,7 @@ class Forked:
 
 
 def forked(folder: Path, short: tuple[int, int], long: tuple[int, int], text: str = SWEEP) -> Forked:
-    """From and to a budget and a number of evaluations."""
+    """Budget and number of evaluations, of the shorter and of the longer sweep."""
     source = sweep(folder, "short", *short, text=text)
     (begun,) = run_all(source)
     before = contents(source.path)
@@ -226,7 +226,7 @@ def test_a_restart_begins_a_fork_again_from_nothing(whole: Forked, tmp_path: Pat
 
 
 def by_hand(folder: Path, budget: int, name: str = "short", state: State = State.DONE, **changes: Any) -> SweepStore:
-    """A sweep whose trials have come to an end, with something for a checkpoint."""
+    """A sweep whose trials have ended, with some file as checkpoint."""
     store = sweep(folder, name, budget, **changes)
     for entry in store.entries():
         finish(store, entry, {"critic_loss": 0.5}, state=state, error=None if state is State.DONE else "why")

@@ -1,5 +1,7 @@
-"""One driver a sweep: its lock, its heartbeat, and what dead drivers have left. Real processes; another host is one
-with a host name and process ids of its own, whose lock does not reach here."""
+"""One driver per sweep: its lock, its heartbeat, and cleaning up after dead drivers.
+
+Real processes. Another host is a process with its own host name and process ids, whose lock does not reach this host.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,7 @@ Driving = subprocess.Popen[str]
 
 @contextlib.contextmanager
 def driving(store: SweepStore, program: str = HOLD, where: Sequence[str] = ()) -> Iterator[Driving]:
-    """A driver in a process of its own that does nothing until it is told to stop."""
+    """A driver in its own process that does nothing until it is told to stop."""
     command = [*where, sys.executable, "-c", program, str(store.runs_dir), store.name]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -79,7 +81,7 @@ def driving(store: SweepStore, program: str = HOLD, where: Sequence[str] = ()) -
 
 @pytest.fixture(scope="session")
 def elsewhere() -> list[str]:
-    """Before a command: it runs on the host ``other``, as its process 1."""
+    """The words before a command that run it as process 1 of the host ``other``."""
     names = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     namespaces = ["unshare", *names, "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
     where = [*namespaces, "sh", "-c", 'hostname other && exec "$@"', "sh"]
@@ -93,7 +95,7 @@ def elsewhere() -> list[str]:
 
 
 def out_of_reach(store: SweepStore) -> None:
-    """Keeps a driver's lock from everybody else, as a file system does whose locks do not reach other hosts."""
+    """Hides a driver's lock from other processes, like a file system whose locks do not reach other hosts."""
     store.lock_file.unlink()
     store.lock_file.touch()
 
@@ -105,7 +107,7 @@ def heard_of(store: SweepStore, seconds_ago: float) -> None:
 
 
 def died(store: SweepStore, *, running: int = 0) -> Driver:
-    """A driver that was killed, with so many of its trials running, and what its driver.json says."""
+    """A driver that was killed while some of its trials were running, as its driver.json describes it."""
     with driving(store) as process:
         driver = read_driver(store)
         assert driver is not None
@@ -135,7 +137,7 @@ def sleeper() -> Iterator[Sleepers]:
             process = stack.enter_context(subprocess.Popen(command, env=environment))
             stack.callback(process.kill)
             wait_until(Path(f"/proc/{process.pid}/environ").read_bytes if environment else lambda: True)
-            return process  # its environment is there: some milliseconds after it has begun it is not yet
+            return process  # its environment can be read, some milliseconds after its start
 
         yield start
 
@@ -463,7 +465,7 @@ def test_what_a_dead_driver_left_is_left_to_whoever_has_its_sweep_s_lock(
 ) -> None:
     dead = died(second, running=1)
     left = sleeper(**{MARK: dead.mark})
-    with second.lock_file.open("a") as starting:  # a driver that has not come to write who it is
+    with second.lock_file.open("a") as starting:  # a driver that has not written its driver.json yet
         fcntl.flock(starting, fcntl.LOCK_EX)
         with driver_lock(store, pytest.fail):
             pass
@@ -495,7 +497,7 @@ def test_a_mark_that_is_none_ends_and_removes_nothing(
     precious = tmp_path / "precious"
     precious.mkdir()
     mark = strange and strange.format(precious)
-    steps = folder("ray", "x") if mark and "/" in mark else None  # so that the way there can be walked
+    steps = folder("ray", "x") if mark and "/" in mark else None  # so that the path exists
     if steps is not None:
         assert temporary_folder("ray", str(mark)).resolve() == precious
     values = asdict(replace(this_process(), started=1)) | {"mark": mark}  # somebody who has died

@@ -1,4 +1,4 @@
-"""Giving disk space back: what goes, what stays, and that the bytes told are the bytes freed."""
+"""Pruning: what is deleted, what stays, and that the printed number of bytes is the number freed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def furnish(store: SweepStore, trial: TrialStore, state: State) -> None:
 
 @pytest.fixture
 def furnished(tmp_path: Path) -> SweepStore:
-    """A trial in each state, one that is in the plan no more, and half a copy."""
+    """A trial in each state, one that is no longer in the plan, and an unfinished copy."""
     states = [*RESULTS, *UNFINISHED, State.DONE]
     one_cell = TWO_CELLS.replace("[1, 2]", "[1]")
     store = make_sweep(tmp_path, one_cell.replace("seeds: 2", f"seeds: {len(states)}"))
@@ -51,7 +51,7 @@ def furnished(tmp_path: Path) -> SweepStore:
 
 
 def gone(store: SweepStore, before: dict[str, bytes]) -> dict[str, set[str]]:
-    """The files that are gone, by the trial's directory; the others are what they were."""
+    """The deleted files, by trial directory. Asserts that the other files are unchanged."""
     now = contents(store.path / "trials")
     assert all(before[name] == content for name, content in now.items())
     found: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""What ``orchestrator resume`` is told to run, and what it refuses."""
+"""Which trials ``orchestrator resume`` runs, and what it refuses."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_restart_begins_a_trial_again_whose_state_was_damaged(
 
 
 def refused(command_line: CommandLine, store: SweepStore, *arguments: str) -> str:
-    """The one paragraph of a resume that is refused with exit code 2, and touches nothing."""
+    """The message of a resume that is refused with exit code 2 and changes no file."""
     before = contents(store.runs_dir)
     code, out, errors = command_line("resume", *arguments, "--offline", "--runs-dir", store.runs_dir)
     assert (code, out) == (2, "")
@@ -167,7 +167,7 @@ def test_a_state_that_can_be_resumed_is_named_where_nothing_is_near(
 def test_digits_that_several_trials_begin_with_are_refused_with_their_ids(
     tmp_path: Path, command_line: CommandLine
 ) -> None:
-    """Of 17 trials two begin with the same of 16 digits."""
+    """Of 17 trial ids two begin with the same of the 16 digits."""
     store = make_sweep(tmp_path, TWO_CELLS.replace("[1, 2]", "[1]").replace("seeds: 2", "seeds: 17"))
     ids = [entry.trial_id for entry in store.entries()]
     first, _ = next(pair for pair in itertools.combinations(ids, 2) if pair[0][0] == pair[1][0])

@@ -1,5 +1,8 @@
-"""Whatever is wrong with a sweep is told before anything starts: exit code 2, one short paragraph, no traceback,
-nothing made. In a file, with its line and what was expected."""
+"""Errors in a sweep are reported before anything starts.
+
+The exit code is 2, the message is one short paragraph without a traceback, and nothing is made. For a file the message
+has the line and what was expected.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from orchestrator.store.sweep import SweepStore
 
 B = "base: [dataset=digits, evaluation=none, budget=40]\n"  # one line
 
-# the file, the line to blame, what must be told
+# the file, the line that the message must name, words that it must contain
 FILES = [
     pytest.param("name: s\ngird: {budget: [1]}\n", 2, ["gird", "did you mean 'grid'"], id="unknown key"),
     pytest.param(

@@ -1,4 +1,4 @@
-"""The sweep files that come with the program: each plans, in full and at every scale, and says where it is from."""
+"""The sweep files in ``sweeps/``: each can be planned, in full and at every scale, and names its source."""
 
 from __future__ import annotations
 

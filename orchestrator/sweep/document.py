@@ -1,4 +1,4 @@
-"""YAML with the line of every value, read strictly: no duplicate keys, floats as OmegaConf reads them."""
+"""Reads YAML strictly, with the line of every value. Keys must be unique; floats are parsed as OmegaConf does."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Document:
 
 
 def read_document(path: Path) -> Document:
-    """Reads a file. Raises :class:`UserError` if it is not there, is not YAML, or repeats a key."""
+    """Reads a file. Raises :class:`UserError` if it is missing, is not valid YAML, or repeats a key."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -65,7 +65,7 @@ def _record_lines(
     node: yaml.Node, place: YamlPath, lines: dict[YamlPath, int], path: Path, above: tuple[yaml.Node, ...] = ()
 ) -> None:
     if any(node is each for each in above):
-        raise UserError(f"{path}:{node.start_mark.line + 1}: an anchor holds itself")
+        raise UserError(f"{path}:{node.start_mark.line + 1}: an anchor contains itself")
     above = (*above, node)
     if len(above) > 50:
         raise UserError(f"{path}:{node.start_mark.line + 1}: nested deeper than a sweep file can be")

@@ -1,4 +1,4 @@
-"""YAML to SweepFile, strictly: whatever is unknown, doubled or out of place is an error that points at its line."""
+"""Reads a sweep file strictly: anything unknown, repeated or misplaced is an error that names its line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EARLY_STOPPING_KEYS = {"asha": ("reduction_factor",), "median": ("minimum_trials
 
 @dataclass(frozen=True)
 class Axes:
-    """What a variant, or the file for all variants, says about its cells. ``place`` is where it stands."""
+    """The axes and overrides of a variant, or of the file for all variants. ``place`` is where they stand."""
 
     place: YamlPath
     base: tuple[str, ...] = ()
@@ -38,9 +38,9 @@ class Axes:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial takes of a machine; fractions of a GPU share it.
+    """What one trial needs of a machine. Trials with a fraction of a GPU share the GPU.
 
-    ``custom`` resources are those that nodes of a cluster were started with.
+    ``custom`` are resources that the nodes of a Ray cluster were started with.
     """
 
     cpus: float = 1.0
@@ -50,8 +50,10 @@ class Resources:
 
 @dataclass(frozen=True)
 class Compare:
-    """The metric that tables compare by, and whether less (``min``) or more (``max``) of it is better; empty in a file
-    that does not say so, for the metric's own direction."""
+    """The metric that tables compare by, and whether low (``min``) or high (``max``) values are better.
+
+    ``mode`` is empty if the file does not give it; the plan then uses the metric's own direction.
+    """
 
     metric: str
     mode: str
@@ -59,7 +61,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Paper:
-    """What a paper reports: numbers by cell (``qp-wgan q=1 p=2``, as tables write it) and metric, and where."""
+    """Numbers that a paper reports, by cell (``qp-wgan q=1 p=2``, as tables write it) and metric, and their source."""
 
     source: str
     rows: Mapping[str, Mapping[str, float]]
@@ -67,11 +69,12 @@ class Paper:
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Tune's ``asha`` (asynchronous successive halving) or ``median`` (median stopping rule), on a logged metric.
+    """Early stopping by Ray Tune on a logged metric.
 
-    No trial is stopped before ``grace`` critic iterations. At grace · ``reduction_factor``^k critic iterations asha
-    stops a trial that is not among the best 1/``reduction_factor``; median stops one whose best value is worse than
-    the median of the others' running means, once ``minimum_trials`` others have come as far.
+    ``scheduler`` is ``asha`` (asynchronous successive halving) or ``median`` (median stopping rule). No trial is
+    stopped before ``grace`` critic iterations. At grace · ``reduction_factor``^k critic iterations, ``asha`` stops a
+    trial that is not among the best 1/``reduction_factor``. ``median`` stops a trial whose best value is worse than the
+    median of the other trials' running means, once ``minimum_trials`` other trials have come as far.
     """
 
     scheduler: str
@@ -84,7 +87,7 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class SweepFile:
-    """A sweep as its file says it. A file without ``variants`` is one variant with the sweep's name."""
+    """The content of a sweep file. A file without ``variants`` has one variant with the sweep's name."""
 
     document: Document
     name: str
@@ -103,7 +106,7 @@ class SweepFile:
 
 
 def read_sweep_file(path: Path) -> SweepFile:
-    """Reads and checks everything that does not need a trial's configuration. Raises :class:`UserError`."""
+    """Reads a sweep file and checks all that can be checked without composing a trial. Raises :class:`UserError`."""
     document = read_document(path)
     reader = _Reader(document)
     data = reader.mapping((), SWEEP_KEYS)
@@ -138,7 +141,7 @@ def read_sweep_file(path: Path) -> SweepFile:
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:
-    """``3`` is seeds 0, 1 and 2; a list is itself. Raises :class:`UserError` without a place."""
+    """The seeds that a value gives: ``3`` means 0, 1 and 2; a list is taken as it is. Raises :class:`UserError`."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return tuple(range(value))
     whole = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
@@ -151,13 +154,13 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
 
 
 def is_custom(name: str) -> bool:
-    """Whether a resource of a Ray node is somebody's own, and none of Ray's."""
+    """Whether a resource of a Ray node is a custom one, not one that Ray defines."""
     ours = ("CPU", "GPU", "TPU", "memory", "object_store_memory")
     return name not in ours and not name.startswith(("node:", "accelerator_type:", "bundle_group_"))
 
 
 class _Reader:
-    """Typed access to a document, with errors in place."""
+    """Typed access to a document. Errors name the place of the value."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -183,7 +186,7 @@ class _Reader:
             raise self.fail(place, f"expected a mapping, got {value!r}")
         for key in value:
             if not isinstance(key, str):
-                raise self.fail((*place, str(key)), f"expected a word as key, got {key!r}")
+                raise self.fail((*place, str(key)), f"expected text as key, got {key!r}")
             if known is not None and key not in known:
                 raise self.fail((*place, key), f"unknown key{nearest(key, known)}")
         return value
@@ -235,7 +238,7 @@ class _Reader:
         return value
 
     def swept(self, place: YamlPath, text: str) -> list[Any]:
-        """Hydra's sweep syntax: choice(1, 10), range(1, 5), 1,10."""
+        """The values of Hydra's sweep syntax: ``choice(1, 10)``, ``range(1, 5)`` or ``1,10``."""
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.errors import HydraException
 
@@ -252,7 +255,7 @@ class _Reader:
         lengths = {axis: len(values) for axis, values in columns.items()}
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"{axis} has {length}" for axis, length in lengths.items())
-            raise self.fail(place, f"axes that move together need equally many values: {told}")
+            raise self.fail(place, f"the axes of a zip need the same number of values, but {told}")
         return columns
 
     def excluded(self, place: YamlPath) -> tuple[Mapping[str, Any], ...]:
@@ -279,7 +282,7 @@ class _Reader:
                 known = {"CPU": "resources.cpus", "GPU": "resources.gpus"}.get(name)
                 raise self.fail(
                     (*place, "custom", name),
-                    f"'{name}' is Ray's own" + (f"; it is called {known}" if known else ", and no custom resource"),
+                    f"'{name}' is a resource of Ray itself; " + (f"write {known}" if known else "choose another name"),
                 )
         for key, value in {"gpus": gpus, **custom}.items():
             if value > 1 and value != int(value):
@@ -321,7 +324,7 @@ class _Reader:
         return Paper(self.text(("paper", "source"), ""), rows)
 
     def early_stopping(self) -> EarlyStopping | None:
-        """A metric that is not given (empty) is the one that tables compare by."""
+        """The key ``early_stopping``. An empty metric stands for the one that tables compare by."""
         if "early_stopping" not in self.mapping(()):
             return None
         place: YamlPath = ("early_stopping",)
@@ -336,7 +339,7 @@ class _Reader:
         if mode not in ("", "min", "max"):
             raise self.fail((*place, "mode"), f"expected min or max, got {mode!r}")
         if mode and "metric" not in data:
-            raise self.fail((*place, "mode"), "expected a metric beside it")
+            raise self.fail((*place, "mode"), "expected metric: NAME beside mode")
         factor = data.get("reduction_factor", EarlyStopping.reduction_factor)
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 < factor < math.inf:
             raise self.fail((*place, "reduction_factor"), f"expected a number above 1, got {factor!r}")
@@ -363,7 +366,7 @@ class _Reader:
 
 
 def _plain(value: Any) -> Any:
-    """Hydra's quoted strings as str."""
+    """A value with Hydra's quoted strings turned into str."""
     return value.text if hasattr(value, "text") else value
 
 

@@ -11,9 +11,12 @@ RESERVED = ("cache", "mlflow-artifacts", "mlflow.db", "train")
 
 
 def check_name(name: Any, error: Any) -> str:
-    """A name that is one folder below the runs directory and nothing else."""
+    """Returns a name that is valid as a folder directly below the runs directory.
+
+    Raises ``error(problem)`` for any other name.
+    """
     if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
-        raise error(f"'{name}' is not a name: letters, digits, '.', '_' and '-', no slash and no '..'")
+        raise error(f"'{name}' is not a name; use letters, digits, '.', '_' and '-', without '..'")
     if name in RESERVED:
-        raise error(f"'{name}' is taken: the runs directory keeps something else under that name")
+        raise error(f"'{name}' is taken by another folder or file of the runs directory; choose another name")
     return name

@@ -1,4 +1,4 @@
-"""What surrounds a run: the lock, the signals, what is to be done, and what is said at the end."""
+"""What surrounds a run: the lock, the signals, the choice of trials, and the verdict at the end."""
 
 from __future__ import annotations
 
@@ -215,7 +215,9 @@ def test_gpus_are_not_asked_for_where_every_trial_is_told_to_use_the_cpu() -> No
     assert needed_resources(Resources(1, 0.5), ["cpu", "cpu"], None) == Resources(1, 0)
     with pytest.raises(UserError, match="device=cpu"):
         needed_resources(Resources(1, 64), ["cpu", "auto"], None)
-    assert needed_resources(Resources(1, 64), ["auto"], "host:6379") == Resources(1, 64)  # the cluster's to count
+    assert needed_resources(Resources(1, 64), ["auto"], "host:6379") == Resources(
+        1, 64
+    )  # only the cluster knows its GPUs
 
 
 @pytest.mark.parametrize("address", ["ray://host:10001", "http://host"])

@@ -51,7 +51,7 @@ raise ImportError("MLflow was to be left alone")
 
 @dataclass
 class Early:
-    """The sweep when ``orchestrator sweep`` had given up: what that said, what was stored, what it had imported."""
+    """The sweep after ``orchestrator sweep`` gave up: its output, the stored files, the modules it had imported."""
 
     folder: Path
     store: SweepStore
@@ -140,7 +140,7 @@ def test_offline_mlflow_is_neither_imported_nor_given_anything(early: Early) -> 
 
 @pytest.fixture(scope="module")
 def resumed(early: Early) -> list[str]:
-    """The fault is mended, and another driver goes on: the trials that it took, run in this process to save time."""
+    """The fault is mended and another driver continues: the trials that it ran, in this process to save time."""
     store = early.store
     replace_in_config(early.trials["raises"], *reversed(FAULT))
     todo = prepare(store)

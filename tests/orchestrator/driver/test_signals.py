@@ -1,4 +1,4 @@
-"""A sweep whose driver is told to end, and to end at once: a real Ray, real processes, real signals.
+"""A sweep whose driver is asked to end, or to end at once: a real Ray, real processes, real signals.
 
 ``test_killed_at_random`` has drivers that are killed.
 """
@@ -28,7 +28,7 @@ grid: {critic_iterations: [1, 2]}
 
 @dataclass
 class Ended:
-    """How a command ended and what was there then."""
+    """How a command ended, and what existed at that moment."""
 
     code: int
     out: list[str]
@@ -37,7 +37,7 @@ class Ended:
     left: list[str]
     folders: list[Path]
     unmarked: set[int] = field(default_factory=set)
-    """Descendants that did not bear the driver's mark."""
+    """Descendants without the driver's mark."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def dead(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
 
 @pytest.fixture(scope="module")
 def terminated(dead: Sweep) -> Ended:
-    """``orchestrator sweep``, of which every process gets SIGTERM, its own twice, as job managers do."""
+    """``orchestrator sweep``. Every process gets SIGTERM, and the command's own process twice, as job managers do."""
     running = dead.start_and_wait_until_busy("sweep", "sweep.yaml", "--offline")
     driver = dead.driver()
     unmarked = running.descendants() - set(marked_processes(driver.mark))
@@ -60,7 +60,7 @@ def terminated(dead: Sweep) -> Ended:
 
 @pytest.fixture(scope="module")
 def aborted(dead: Sweep, terminated: Ended) -> Ended:
-    """A worker hangs, so that the first Ctrl-C does not come to an end; the second one does not wait for it.
+    """A worker hangs, so that the driver cannot finish after the first Ctrl-C. The second one does not wait for it.
 
     That what was disturbed ends as an undisturbed twin is ``test_killed_at_random``'s to show.
     """

@@ -1,5 +1,7 @@
-"""The life of a sweep, as a user sees it: begun, interrupted, resumed, run again, enlarged. Real processes, a real Ray,
-a real MLflow on SQLite."""
+"""The life of a sweep as a user sees it: started, interrupted, resumed, run again, enlarged.
+
+Real processes, a real Ray, and a real MLflow on SQLite.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ compare: {metric: exact_w1, mode: min}
 
 @dataclass
 class Run:
-    """One command that ran to its end, and what the store was like then."""
+    """One command that has ended, and the content of the store at that moment."""
 
     code: int
     out: list[str]
@@ -102,7 +104,7 @@ def interrupted(life: Life) -> Run:
 
 @pytest.fixture(scope="module")
 def resumed(life: Life, interrupted: Run, cluster: Cluster) -> Run:
-    """The command that the interrupted one printed last, on another Ray, to the end."""
+    """The resume command that the interrupted command printed, run to the end on another Ray."""
     program, *arguments = shlex.split(interrupted.out[-1].partition("go on with: ")[2])
     assert program == "orchestrator"
     ran = orchestrator(*arguments, *cluster.arguments, cwd=life.folder, **cluster.environment)

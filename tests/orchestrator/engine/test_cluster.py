@@ -54,7 +54,7 @@ seeds: 2
 resources: {{cpus: 1}}
 compare: {{metric: lipschitz_constant, mode: min}}
 """
-"""What it is measured by needs neither POT nor scikit-learn, which every worker would import for seconds."""
+"""Its metrics need neither POT nor scikit-learn, which would take every worker seconds to import."""
 WRONG = "0" * 32
 FETCH = "import s3fs, sys; s3fs.S3FileSystem().get('runs', sys.argv[1], recursive=True)"
 DUMP = "import json, sys, mlflow_dump; json.dump(mlflow_dump.dump(*sys.argv[1:]), sys.stdout)"
@@ -64,21 +64,21 @@ Ended = tuple[int, str, str]
 
 @dataclass
 class Story:
-    """What was seen on the way, and what is there at the end."""
+    """Observations on the way, and the result at the end."""
 
     topology: Topology
     arguments: list[object]
     refused: dict[str, Ended] = field(default_factory=dict)
     begun: bool = False
-    """Whether those who were refused had a sweep."""
+    """Whether the commands that were refused had made a sweep."""
     places: dict[int, str] = field(default_factory=dict)
-    """On which machine a process ran."""
+    """The machine of each process."""
     lost: str = ""
-    """The trial whose node died, and then its head."""
+    """The trial whose node died, and later its head."""
     statuses: dict[str, Status] = field(default_factory=dict)
-    """When the head died."""
+    """The statuses of all trials when the head died."""
     points: list[int] = field(default_factory=list)
-    """How many MLflow had when it died, and some time after it was back."""
+    """The number of points in MLflow when it died, and some time after it was back."""
     swept: Ended = (-1, "", "")
     resumed: Ended = (-1, "", "")
     runs: Dump = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Story:
         return SweepStore(found[0].parents[1], NAME) if found else None
 
     def hold(self, *trial_ids: str, attempt: int) -> dict[str, int]:
-        """Waits until this attempt at each trial has left a checkpoint, and holds its worker. Returns the workers."""
+        """Waits until each trial has a checkpoint of this attempt, and suspends its worker. Returns the workers."""
         held: dict[str, int] = {}
 
         def all_held() -> bool:
@@ -117,21 +117,21 @@ class Story:
             self.places.update(dict.fromkeys(machine.processes(), name))
 
     def _at_work(self, trial_id: str, attempt: int) -> TrialStore | None:
-        """A trial as the worker of an attempt sees it, on whichever machine that is."""
+        """A trial as the worker of an attempt sees it on its machine."""
         copies = f"homes/worker*/.cache/orchestrator/*/*/.workers/*/{NAME}/trials/{trial_id}"
         trials = map(TrialStore, self.topology.folder.glob(copies))
         return next((trial for trial in trials if len(trial.status().attempts) == attempt), None)
 
 
 def _has_left_a_checkpoint(trial: TrialStore) -> bool:
-    """Of this attempt, in the object store: the epoch after it is there as well."""
+    """Whether this attempt has a checkpoint in the object store. It has, once the epoch after it is there."""
     begun = trial.status().attempts[-1].resumed_at
     epochs = [record for record in trial.epochs() if begun is not None and record["iteration"] > begun]
     return len(epochs) > 3
 
 
 def bring_up(top: Topology, story: Story) -> Started:
-    """Everything starts, and those who do not know every password try to get in. Returns a node that still tries."""
+    """Starts everything. Processes that lack a password try to get in. Returns a node that still tries."""
     top.start_objects()
     head = top.start_head()
     top.start_database()
@@ -151,7 +151,7 @@ def bring_up(top: Topology, story: Story) -> Started:
 
 
 def lose_a_node_and_mlflow(top: Topology, story: Story, trials: dict[str, TrialStore]) -> None:
-    """A trial runs on each of two machines; one of these dies, and MLflow. Its trial goes on, and is held again."""
+    """Two machines run a trial each. One machine and MLflow die; its trial continues and is suspended again."""
     held = story.hold(*trials, attempt=1)
     wait_until(lambda: top.points() > 0, pause=0.5)
     (story.lost,) = [trial_id for trial_id, pid in held.items() if story.places[pid] == "worker1"]
@@ -172,7 +172,7 @@ def lose_a_node_and_mlflow(top: Topology, story: Story, trials: dict[str, TrialS
 
 
 def restart_the_head(top: Topology, story: Story, driver: Started) -> None:
-    """The driver ends by itself when it notices; so does the node, but that is not waited for: it starts again."""
+    """The driver ends by itself when it notices. So does the node, but the test does not wait: it starts it again."""
     for pid in top.machines["head"].processes():
         if pid != driver.process.pid:
             with contextlib.suppress(ProcessLookupError):
@@ -181,7 +181,7 @@ def restart_the_head(top: Topology, story: Story, driver: Started) -> None:
     story.swept = driver.end()
     top.machines["worker2"].power_off()
     top.wait_for_node(head)
-    top.wait_for_node(top.start_worker("worker2", 1))  # a command that finds no node for a trial refuses
+    top.wait_for_node(top.start_worker("worker2", 1))  # without a node for a trial the command would refuse to start
 
 
 def play(top: Topology, story: Story) -> None:
@@ -223,7 +223,7 @@ def story() -> Iterator[Story]:
 
 
 def check_refusal(story: Story, who: str, *words: str) -> None:
-    """Exit code 2, one paragraph, and nothing was begun."""
+    """Asserts exit code 2, one paragraph, and that nothing was started."""
     code, out, err = story.refused[who]
     assert (code, out) == (2, "")
     assert err.startswith("orchestrator: --")

@@ -1,4 +1,4 @@
-"""Early stopping decides what Ray Tune's schedulers decide, forgets nothing with its driver, and its word is final."""
+"""Early stopping decides as Ray Tune's schedulers do, survives its driver, and never takes a decision back."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def planned_race(tmp_path_factory: pytest.TempPathFactory) -> SweepStore:
 
 @pytest.fixture(scope="module")
 def new_race(planned_race: SweepStore, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], SweepStore]:
-    """A copy of them, as often as one likes: Hypothesis takes no fixture for each example."""
+    """Makes any number of copies of the race, because Hypothesis cannot use a new fixture for each example."""
 
     def copied() -> SweepStore:
         runs = tmp_path_factory.mktemp("runs", numbered=True) / "runs"
@@ -70,7 +70,7 @@ def race(new_race: Callable[[], SweepStore]) -> SweepStore:
 
 
 class Course:
-    """What workers would store of the trials of a race, and what a Stopper is shown of it, as a driver would.
+    """Stores epochs as the workers of a race would, and shows them to a Stopper as a driver would.
 
     Timestamps are its own clock's. A trial that was told to stop stores nothing more.
     """
@@ -82,7 +82,7 @@ class Course:
         self.clock = itertools.count(1_700_000_000_000)
 
     def begin_again(self) -> None:
-        """Another driver, which has the store and nothing else."""
+        """A new driver, which knows only the store."""
         self.stopper = Stopper(self.store, self.options)
 
     def record(self, number: int, value: float | None) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Course:
         return record
 
     def epoch(self, number: int, value: float | None) -> bool:
-        """It is stored and seen; whether the trial is told to stop."""
+        """Stores the next epoch and shows it to the Stopper. Returns whether the trial is told to stop."""
         self.stopper.observe(self.ids[number], self.record(number, value))
         return self.told(number)
 
@@ -103,22 +103,22 @@ class Course:
         return self.store.trial(self.ids[number]).early_stop_file.exists()
 
     def run(self, number: int, values: Sequence[float]) -> int | None:
-        """Epochs 0, 1, 2, … of one trial until it is told to stop: the epoch at which it was, None if never."""
+        """Stores epochs 0, 1, 2, … of a trial until it is told to stop. Returns that epoch, or None if it never is."""
         return next((epoch for epoch, value in enumerate(values) if self.epoch(number, value)), None)
 
     def decisions(self) -> dict[int, dict[str, Any]]:
-        """What the trials that were told to stop were told."""
+        """The reasons that were given to the trials that were told to stop."""
         files = {number: self.store.trial(trial_id).early_stop_file for number, trial_id in enumerate(self.ids)}
         return {number: json.loads(file.read_text()) for number, file in files.items() if file.exists()}
 
 
 def constant(value: float) -> list[float]:
-    """Epoch 0 is far from everything."""
+    """The same value in every epoch after epoch 0, whose value is far off."""
     return [100.0, *[value] * EPOCHS]
 
 
 def tunes_own(options: EarlyStopping) -> Any:
-    """The scheduler as a user of Tune would write it down, without ours in between."""
+    """Tune's own scheduler, as a user of Tune would write it."""
     common: dict[str, Any] = {
         "time_attr": "iteration",
         "metric": options.metric,
@@ -173,7 +173,7 @@ def test_where_more_is_better_the_least_is_stopped(race: SweepStore, options: Ea
 
 
 def values() -> st.SearchStrategy[list[tuple[int, float | None]]]:
-    """Epochs of the five trials in the order in which they come: which trial's, and its value; some have none."""
+    """Epochs of the five trials in the order in which they come, as (trial, value). Some have no value."""
     number = st.integers(0, 4)
     value = st.one_of(st.none(), st.sampled_from([0.0, 1.0, 2.0]), st.floats(-1e6, 1e6))
     return st.lists(st.tuples(number, value), min_size=10, max_size=60)
@@ -213,7 +213,7 @@ def test_decisions_are_those_of_tune_s_own_scheduler(
     for number, value in possible(course, events):
         epoch = len(course.store.trial(course.ids[number]).epochs())
         stopped = course.epoch(number, value)
-        if value is None or epoch in (0, EPOCHS):  # what counts nothing
+        if value is None or epoch in (0, EPOCHS):  # these values never count
             assert not stopped
             continue
         result = {"iteration": LENGTH * epoch, METRIC: value, "training_iteration": epoch, "done": False}
@@ -232,7 +232,7 @@ def test_a_driver_that_was_killed_anywhere_decides_as_one_that_lived(
     point: int,
     unseen: int,
 ) -> None:
-    """The epochs that it had not seen yet, one a worker, are in the store."""
+    """The epochs that the dead driver had not seen yet, one per worker, are in the store."""
     lived, killed = Course(new_race(), options), Course(new_race(), options)
     for number, value in possible(lived, events):
         lived.epoch(number, value)
@@ -276,7 +276,7 @@ def test_nobody_is_stopped_before_the_grace_is_over(race: SweepStore, options: E
 
 @BOTH
 def test_a_trial_in_its_last_epoch_is_not_stopped(tmp_path: Path, options: EarlyStopping) -> None:
-    """Of two budgets: where the shorter trial ends, a longer one with the same value is stopped."""
+    """Two budgets: where the shorter trial ends, a longer one with the same value is stopped."""
     text = RACE.replace("budget=136, ", "").replace("[1, 2, 3, 4, 5]}", "[1, 2, 3], budget: [34, 136]}")
     store = make_sweep(tmp_path, text)
     entries = store.entries()
@@ -290,7 +290,7 @@ def test_a_trial_in_its_last_epoch_is_not_stopped(tmp_path: Path, options: Early
 
 @BOTH
 def test_the_untrained_generator_counts_nothing(race: SweepStore, options: EarlyStopping) -> None:
-    """Its value would be the best that this trial ever had."""
+    """The value in question would be the best that this trial ever had."""
     course = Course(race, options)
     for number in range(3):
         course.run(number, constant(1.0))
@@ -299,7 +299,7 @@ def test_the_untrained_generator_counts_nothing(race: SweepStore, options: Early
 
 @BOTH
 def test_an_epoch_that_comes_again_counts_nothing(race: SweepStore, options: EarlyStopping) -> None:
-    """A worker that was killed computes epochs again that were stored before: here with better luck."""
+    """A worker that was killed computes stored epochs again, here with better values."""
     course = Course(race, options)
     for number in range(3):
         course.run(number, constant(1.0))
@@ -333,7 +333,7 @@ def test_a_trial_that_sees_late_that_it_shall_stop_disturbs_nobody(race: SweepSt
 
 @BOTH
 def test_what_others_would_have_decided_long_ago_does_no_harm(race: SweepStore, options: EarlyStopping) -> None:
-    """The file came to ask for early stopping, or for an earlier one, only when the sweep had begun."""
+    """Early stopping, or an earlier one, was added to the sweep file only after the sweep had begun."""
     course = Course(race, options)
     for number in range(3):
         course.run(number, constant(1.0))
@@ -366,7 +366,7 @@ def test_a_metric_that_is_named_is_better_low_unless_its_evaluation_says_otherwi
 
 
 def first_told_to_stop(store: SweepStore, worker: Callable[[Entry, Queue], None]) -> Entry:
-    """Four trials have come to their ends, the fifth is run by a worker under a queue."""
+    """Four trials have ended. A worker runs the fifth, under a queue."""
     *others, last = store.entries()
     for entry in others:
         finish(store, entry, {METRIC: 0.0}, epochs=EPOCHS)
@@ -423,7 +423,7 @@ def test_a_stopped_trial_is_not_trained_again_and_no_other_sweep_takes_it(tmp_pa
     store.trial(stopped.trial_id).early_stop_file.write_text("{}")
     assert prepare(store) == [entry.trial_id for entry in others]
     assert store.trial(stopped.trial_id).status().state is State.STOPPED
-    with pytest.raises(UserError, match=r"it has its result already \(STOPPED\)"):
+    with pytest.raises(UserError, match=r"the trial already has its result \(STOPPED\)"):
         select(store, [], [stopped.trial_id], restart=True, retry_diverged=False)
 
     other = make_sweep(tmp_path, RACE.replace("name: race", "name: other"))

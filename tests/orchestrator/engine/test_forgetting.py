@@ -1,4 +1,4 @@
-"""Ray Tune forgets the trials that have ended, and those that wait when a sweep is stopped: on a real Ray."""
+"""On a real Ray, Ray Tune forgets trials that have ended, and those that wait when a sweep is stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a driver asks of the head of a Ray cluster, on the one Ray of this run."""
+"""What a driver asks the head of a Ray cluster, on the shared Ray of the tests."""
 
 from __future__ import annotations
 

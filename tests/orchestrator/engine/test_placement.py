@@ -1,5 +1,8 @@
-"""Where trials run: counted node by node, by pure functions; then on a real cluster that a node with other versions
-and then a sound one join while it runs."""
+"""Where trials run.
+
+First pure functions that count node by node. Then a real cluster, which a node with other versions and later a good
+node join while a sweep runs.
+"""
 
 from __future__ import annotations
 
@@ -229,7 +232,7 @@ class Nodes:
         self.raylets[added.all_processes["raylet"][0].process.pid] = name
 
     def worker_on(self, name: str) -> int | None:
-        """The process id of the worker on a node that runs a trial. Where a trial was seen is kept in ``seen``."""
+        """The process id of the worker that runs a trial on a node. ``seen`` records where each trial was seen."""
         for trial in self.trials():
             status = trial.status()
             if status.state is State.RUNNING:
@@ -243,7 +246,7 @@ class Nodes:
 
     @contextlib.contextmanager
     def held(self, name: str) -> Iterator[None]:
-        """The trial that runs on a node stays where it is meanwhile."""
+        """Suspends the trial that runs on a node, for the length of the context."""
         pid = self.worker_on(name)
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)

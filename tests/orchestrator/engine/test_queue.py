@@ -1,4 +1,4 @@
-"""Which trial comes next, decided from the store: order, retries, and what a worker's end means."""
+"""The choice of the next trial from the store: order, retries, and what the end of a worker means."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from orchestrator.sweep.file import EarlyStopping
 
 
 class Driven:
-    """A queue as an executor drives it, with a clock of its own."""
+    """A queue as an executor drives it, with its own clock."""
 
     def __init__(
         self, store: SweepStore, retries: int, monkeypatch: pytest.MonkeyPatch, max_failures: int | None = None
@@ -36,7 +36,7 @@ class Driven:
         self.queue = Queue(store, self.ids, retries=retries, max_failures=max_failures)
 
     def ask(self) -> str | None:
-        """The trial that comes next, "finished", or None for not now."""
+        """The next trial, "finished", or None if no trial may start now."""
         self.number += 1
         if self.queue.finished:
             assert self.queue.next() is None
@@ -47,7 +47,7 @@ class Driven:
         return assignment.trial_id
 
     def end(self, state: State | None, *, died: bool = False, asked: int | None = None) -> State:
-        """The last trial's worker ends, having written a state or none; the state that stands after it."""
+        """Ends the worker of the last suggested trial, which may have written a state. Returns the state afterwards."""
         trial_id = self.given[asked or self.number]
         if state is not None:
             self.store.trial(trial_id).set_state(state, "out of paper" if state is State.FAILED else None)
@@ -287,7 +287,7 @@ def test_after_a_worker_s_full_disk_nothing_more_is_begun(
 
 @contextlib.contextmanager
 def mounted(folder: Path, options: str) -> Iterator[None]:
-    """A small file system in memory, with what stands in the folder; skips where one may not be mounted."""
+    """A small file system in memory with the content of the folder. Skips the test where mounting is not allowed."""
     kept = folder.with_name(f"{folder.name}-kept")
     shutil.copytree(folder, kept)
     command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]

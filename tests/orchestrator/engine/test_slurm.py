@@ -43,7 +43,7 @@ retries: 0
 
 @dataclass
 class Process:
-    """What a process of a job shows of itself."""
+    """A process of a job, as /proc shows it."""
 
     pid: int
     environment: dict[str, str]
@@ -52,16 +52,16 @@ class Process:
 
 @dataclass
 class Life:
-    """What was seen of two jobs."""
+    """Observations of two jobs."""
 
     sweep: Sweep
     slurm: Slurm
     rays: list[Process] = field(default_factory=list)
     """Ray's processes on every node, while each job ran."""
     in_files: list[Path] = field(default_factory=list)
-    """Files that held a job's token then."""
+    """Files that held a job's token at that time."""
     nodes: set[str] = field(default_factory=set)
-    """Those that trained a trial each, at the same time."""
+    """The workers that each trained a trial at the same time."""
     cancelled: dict[str, str] = field(default_factory=dict)
     after_cancelling: list[Status] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -81,8 +81,11 @@ class Life:
 
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
-    """A sweep on one node that is warned, requeued, goes on and is cancelled; a second job, of two nodes, loses a
-    worker and ends."""
+    """Two jobs of one sweep.
+
+    The first runs on one node; it is warned, requeued, continued and cancelled. The second runs on two nodes, loses a
+    worker and ends.
+    """
     if reason := own_slurm.missing():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("slurm")
@@ -132,8 +135,10 @@ def _wait(seen: Life, job: str, condition: Callable[[], object]) -> None:
 
 @contextlib.contextmanager
 def _held_when_busy(seen: Life, job: str, attempts: dict[int, int]) -> Iterator[None]:
-    """Each of these trials, as soon as it has trained for a while in this attempt, stays where it is, until all do and
-    until the end, however long that is."""
+    """Suspends each of these trials as soon as it has trained for a while in this attempt.
+
+    Returns when all are suspended. They stay suspended until the end of the context.
+    """
     held: dict[int, int] = {}
 
     def is_busy(trial: TrialStore, attempt: int) -> bool:
@@ -169,7 +174,7 @@ def _ended(slurm: Slurm, job: str) -> bool:
 
 
 def _processes(job: str) -> list[Process]:
-    """Every process of a job, of every node."""
+    """Every process of a job, on every node."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # gone in the meantime
@@ -187,7 +192,7 @@ def _node_of(seen: Life, number: int) -> str:
 
 
 def _files_with(token: str, seen: Life) -> list[Path]:
-    """The files of Slurm, of the sweep and of Ray, and the lists of arguments, that a token stands in."""
+    """The files of Slurm, of the sweep and of Ray, and the command lines, that contain a token."""
     files = [file for folder in (seen.slurm.folder, seen.sweep.folder, *seen.folders()) for file in folder.rglob("*")]
     found = []
     for file in [*files, *Path("/proc").glob("[0-9]*/cmdline")]:
@@ -223,7 +228,7 @@ def test_the_token_stands_in_no_file_and_no_process_list(life: Life) -> None:
 
 def test_on_the_warning_trials_write_checkpoints_and_the_job_is_requeued(life: Life) -> None:
     assert life.after_cancelling[0].attempts[0].ended is not None
-    assert life.output().count("has itself requeued") == 1
+    assert life.output().count("requeues this job") == 1
 
 
 def test_the_next_run_goes_on_from_the_checkpoints(life: Life) -> None:

@@ -1,5 +1,4 @@
-"""A sweep in which everything goes wrong that can, on a real Ray: one trial raises, one diverges, the worker of one is
-killed; the others know nothing of it."""
+"""A sweep on a real Ray in which one trial raises, one diverges and one loses its worker. The rest are unaffected."""
 
 from __future__ import annotations
 
@@ -50,7 +49,7 @@ retries: 1
 
 @dataclass
 class Aftermath:
-    """What is left of the sweep, what was shown, and how it would have ended."""
+    """The sweep's files, what the command printed, and how it would have ended."""
 
     store: SweepStore
     shown: str
@@ -64,7 +63,7 @@ class Aftermath:
         return self.store.trial(self.entry(variant).trial_id)
 
     def states(self, variant: str) -> list[State]:
-        """What its attempts came to, in order; one that was killed wrote no end."""
+        """The states of a trial's attempts, in order. An attempt that was killed wrote no end."""
         return [State(attempt.get("state", "LOST")) for attempt in self.trial(variant).status().attempts]
 
 

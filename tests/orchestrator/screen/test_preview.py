@@ -1,4 +1,4 @@
-"""The disk space that --dry-run tells of: about what the trials to run will take, and whether it is free."""
+"""The disk space that --dry-run estimates for the trials to run, and its warning if less is free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a sweep has come, for programs and for people, from its directory alone."""
+"""The state of a sweep, read from its directory, for programs and for people."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def on_a_terminal(width: int, *arguments: object, cwd: Path) -> list[str]:
     try:
         while piece := os.read(ours, 65536):
             shown += piece
-    except OSError:  # how Linux tells the end
+    except OSError:  # Linux reports the end of a terminal in this way
         pass
     os.close(ours)
     assert process.wait() == 0

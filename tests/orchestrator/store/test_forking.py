@@ -1,4 +1,4 @@
-"""Longer budgets from finished trials: equal to the bit to trials that began at nothing, and what is refused."""
+"""Longer budgets from finished trials: equal to the bit to trials that started from scratch; and what is refused."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def run_all(store: SweepStore) -> list[TrialStore]:
 
 @dataclass
 class Forked:
-    """A finished sweep, a longer one that continued it, and the longer one's twin that began at nothing."""
+    """A finished sweep, a longer one that continued it, and the longer one's twin that started from scratch."""
 
     short: TrialStore
     long: TrialStore
@@ -87,7 +87,7 @@ class Forked:
 
 
 def forked(folder: Path, short: tuple[int, int], long: tuple[int, int], text: str = SWEEP) -> Forked:
-    """From and to a budget and a number of evaluations."""
+    """Budget and number of evaluations, of the shorter and of the longer sweep."""
     source = sweep(folder, "short", *short, text=text)
     (begun,) = run_all(source)
     before = contents(source.path)
@@ -204,7 +204,7 @@ def test_trials_without_an_ancestor_begin_at_nothing_and_are_counted(whole: Fork
     store = continued(tmp_path, "long", "short", 90, 9, grid="2, 3")
     told: list[str] = []
     tell_ancestors(store.runs, plan_file(store.path / "sweep.yaml"), told.append)
-    assert told == ["1 trials continue finished ones of 'short'; 1 have none there and begin at nothing"]
+    assert told == ["1 trials continue finished trials of 'short'; 1 have no match there and start from scratch"]
     assert len(prepare(store)) == 2
     assert [trial.status().continued_from is not None for trial in trials(store)] == [True, False]
 
@@ -227,7 +227,7 @@ def test_a_restart_begins_a_fork_again_from_nothing(whole: Forked, tmp_path: Pat
 
 
 def by_hand(folder: Path, budget: int, name: str = "short", state: State = State.DONE, **changes: Any) -> SweepStore:
-    """A sweep whose trials have come to an end, with something for a checkpoint."""
+    """A sweep whose trials have ended, with some file as checkpoint."""
     store = sweep(folder, name, budget, **changes)
     for entry in store.entries():
         finish(store, entry, {"critic_loss": 0.5}, state=state, error=None if state is State.DONE else "why")
@@ -256,7 +256,7 @@ def test_a_trial_continues_one_that_is_done_and_differs_in_a_smaller_budget_alon
     store = continued(tmp_path, "long", "short", 90)
     assert bool(ancestors(store)) is found
     if not found:
-        with pytest.raises(UserError, match="no finished trial of 'short' is one of these with a smaller budget"):
+        with pytest.raises(UserError, match="no trial here can continue one of 'short'"):
             tell_ancestors(store.runs, plan_file(store.path / "sweep.yaml"), lambda text: None)
 
 
@@ -276,10 +276,10 @@ LONGER = SWEEP.format(name="long", budget=90, times=1, grid="2")
     ("name", "told"),
     [
         ("shrot", "there is no sweep called 'shrot' in '{runs_dir}'; did you mean 'short'?"),
-        ("long", "continue_from=long: a sweep cannot continue itself; give this one a --name"),
+        ("long", "continue_from=long: a sweep cannot continue itself; name this one with --name"),
         ("../short", "continue_from: '../short' is not a name"),
-        ("pruned", "continue_from: no finished trial of 'pruned' is one of these with a smaller budget and has its"),
-        ("longer", "continue_from: no finished trial of 'longer' is one of these with a smaller budget and has its"),
+        ("pruned", "continue_from: no trial here can continue one of 'pruned'. That takes a finished trial"),
+        ("longer", "continue_from: no trial here can continue one of 'longer'. That takes a finished trial"),
     ],
 )
 @pytest.mark.parametrize("given", ["in the file", "on the command line"])

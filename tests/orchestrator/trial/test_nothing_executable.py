@@ -1,4 +1,4 @@
-"""Nothing that is read back can run code, no name leaves the runs directory, and nobody gets in without the token."""
+"""Reading files never runs code, no name leads out of the runs directory, and Ray refuses callers without token."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def test_a_trial_that_raises_has_failed_with_its_traceback_in_the_log(new_trial:
 def test_a_configuration_that_is_another_trial_s_is_not_trained_under_this_one_s_name(
     new_trial: NewTrial, tmp_path: Path
 ) -> None:
-    """Edited by hand before there was a checkpoint, which would have told."""
+    """The file was edited by hand before there was a checkpoint, which would have revealed it."""
     made = new_trial()
     trial = TrialStore(made.path.rename(tmp_path / identity_of(made.config())))
     path = trial.path / "config.yaml"
@@ -210,7 +210,7 @@ def test_a_configuration_that_is_another_trial_s_is_not_trained_under_this_one_s
         f"config.yaml is that of trial {other}: put it back as it was, or run the sweep's file again"
     )
     assert trial.epochs() == []
-    path.write_text(text.replace("device: cpu", "device: auto"))  # where it runs is no part of what it is
+    path.write_text(text.replace("device: cpu", "device: auto"))  # the device is not part of a trial's identity
     assert run(trial) is State.DONE
 
 
@@ -263,7 +263,7 @@ def test_warnings_go_into_the_log(new_trial: NewTrial, monkeypatch: pytest.Monke
 
 
 def take_over(trial: TrialStore) -> dict[str, bytes]:
-    """Another attempt begins, as a driver that had not heard of this worker would let it; what then lies there."""
+    """Begins another attempt, as a driver does that has given this worker up. Returns the files at that moment."""
     status = trial.status()
     status.attempts.append(dataclasses.replace(status.attempts[-1], started=time.time(), host="another", pid=1))
     trial.write_status(status)
@@ -271,7 +271,7 @@ def take_over(trial: TrialStore) -> dict[str, bytes]:
 
 
 class Raised(RuntimeError):
-    """An error of the trial's own."""
+    """An error raised by the trial itself."""
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ class Raised(RuntimeError):
     ["reaches the end of an epoch", "is due to write a checkpoint", "is told to stop", "diverges", "raises"],
 )
 def test_a_worker_that_was_given_up_for_lost_writes_nothing_more(new_trial: NewTrial, then: str) -> None:
-    """Neither epochs nor checkpoints nor samples nor the other attempt's state; in the middle of an epoch or not."""
+    """It writes no epoch, checkpoint, sample or state over the other attempt's, in the middle of an epoch or not."""
     changes: dict[str, Any] = {"critic": {"lr": 1e30}} if then == "diverges" else {}
     changes |= {"checkpoint_seconds": 0.001} if then == "is due to write a checkpoint" else {}
     trial = new_trial(**changes)
@@ -315,7 +315,7 @@ def test_a_worker_that_was_given_up_for_lost_writes_no_best_checkpoint(new_trial
 
 
 def test_a_worker_that_is_given_up_for_lost_before_it_has_begun_writes_nothing(new_trial: NewTrial) -> None:
-    """While the data and the evaluation are prepared, which may take long."""
+    """The place is taken while data and evaluation are prepared, which may take long."""
     trial = new_trial()
     run(trial, after=25)
     path = trial.path / "config.yaml"
@@ -340,7 +340,7 @@ def test_a_worker_that_is_given_up_for_lost_before_it_has_begun_writes_nothing(n
 def test_the_attempt_that_took_a_worker_s_place_ends_as_if_it_had_been_alone(
     new_trial: NewTrial, undisturbed: TrialStore
 ) -> None:
-    """The worker that was given up goes on beside it, and then sees that its place is taken."""
+    """The worker that was given up continues at the same time, and then sees that its place is taken."""
     trial = new_trial()
     asked = itertools.count(1)
 

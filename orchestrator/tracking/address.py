@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib
 import logging
 import os
 import urllib.request
@@ -28,7 +29,8 @@ def default_uri(runs: Runs) -> str:
 
 def check_uri(uri: str) -> None:
     """Raises :class:`UserError` for a tracking URI of an unknown kind, where nobody answers within seconds, or where
-    we are not let in."""
+    we are not let in; and where the MLflow that is installed here is too old or too new."""
+    importlib.import_module("orchestrator.tracking.mlflow_private")  # it checks MLflow
     scheme = uri.partition(":")[0].partition("+")[0]
     try:
         if scheme in ("http", "https"):

@@ -24,6 +24,7 @@ from orchestrator.store.epochs import Tail
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.store.trial import State, Status, TrialStore
 from orchestrator.tracking.address import quiet_client
+from orchestrator.tracking.mlflow_private import PICTURES_TAG, THUMBNAIL, log_output, picture_names
 from orchestrator.tracking.views import view_tags
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ RESTARTS_TAG = "orchestrator.restarts"
 DESCRIBED_TAG = "orchestrator.described"
 LEVEL_TAG = "orchestrator.level"
 NOTE_TAG = "mlflow.note.content"
-PICTURES_TAG = "mlflow.loggedImages"
 RUN_STATUS = {
     State.PENDING: "SCHEDULED",
     State.RUNNING: "RUNNING",
@@ -52,8 +52,6 @@ MAX_METRICS, MAX_PARAMS, MAX_PARAM_LENGTH = 1000, 100, 6000  # MLflow's limits f
 NOT_METRICS = ("epoch", "timestamp")
 GENERATOR = "generator"
 """What a trial's model is called: ``mlflow.pytorch.load_model("runs:/RUN_ID/generator")``."""
-THUMBNAIL = 256
-"""The longer side of the small pictures in MLflow's charts, in pixels, as its own client makes them."""
 
 
 @dataclass
@@ -254,24 +252,21 @@ class Mirror:
         trial.generator = True
 
     def _log_picture(self, run_id: str, trial_id: str, picture: Path) -> None:
-        """``samples/epoch_000003.png`` as ``images/samples+step+000003+…``, and a small one beside it.
-
-        MLflow's own client puts random digits where the trial's id is: there a second time would be a second picture.
-        """
+        """``samples/epoch_000003.png`` as ``images/samples+step+000003+…``, and a small one beside it."""
         from PIL import Image
 
         _, epoch, *probe = picture.stem.split("_", 2)
-        name = f"{probe[0] if probe else 'samples'}+step+{epoch}+timestamp+0+{trial_id}"
+        target, name, small = picture_names(probe[0] if probe else "samples", epoch, trial_id)
         with tempfile.TemporaryDirectory() as folder:
-            shutil.copyfile(picture, Path(folder) / f"{name}.png")
+            shutil.copyfile(picture, Path(folder) / name)
             with Image.open(picture) as image:
                 image.thumbnail((THUMBNAIL, THUMBNAIL))
-                image.save(Path(folder) / f"{name}+compressed.webp")
-            self._client.log_artifacts(run_id, folder, "images")
+                image.save(Path(folder) / small)
+            self._client.log_artifacts(run_id, folder, target)
 
     def _log_generator(self, run_id: str, trial: TrialStore) -> str:
         """The final generator as a model of the run's, once. Returns where it is, or why there is none."""
-        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+        from mlflow.entities import LoggedModelStatus
         from mlflow.models import Model
 
         from orchestrator.tracking.generators import NoGenerator, check_traceable, final_generator, save_generator
@@ -288,7 +283,7 @@ class Mirror:
                 save_generator(generator, Path(folder) / GENERATOR, model)
                 self._client.log_model_artifacts(made.model_id, str(Path(folder) / GENERATOR))
             self._client.log_batch(run_id, _last_evaluated(trial, made.model_id))
-            self._client.log_outputs(run_id, [LoggedModelOutput(made.model_id, generator.epoch)])
+            log_output(self._client, run_id, made.model_id, generator.epoch)
             self._client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
         for known in self._models(run_id):  # an earlier time was interrupted, or an answer got lost
             if known.status != LoggedModelStatus.READY:

@@ -1,25 +1,18 @@
 """The views that MLflow's page of a sweep offers in its menu *Views*, each with an address of its own.
 
-MLflow keeps a saved view as a tag of the experiment: JSON in JSON, with the names that its page's own state has.
+MLflow keeps a saved view as a tag of the experiment. The names in it are those of its page's own state, documented
+nowhere: like what stands in :mod:`orchestrator.tracking.mlflow_private`, they were seen to work with MLflow 3.17.0,
+3.17.2 and 3.18.0, and a test looks for them in MLflow's pages.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
+
+from orchestrator.tracking.mlflow_private import OWN_SECTIONS, VIEW_TAG, saved_view
 
 METHODS, TRIALS = "methods", "trials"
-PREFIX = "mlflow.sharedViewState."
-OWN_SECTIONS = ("Model metrics", "System metrics")
-"""MLflow's own sections of charts, which it wants to be the last ones."""
-
-
-def page_address(server: str, experiment_id: str, view: str) -> str:
-    """Where the charts of a view are; ``server`` is ``http://HOST:PORT``."""
-    query = urlencode({"workflowType": "machine_learning", "compareRunsMode": "CHART", "viewStateShareKey": view})
-    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
 
 
 def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
@@ -68,8 +61,8 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
         **_charts(metric, [line, samples]),
     }
     return {
-        f"{PREFIX}{METHODS}": _saved(f"Methods: {metric} over time", methods),
-        f"{PREFIX}{TRIALS}": _saved(f"Trials: {metric} over training_seconds, samples", trials),
+        f"{VIEW_TAG}{METHODS}": saved_view(f"Methods: {metric} over time", methods),
+        f"{VIEW_TAG}{TRIALS}": saved_view(f"Trials: {metric} over training_seconds, samples", trials),
     }
 
 
@@ -82,7 +75,3 @@ def _charts(metric: str, charts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "compareRunSections": [section | first, *(section | {"uuid": name, "name": name} for name in OWN_SECTIONS)],
         "compareRunCharts": [{"uuid": f"first {number}", **row, **chart} for number, chart in enumerate(charts)],
     }
-
-
-def _saved(name: str, state: Mapping[str, Any]) -> str:
-    return json.dumps({"name": name, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})

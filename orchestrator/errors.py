@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import importlib.metadata
+from collections.abc import Iterator, Sequence
 
 
 class UserError(Exception):
@@ -22,3 +23,12 @@ def disk_errors() -> Iterator[None]:
     except OSError as error:
         where = f" '{error.filename}':" if error.filename else ""
         raise UserError(f"the dataset cannot be read, or kept in the cache:{where} {error.strerror or error}") from None
+
+
+def unsuitable(library: str, versions: str, missing: Sequence[str]) -> UserError:
+    """An error for a library that lacks private parts which we use; ``versions`` are those that have them."""
+    return UserError(
+        f"{library} {importlib.metadata.version(library)} is installed here and lacks what orchestrator uses of it "
+        f"({', '.join(missing)}). The versions that work are {library}{versions}: install one of them with "
+        f"python -m pip install '{library}{versions}'"
+    )

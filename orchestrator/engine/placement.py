@@ -31,9 +31,6 @@ HEAD_SECONDS = 5.0
 ANSWER_SECONDS = 120.0
 """How long a node may take to answer: a worker process starts there, and our code is unpacked."""
 
-NODE_ID = "ray.io/node-id"
-"""The label that Ray gives every node."""
-
 
 @dataclass(frozen=True)
 class Node:
@@ -75,31 +72,21 @@ def bundle_of(kind: int, avoid: str, kinds: Sequence[Demand]) -> Any:
     """Tune's placement group for a trial; ``avoid`` are node ids with commas between them."""
     from ray.tune import PlacementGroupFactory
 
-    selector = {"bundle_label_selector": [{NODE_ID: f"!in({avoid})"}]} if avoid else {}
-    return PlacementGroupFactory([dict(kinds[kind])], "PACK", **selector)
+    from orchestrator.engine.ray_private import avoiding
+
+    return PlacementGroupFactory([dict(kinds[kind])], "PACK", **avoiding(avoid))
 
 
 def alive_nodes() -> list[Node] | None:
-    """The nodes of the cluster that this process has joined; None while its head does not answer.
-
-    ``ray.nodes()`` would hang then, and ends the process where a head was started again without a memory.
-    """
-    from ray._private.worker import global_worker
+    """The nodes of the cluster that this process has joined; None while its head does not answer."""
     from ray.exceptions import RayError
 
+    from orchestrator.engine import ray_private
+
     try:
-        found = global_worker.gcs_client.get_all_node_info(timeout=HEAD_SECONDS)  # type: ignore[attr-defined]
+        return [Node(*each) for each in ray_private.alive_nodes(HEAD_SECONDS)]
     except RayError:
         return None
-    return [
-        Node(
-            node.node_id.hex(),
-            f"{node.node_manager_hostname} ({node.node_manager_address})",
-            dict(node.resources_total),
-        )
-        for node in found.values()
-        if node.state == node.ALIVE
-    ]
 
 
 def share_out(nodes: Sequence[Node], wanted: Mapping[Demand, int]) -> dict[Demand, int]:

@@ -75,6 +75,8 @@ def ray_session(address: str | None, mark: str) -> Iterator[None]:
     nobody answers or that Ray Client would serve.
     """
     prepare_environment(local=address is None)
+    from orchestrator.engine import ray_private
+
     os.environ[MARK] = mark
     import ray
 
@@ -83,7 +85,7 @@ def ray_session(address: str | None, mark: str) -> Iterator[None]:
     if address is None:
         temporary = temporary_folder("ray", mark)
         temporary.mkdir(mode=0o700)
-        quiet |= {"address": "local", "include_dashboard": False, "_temp_dir": str(temporary)}
+        quiet |= {"address": "local", "include_dashboard": False, **ray_private.session_folder(temporary)}
     else:
         quiet |= {"address": address, "runtime_env": our_code()}
     try:
@@ -115,14 +117,13 @@ def _sigterm_later() -> Iterator[None]:
 
 
 def _shut_down() -> None:
-    """``ray.shutdown``, which would send SIGTERM to each process of a local Ray and wait a second before it kills."""
+    """``ray.shutdown``, at once."""
     import ray
-    from ray._private import worker
+
+    from orchestrator.engine.ray_private import kill_at_shutdown
 
     gc.collect()  # should another thread drop one of Ray's references later, Ray would end this process
-    if (node := worker._global_node) is not None:
-        kill = node.kill_all_processes
-        node.kill_all_processes = lambda **_: kill(check_alive=False, allow_graceful=False)
+    kill_at_shutdown()
     ray.shutdown()
 
 

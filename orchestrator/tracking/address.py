@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib
 import logging
 import os
 import urllib.request
@@ -31,6 +32,7 @@ def check_uri(uri: str) -> None:
 
     Its kind may be unknown, no server may answer there within seconds, or MLflow may refuse access.
     """
+    importlib.import_module("orchestrator.tracking.mlflow_private")  # it checks MLflow
     scheme = uri.partition(":")[0].partition("+")[0]
     try:
         if scheme in ("http", "https"):

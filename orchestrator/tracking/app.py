@@ -7,17 +7,16 @@ covers a quarter of the page with an assistant's panel. Choices that a user has 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from orchestrator.tracking import mlflow_private
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from fastapi.responses import HTMLResponse
 
-REMEMBERED = {"mlflow.workflowType_v1": '"machine_learning"', "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true"}
-"""Browser storage of MLflow's pages: "model training" is chosen at the top left, the assistant has been shown."""
 SCRIPT = f"""<script>
-for (const [key, value] of Object.entries({json.dumps(REMEMBERED)}))
+for (const [key, value] of Object.entries({json.dumps(mlflow_private.REMEMBERED)}))
   if (localStorage.getItem(key) === null) localStorage.setItem(key, value);
 </script>"""
 
@@ -25,14 +24,10 @@ for (const [key, value] of Object.entries({json.dumps(REMEMBERED)}))
 def make_app() -> FastAPI:
     """The app behind ``mlflow server --app-name orchestrator`` (an entry point of the group ``mlflow.app``)."""
     from fastapi.responses import HTMLResponse
-    from mlflow.server import REL_STATIC_DIR, app
-    from mlflow.server.fastapi_app import app as server
 
-    page = (Path(app.root_path) / REL_STATIC_DIR / "index.html").read_text().replace("<head>", f"<head>{SCRIPT}", 1)
+    page = mlflow_private.first_page().replace("<head>", f"<head>{SCRIPT}", 1)
 
     async def first_page() -> HTMLResponse:
         return HTMLResponse(page, headers={"Cache-Control": "no-cache"})
 
-    server.add_api_route("/", first_page, response_model=None)
-    server.router.routes.insert(0, server.router.routes.pop())  # first, because MLflow's own route matches every path
-    return server
+    return mlflow_private.server_with(first_page)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.store import checkpoints
 from orchestrator.store.trial import TrialStore
+from orchestrator.tracking.mlflow_private import save_program
 from trainers.config import TrialConfig
 from trainers.networks import Network, Shape
 from trainers.parts import ConfigError
@@ -67,12 +68,11 @@ def check_traceable(generator: Generator) -> None:
 def save_generator(generator: Generator, folder: Path, model: Model) -> None:
     """Writes a generator as the MLflow model ``model`` into ``folder``, which must not exist yet.
 
-    The model maps noise, float32 of shape (m, latent size), to images in [−1, 1] of shape (m, C, H, W), or to points
-    of shape (m, d). ``mlflow.pytorch.save_model`` would write the same, but would trace the network for every trial.
+    Its signature: noise, float32 of shape (m, latent size), to images in [−1, 1] of shape (m, C, H, W) or to points
+    (m, d).
     """
     import numpy as np
     import torch
-    from mlflow import pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -80,16 +80,12 @@ def save_generator(generator: Generator, folder: Path, model: Model) -> None:
     with torch.no_grad():
         for name, tensor in program.state_dict.items():
             tensor.copy_(generator.weights[name])
-    (folder / "data").mkdir(parents=True)
-    torch.export.save(program, folder / "data" / "model.pt2")
     inputs, outputs = (
         Schema([TensorSpec(np.dtype("float32"), (-1, *shape))])
         for shape in ((generator.network.latent_size,), generator.shape)
     )
     model.signature = ModelSignature(inputs, outputs)
-    model.add_flavor("pytorch", model_data="data", pytorch_version=str(torch.__version__))
-    pyfunc.add_to_model(model, loader_module="mlflow.pytorch", data="data", model_config={"device": "cpu"})
-    model.save(folder / "MLmodel")
+    save_program(program, folder, model)
 
 
 @functools.lru_cache(maxsize=4)

@@ -25,6 +25,7 @@ from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.address import quiet_client
+from orchestrator.tracking.mlflow_private import PICTURES_TAG, THUMBNAIL, log_output, picture_names
 from orchestrator.tracking.views import view_tags
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ RESTARTS_TAG = "orchestrator.restarts"
 DESCRIBED_TAG = "orchestrator.described"
 LEVEL_TAG = "orchestrator.level"
 NOTE_TAG = "mlflow.note.content"
-PICTURES_TAG = "mlflow.loggedImages"
 RUN_STATUS = {
     State.PENDING: "SCHEDULED",
     State.RUNNING: "RUNNING",
@@ -52,9 +52,7 @@ RUN_STATUS = {
 MAX_METRICS, MAX_PARAMS, MAX_PARAM_LENGTH = 1000, 100, 6000  # MLflow's limits for one request
 NOT_METRICS = ("epoch", "timestamp")
 GENERATOR = "generator"
-"""The name of a trial's model: ``mlflow.pytorch.load_model("runs:/RUN_ID/generator")``."""
-THUMBNAIL = 256
-"""The longer side in pixels of the small pictures in MLflow's charts. MLflow's own client uses the same size."""
+"""What a trial's model is called: ``mlflow.pytorch.load_model("runs:/RUN_ID/generator")``."""
 
 
 @dataclass
@@ -262,17 +260,17 @@ class Mirror:
         from PIL import Image
 
         _, epoch, *probe = picture.stem.split("_", 2)
-        name = f"{probe[0] if probe else 'samples'}+step+{epoch}+timestamp+0+{trial_id}"
+        target, name, small = picture_names(probe[0] if probe else "samples", epoch, trial_id)
         with tempfile.TemporaryDirectory() as folder:
-            shutil.copyfile(picture, Path(folder) / f"{name}.png")
+            shutil.copyfile(picture, Path(folder) / name)
             with Image.open(picture) as image:
                 image.thumbnail((THUMBNAIL, THUMBNAIL))
-                image.save(Path(folder) / f"{name}+compressed.webp")
-            self._client.log_artifacts(run_id, folder, "images")
+                image.save(Path(folder) / small)
+            self._client.log_artifacts(run_id, folder, target)
 
     def _log_generator(self, run_id: str, trial: TrialStore) -> str:
         """Logs the final generator as a model of the run, once. Returns its URI, or why there is none."""
-        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+        from mlflow.entities import LoggedModelStatus
         from mlflow.models import Model
 
         from orchestrator.tracking.generators import NoGenerator, check_traceable, final_generator, save_generator
@@ -289,7 +287,7 @@ class Mirror:
                 save_generator(generator, Path(folder) / GENERATOR, model)
                 self._client.log_model_artifacts(made.model_id, str(Path(folder) / GENERATOR))
             self._client.log_batch(run_id, _last_evaluated(trial, made.model_id))
-            self._client.log_outputs(run_id, [LoggedModelOutput(made.model_id, generator.epoch)])
+            log_output(self._client, run_id, made.model_id, generator.epoch)
             self._client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
         for known in self._models(run_id):  # an earlier call was interrupted, or its answer got lost
             if known.status != LoggedModelStatus.READY:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from orchestrator.errors import UserError
 from orchestrator.tracking.address import check_uri, default_uri, quiet_client
-from orchestrator.tracking.views import METHODS, TRIALS, page_address
+from orchestrator.tracking.mlflow_private import charts_address, experiments_address
+from orchestrator.tracking.views import METHODS, TRIALS
 from trainers.parts import nearest
 
 DEFAULT_PORT = 5000
@@ -34,12 +35,12 @@ def serve(runs_dir: Path, tracking_uri: str | None, port: int | None, name: str 
     if name is None:
         if not elsewhere:
             check_uri(uri)
-        pages = {"all sweeps": f"{server}/#/experiments?workflowType=machine_learning"}
+        pages = {"all sweeps": experiments_address(server)}
     else:
         experiment = _experiment(uri, name)
         pages = {
-            "methods over time": page_address(server, experiment, METHODS),
-            "trials over seconds of training, samples": page_address(server, experiment, TRIALS),
+            "methods over time": charts_address(server, experiment, METHODS),
+            "trials over seconds of training, samples": charts_address(server, experiment, TRIALS),
         }
     if not elsewhere:
         _check_port(port)

@@ -1,26 +1,18 @@
 """The saved views in the menu *Views* of a sweep's page in MLflow. Each view has its own address.
 
-MLflow keeps a saved view as a tag of the experiment: a JSON document in a JSON string, with the keys of the page's
-internal state.
+MLflow keeps a saved view as a tag of the experiment. The names in it are those of its page's own state, documented
+nowhere: like what stands in :mod:`orchestrator.tracking.mlflow_private`, they were seen to work with MLflow 3.17.0,
+3.17.2 and 3.18.0, and a test looks for them in MLflow's pages.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
+
+from orchestrator.tracking.mlflow_private import OWN_SECTIONS, VIEW_TAG, saved_view
 
 METHODS, TRIALS = "methods", "trials"
-PREFIX = "mlflow.sharedViewState."
-OWN_SECTIONS = ("Model metrics", "System metrics")
-"""MLflow's own sections of charts. MLflow expects them to be the last ones."""
-
-
-def page_address(server: str, experiment_id: str, view: str) -> str:
-    """The address of a view's charts; ``server`` is ``http://HOST:PORT``."""
-    query = urlencode({"workflowType": "machine_learning", "compareRunsMode": "CHART", "viewStateShareKey": view})
-    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
 
 
 def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
@@ -69,8 +61,8 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
         **_charts(metric, [line, samples]),
     }
     return {
-        f"{PREFIX}{METHODS}": _saved(f"Methods: {metric} over time", methods),
-        f"{PREFIX}{TRIALS}": _saved(f"Trials: {metric} over training_seconds, samples", trials),
+        f"{VIEW_TAG}{METHODS}": saved_view(f"Methods: {metric} over time", methods),
+        f"{VIEW_TAG}{TRIALS}": saved_view(f"Trials: {metric} over training_seconds, samples", trials),
     }
 
 
@@ -83,7 +75,3 @@ def _charts(metric: str, charts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "compareRunSections": [section | first, *(section | {"uuid": name, "name": name} for name in OWN_SECTIONS)],
         "compareRunCharts": [{"uuid": f"first {number}", **row, **chart} for number, chart in enumerate(charts)],
     }
-
-
-def _saved(name: str, state: Mapping[str, Any]) -> str:
-    return json.dumps({"name": name, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})

@@ -277,6 +277,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"]}
     temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     head = {"num_cpus": 0, "include_dashboard": False, "include_log_monitor": False, "temp_dir": temporary}
+    Path("/tmp/ray").mkdir(exist_ok=True)  # Ray's Cluster writes its address there, wherever its own files are
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         text = write_file(folder, SWEEP)

@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SWEEP ?= sweeps/ground_metrics.yaml
 
-.PHONY: install sweep test lint format bench bench-overhead clean
+.PHONY: install sweep test lint format docs bench bench-overhead clean
 
 # The virtual environment from pinned versions; made again when the pins change.
 install: $(VENV)/.installed
@@ -31,6 +31,10 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The documentation as a site, site/index.html; a broken link is an error. It needs no network.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # Training steps beside WGAN-GP's, the textbook's and the machine's limits; `make bench BENCH="--device cuda"`.
 bench: install
 	$(BIN)/python -m bench.performance $(BENCH)
@@ -40,4 +44,4 @@ bench-overhead: install
 	$(BIN)/python bench/overhead.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -34,6 +34,7 @@ format: install
 # The documentation as a site, site/index.html; a broken link is an error. It needs no network.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	! grep -rlE '<(script|link|img)[^>]* (src|href)="?https?:' site --include='*.html' # nothing is loaded from elsewhere
 
 # Training steps beside WGAN-GP's, the textbook's and the machine's limits; `make bench BENCH="--device cuda"`.
 bench: install

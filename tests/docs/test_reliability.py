@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reliability.md").read_text()
-FAULTS, _ = PAGE.split("\n## What stands where\n")
+FAULTS, _ = PAGE.split("\n## How it works\n")
 SHOWN_BY = {fault.split("\n", 1)[0]: fault.partition("\nShown by:\n")[2] for fault in FAULTS.split("\n### ")[1:]}
 LINE = re.compile(r"^- `(tests/[\w/]+\.py)`(?:: ((?:.|\n  )+))?", re.MULTILINE)
 TESTS = [(path, " ".join(name.split())) for shown in SHOWN_BY.values() for path, name in LINE.findall(shown)]

@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SWEEP ?= sweeps/ground_metrics.yaml
 
-.PHONY: install sweep test lint format bench bench-overhead clean
+.PHONY: install sweep test lint format docs bench bench-overhead clean
 
 # Makes the virtual environment from pinned versions, and makes it again when the pins change.
 install: $(VENV)/.installed
@@ -31,6 +31,11 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The documentation as a site, site/index.html; a broken link is an error. It needs no network.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	! grep -rlE '<(script|link|img)[^>]* (src|href)="?https?:' site --include='*.html' # nothing is loaded from elsewhere
+
 # Compares training steps with WGAN-GP, the textbook and the machine's limits; `make bench BENCH="--device cuda"`.
 bench: install
 	$(BIN)/python -m bench.performance $(BENCH)
@@ -40,4 +45,4 @@ bench-overhead: install
 	$(BIN)/python bench/overhead.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,10 +12,11 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from trainers.evaluation import Evaluation
+from trainers.metrics import TIMING
 
-TIMING = frozenset(
-    {"timestamp", "epoch_seconds", "evaluation_seconds", "compile_seconds", "images_per_second", "peak_memory_mb"}
-)
+POSITION = ("epoch", "iteration", "timestamp")
+"""What a line says beside its metrics: where its epoch stands."""
+CLOCKS = TIMING | {"timestamp"}
 """What differs between two runs of one epoch."""
 LINE_BYTES = 2**16
 """No epoch's line is longer."""
@@ -46,15 +47,15 @@ class EpochLog:
         """Whether no stored epoch after the first has a better value of the evaluation's first metric."""
         if not evaluation.metrics:
             return False
-        metric = evaluation.metrics[0]
-        sign = -1 if metric in evaluation.higher_is_better else 1
+        metric = evaluation.metrics[0].name
+        sign = -1 if evaluation.metrics[0].direction == "max" else 1
         others = [sign * stored[metric] for epoch, stored in self._stored.items() if epoch and metric in stored]
         return math.isfinite(record[metric]) and not any(other < sign * record[metric] for other in others)
 
     def append(self, record: Mapping[str, Any]) -> list[str]:
         """Stores an epoch, timestamped in milliseconds. Returns the names of metrics that differ from a stored one."""
         if (stored := self._stored.get(record["epoch"])) is not None:
-            names = sorted((set(record) | set(stored)) - TIMING)
+            names = sorted((set(record) | set(stored)) - CLOCKS)
             return [name for name in names if repr(stored.get(name)) != repr(record.get(name))]
         stamped = {**record, "timestamp": int(time.time() * 1000)}
         with self.path.open("a") as file:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
+from trainers.metrics import TRAINING_SECONDS, find_metric
+
 METHODS, TRIALS = "methods", "trials"
 PREFIX = "mlflow.sharedViewState."
 OWN_SECTIONS = ("Model metrics", "System metrics")
@@ -30,7 +32,10 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
     samples of all of them side by side, the last ones first.
     """
     metric = plan["compare"]["metric"]
-    columns = [f"metrics.`{name}`" for name in (metric, "training_seconds")] + ["tags.`state`", "attributes.`Models`"]
+    columns = [f"metrics.`{name}`" for name in (metric, TRAINING_SECONDS.name)] + [
+        "tags.`state`",
+        "attributes.`Models`",
+    ]
     everywhere = {
         "searchFilter": "tags.`orchestrator.kind` = 'trial'",
         "selectedColumns": columns,
@@ -40,8 +45,7 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
         "type": "LINE",
         "metricKey": metric,
         "lineSmoothness": 0,
-        # An untrained generator's distance is far above all others; a loss or KID may be negative.
-        "scaleType": "log" if metric.endswith(("fid", "exact_w1", "_distance", "_error")) else "linear",
+        "scaleType": "log" if find_metric(metric).logarithmic else "linear",
         "useGlobalXaxisKey": True,
         "useGlobalLineSmoothing": True,
     }
@@ -62,7 +66,7 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
         "orderByAsc": plan["compare"]["mode"] == "min",
         "globalLineChartConfig": {
             "xAxisKey": "metric",
-            "selectedXAxisMetricKey": "training_seconds",
+            "selectedXAxisMetricKey": TRAINING_SECONDS.name,
             "lineSmoothness": 0,
         },
         **_charts(metric, [line, samples]),

@@ -24,6 +24,7 @@ from orchestrator.remote.news import asked_to_stop
 from orchestrator.remote.replica import Replica, scratch
 from orchestrator.store import checkpoints
 from orchestrator.store.epochs import EpochLog, last_epoch
+from orchestrator.store.references import as_stored
 from orchestrator.store.runs import Runs, cache_dir, runs_at
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import CHECKPOINTS, State, Status, TrialStore
@@ -236,8 +237,6 @@ def _resume(trial: TrialStore, log: EpochLog, status: Status, training: Any, ide
 
 
 def _write_references(trial: TrialStore, training: Any) -> None:
-    from trainers.probes import NEUTRAL
-
     config, evaluator = training.config, training.evaluator
     if not config.metrics:
         return
@@ -252,9 +251,7 @@ def _write_references(trial: TrialStore, training: Any) -> None:
     trial.write_references(
         {
             "floor": evaluator.floor() if evaluator else {},
-            "metrics": list(config.metrics),
-            "higher_is_better": sorted(config.higher_is_better),
-            "neutral": sorted(NEUTRAL & set(config.metrics)),
+            **as_stored(config.metrics),
             "info": evaluator.info if evaluator else {},
         }
     )

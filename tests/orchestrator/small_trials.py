@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from orchestrator.store.epochs import TIMING
+from orchestrator.store.epochs import CLOCKS
 from orchestrator.store.trial import State, TrialStore
 from orchestrator.trial.run import run_trial
 from trainers.config import TrialConfig
@@ -55,7 +55,7 @@ def run(trial: TrialStore, after: int | None = None) -> State:
 
 def without_timings(trial: TrialStore) -> list[dict[str, Any]]:
     """The stored epochs, but for what differs between two runs of one."""
-    return [{name: value for name, value in record.items() if name not in TIMING} for record in trial.epochs()]
+    return [{name: value for name, value in record.items() if name not in CLOCKS} for record in trial.epochs()]
 
 
 def leaves(state: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from orchestrator.driver.run import MirrorThread, Options, conclude, following, prepare, run_sweep
 from orchestrator.engine.tune import run_trials
-from orchestrator.store.epochs import TIMING
+from orchestrator.store.epochs import CLOCKS
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import State, Status, TrialStore
 from orchestrator.trial.run import run_trial
@@ -165,7 +165,7 @@ def test_what_was_interrupted_equals_an_undisturbed_twin(life: Life, resumed: Ru
     twin.create(trial.config())
     assert run_trial(twin, tmp_path / "cache") is State.DONE
     ours, theirs = (
-        [{name: value for name, value in record.items() if name not in TIMING} for record in each.epochs()]
+        [{name: value for name, value in record.items() if name not in CLOCKS} for record in each.epochs()]
         for each in (trial, twin)
     )
     assert ours == theirs

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from orchestrator.driver.run import MirrorThread, Options, conclude, following, prepare
 from orchestrator.engine.tune import run_trials
-from orchestrator.store.epochs import TIMING
+from orchestrator.store.epochs import CLOCKS
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.store.trial import State, TrialStore
 from orchestrator.tracking.address import default_uri
@@ -135,7 +135,7 @@ def test_what_was_killed_equals_an_undisturbed_twin(aftermath: Aftermath, tmp_pa
     twin.create(trial.config())
     assert run_trial(twin, tmp_path / "cache") is State.DONE
     ours, theirs = (
-        [{name: value for name, value in record.items() if name not in TIMING} for record in each.epochs()]
+        [{name: value for name, value in record.items() if name not in CLOCKS} for record in each.epochs()]
         for each in (trial, twin)
     )
     assert len(ours) == 31

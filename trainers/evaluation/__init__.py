@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trainers.datasets import Data
+    from trainers.objectives import GroundCost
 
 
 class Evaluator(Protocol):
@@ -64,10 +65,8 @@ class Evaluation(Part):
         Raises :class:`ConfigError`.
         """
 
-    def evaluator(
-        self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device
-    ) -> Evaluator | None:
-        """The evaluator, whatever it needs computed or read from ``cache_dir``. ``cost`` is the trial's (q, p)."""
+    def evaluator(self, data: Data, cost: GroundCost, cache_dir: Path, device: torch.device) -> Evaluator | None:
+        """The evaluator, whatever it needs computed or read from ``cache_dir``. ``cost`` is the trial's."""
         return None
 
 
@@ -98,7 +97,7 @@ class FeatureEvaluation(Evaluation):
                 f"must be at most {available}, so that held-out and training images suffice; got {self.samples}",
             )
 
-    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device) -> Evaluator:
+    def evaluator(self, data: Data, cost: GroundCost, cache_dir: Path, device: torch.device) -> Evaluator:
         raise NotImplementedError(f"{type(self).__name__} must say in which features")
 
 
@@ -127,7 +126,7 @@ class ClassifierEvaluation(FeatureEvaluation):
             raise ConfigError("evaluation.name", f"{self.name} needs labels; {trial.dataset.name} has none here")
         super().check(trial)
 
-    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device) -> Evaluator:
+    def evaluator(self, data: Data, cost: GroundCost, cache_dir: Path, device: torch.device) -> Evaluator:
         from trainers.evaluation.classifier import classifier_extractor
         from trainers.evaluation.fidelity import FeatureEvaluator
 
@@ -164,7 +163,7 @@ class InceptionEvaluation(FeatureEvaluation):
 
         load_inception(self.feature_weights)
 
-    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device) -> Evaluator:
+    def evaluator(self, data: Data, cost: GroundCost, cache_dir: Path, device: torch.device) -> Evaluator:
         from trainers.evaluation.fidelity import FeatureEvaluator
         from trainers.evaluation.inception import inception_extractor
 
@@ -187,7 +186,7 @@ class TransportEvaluation(Evaluation):
         if len(trial.dataset.shape) != 1:
             raise ConfigError("evaluation.name", f"transport needs points; {trial.dataset.name} has images")
 
-    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device) -> Evaluator:
+    def evaluator(self, data: Data, cost: GroundCost, cache_dir: Path, device: torch.device) -> Evaluator:
         from trainers.evaluation.transport import TransportEvaluator
 
         return TransportEvaluator(data, cost)

@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from trainers.datasets import Dataset
 from trainers.evaluation import Evaluation
+from trainers.metrics import Metric
 from trainers.networks import Network
 from trainers.objectives import Objective
 from trainers.parts import MODULES, ConfigError, Part, build, build_part, number, plain, runtime_options
 from trainers.penalties import Penalty
-from trainers.probes import HIGHER_IS_BETTER, ProbeName, check_probes, metrics_of
+from trainers.probes import ProbeName, check_probes, metrics_of
 from trainers.transport_map import check_map
 
 CONFIG_VERSION = 1
@@ -35,19 +36,6 @@ LATER_OPTIONS: Mapping[str, Any] = {
     "compile": False,
 }
 """Options that came after the first trials, by path, with the values that leave a trial's identity as it was."""
-
-EPOCH_METRICS = (
-    "critic_loss",
-    "generator_loss",
-    "dual_value",
-    "wasserstein_estimate",
-    "penalty",
-    "critic_gradient_norm",
-    "epoch_seconds",
-    "images_per_second",
-    "peak_memory_mb",
-)
-"""What every epoch of every trial logs, beside its evaluation's metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,14 +136,9 @@ class TrialConfig:
         return identity_of(self.to_dict())
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """What evaluations and probes measure, the evaluation's first."""
+    def metrics(self) -> tuple[Metric, ...]:
+        """What tables show of evaluations and probes, the evaluation's first."""
         return (*self.evaluation.metrics, *metrics_of(self.probes))
-
-    @property
-    def higher_is_better(self) -> frozenset[str]:
-        """The metrics of which more is better; of all others less is."""
-        return (self.evaluation.higher_is_better | HIGHER_IS_BETTER) & set(self.metrics)
 
     @property
     def latent_size(self) -> int:

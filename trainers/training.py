@@ -351,7 +351,7 @@ class Training:
         summary = {
             "critic_loss": sums["critic_loss"] / iterations,
             "dual_value": dual_value,
-            "wasserstein_estimate": max(dual_value, 0.0) ** (1 / self.config.objective.cost[1]),
+            "wasserstein_estimate": max(dual_value, 0.0) ** (1 / self.config.objective.cost.p),
             "penalty": sums["penalty"] / iterations,
         }
         if sums["generator_steps"]:  # an epoch shorter than critic_iterations may have none

@@ -31,10 +31,12 @@ from orchestrator.sweep.presets import compose, option_paths, parse_override
 from orchestrator.trial.here import check_device
 from trainers.config import RUNTIME_OPTIONS, TrialConfig, identity_of
 from trainers.evaluation import FeatureEvaluation
+from trainers.metrics import EVALUATION_SECONDS, find_metric
 from trainers.parts import nearest
 
 FILES_OF = {"last": ("checkpoint.pt", "checkpoint-previous.pt"), "best": ("best.pt",)}
 """The files of a trial that may be measured."""
+ARROWS = {"min": " ↓", "max": " ↑", None: ""}
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,7 @@ def _measure_again(
     training = Training(config, cache_dir=cache)
     training.load_state_dict(state["training"])
     metrics = training.evaluate(FRESH_SEED).metrics
-    del metrics["evaluation_seconds"]
+    del metrics[EVALUATION_SECONDS.name]
     return metrics, training.evaluator.info if training.evaluator else {}
 
 
@@ -265,7 +267,8 @@ def _scores(config: TrialConfig, request: Request) -> Scores:
         cache.mkdir(parents=True, exist_ok=True)
     if not os.access(cache, os.W_OK):
         raise UserError(f"'{cache}', where features of real images are kept, cannot be written: give --runs-dir")
-    return Scores(config.dataset.name, evaluation.name, config.higher_is_better)
+    higher = frozenset(metric.name for metric in config.metrics if metric.direction == "max")
+    return Scores(config.dataset.name, evaluation.name, higher)
 
 
 def _measured(subject: _Subject, state: dict[str, Any], config: TrialConfig, scores: Scores, cache: Path) -> Score:
@@ -274,7 +277,7 @@ def _measured(subject: _Subject, state: dict[str, Any], config: TrialConfig, sco
     training = Training(config, cache_dir=cache)
     training.load_state_dict(state["training"])
     metrics = training.evaluate().metrics
-    del metrics["evaluation_seconds"]
+    del metrics[EVALUATION_SECONDS.name]
     _tell_reference(scores, training.evaluator)
     return Score(subject.label, metrics, subject.trial.trial_id, subject.file.name, training.epoch, training.iteration)
 
@@ -329,7 +332,7 @@ def show_scores(scores: Scores) -> None:
 def _table(scores: Scores, width: int) -> Table:
     """A column a metric, its name on several lines on a narrow terminal; where that is too wide, a line a metric."""
     names = list(scores.scores[0].metrics)
-    headings = [name + _arrow(name, scores) for name in names]
+    headings = [name + ARROWS[find_metric(name).direction] for name in names]
     lines = [
         (score.label, "" if score.epoch is None else str(score.epoch), [f"{score.metrics[name]:.4g}" for name in names])
         for score in scores.scores
@@ -355,10 +358,6 @@ def _table(scores: Scores, width: int) -> Table:
         for heading, number in zip(headings, numbers, strict=True):
             table.add_row(heading, number)
     return table
-
-
-def _arrow(name: str, scores: Scores) -> str:
-    return "" if name.endswith("_std") else " ↑" if name in scores.higher_is_better else " ↓"
 
 
 def _widths(columns: Sequence[Sequence[str]]) -> int:

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.errors import UserError
+from orchestrator.store.epochs import POSITION
+from orchestrator.store.references import stored_metrics
 from orchestrator.store.runs import runs_at
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.store.trial import TrialStore
+from trainers.metrics import TRAINING_SECONDS
 from trainers.parts import nearest
 
 if TYPE_CHECKING:
@@ -23,9 +26,6 @@ CHUNK = 1000
 TEXT = ("trial_id", "error", "commits")
 CATEGORIES = ("cell", "variant", "setting", "state")
 INTEGERS = {"seed": "UInt64", "epoch": "Int64", "iteration": "Int64"}
-POSITION = ("epoch", "iteration", "timestamp")
-TRAINING_SECONDS = "training_seconds"
-"""The only metric of a trial that no epoch has: it is their sum."""
 
 
 class Results(NamedTuple):
@@ -117,7 +117,7 @@ def parse_at(text: str) -> At:
     if text in ("last", "best"):
         return At(text)
     what, _, value = text.partition("=")
-    if what == TRAINING_SECONDS:
+    if what == TRAINING_SECONDS.name:
         raise UserError(f"--at {text}: {what} is a sum over epochs; say seconds={value or 'S'}")
     with contextlib.suppress(ValueError):
         at = At(what, float(value))
@@ -153,7 +153,7 @@ def trials_frame(store: SweepStore, at: At = LAST, again: Mapping[str, Mapping[s
         trial = store.trial(entry.trial_id)
         row = _trial_row(entry, trial, at)
         if again is not None:
-            measured = trial.references().get("metrics", [])
+            measured = stored_metrics(trial.references())
             row |= dict.fromkeys((name for name in measured if name in row), math.nan)
             row |= again.get(entry.trial_id, {})
         rows.append(row)
@@ -178,7 +178,7 @@ def _trial_row(entry: Entry, trial: TrialStore, at: At) -> dict[str, Any]:
         else:
             row |= record
             training_seconds += record["epoch_seconds"]
-    row[TRAINING_SECONDS] = training_seconds
+    row[TRAINING_SECONDS.name] = training_seconds
     ended = len(kept) == len(records)
     row["short"] = ended and (
         (at.what == "epoch" and row.get("epoch", 0) < at.value)
@@ -202,14 +202,15 @@ def _until(records: list[dict[str, Any]], at: At, references: Mapping[str, Any])
                 break
             kept.append(record)
         return kept
-    metric: str = next(iter(references.get("metrics", [])), "") if at.what == "best" else at.what
+    stated = stored_metrics(references)
+    metric = next(iter(stated), "") if at.what == "best" else at.what
     measured = [
         index for index, each in enumerate(records) if each["epoch"] and math.isfinite(each.get(metric, math.nan))
     ]
     if not measured:
         return records
-    sign = -1 if metric in references.get("higher_is_better", []) else 1
     if at.what == "best":  # of equals the last, whose checkpoint is kept
+        sign = -1 if stated[metric].direction == "max" else 1
         found = min(measured, key=lambda index: (sign * records[index][metric], -index))
     else:
         found = min(measured, key=lambda index: abs(records[index][metric] - at.value))

@@ -12,9 +12,11 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.results.frames import LAST, At, check_metrics, trials_frame
 from orchestrator.results.statistics import bootstrap_interval
+from orchestrator.store.references import stored_metrics
 from orchestrator.store.states import State
 from orchestrator.store.sweep import Entry, SweepStore
 from trainers.config import without_runtime_options
+from trainers.metrics import TRAINING_SECONDS
 from trainers.parts import nearest
 
 UNTRAINED = "untrained generator"
@@ -90,7 +92,7 @@ class Table:
     notes: tuple[str, ...]
     paper: tuple[str, ...] = ()
     """The metrics of which a paper reports numbers."""
-    neutral: frozenset[str] = frozenset({"training_seconds"})
+    neutral: frozenset[str] = frozenset({TRAINING_SECONDS.name})
     """The metrics of which neither more nor less is better."""
     sweeps: tuple[str, ...] = ()
     """Where the rows are of several sweeps."""
@@ -135,14 +137,15 @@ def comparison_table(
 
     references = [store.trial(entry.trial_id).references() for store, entry in owners]
     told = next((each for each in references if each), {})
-    measured = list(dict.fromkeys(name for each in references for name in each.get("metrics", [])))
+    stated = {name: metric for each in reversed(references) for name, metric in stored_metrics(each).items()}
+    measured = list(dict.fromkeys(name for each in references for name in stored_metrics(each)))
     measured = [name for name in measured if f"untrained.{name}" in frame]
     compares = {plan["compare"]["metric"]: plan["compare"]["mode"] for plan in plans}
-    wanted = metrics or [*compares, *([at.what] if at.what in logged else []), *measured, "training_seconds"]
+    wanted = metrics or [*compares, *([at.what] if at.what in logged else []), *measured, TRAINING_SECONDS.name]
     shown = tuple(name for name in dict.fromkeys(wanted) if name in frame)
-    higher = {name for each in references for name in each.get("higher_is_better", [])} - set(compares)
+    higher = {name for name, metric in stated.items() if metric.direction == "max"} - set(compares)
     higher |= {name for name, mode in compares.items() if mode == "max"}
-    neutral = {name for each in references for name in each.get("neutral", [])} - set(compares)
+    neutral = {name for name, metric in stated.items() if metric.direction is None} - set(compares)
     neutral |= set(shown) - {*measured, *compares}  # losses, seconds: what nobody evaluated by is neither good nor bad
 
     reported = {

@@ -12,10 +12,11 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from trainers.evaluation import Evaluation
+from trainers.metrics import TIMING
 
-TIMING = frozenset(
-    {"timestamp", "epoch_seconds", "evaluation_seconds", "compile_seconds", "images_per_second", "peak_memory_mb"}
-)
+POSITION = ("epoch", "iteration", "timestamp")
+"""What a line says beside its metrics: where its epoch stands."""
+CLOCKS = TIMING | {"timestamp"}
 """Fields that may differ between two runs of the same epoch."""
 LINE_BYTES = 2**16
 """Upper bound of the length of one epoch's line."""
@@ -45,8 +46,8 @@ class EpochLog:
         """Whether no stored epoch has a better value of the evaluation's first metric. Epoch 0 does not count."""
         if not evaluation.metrics:
             return False
-        metric = evaluation.metrics[0]
-        sign = -1 if metric in evaluation.higher_is_better else 1
+        metric = evaluation.metrics[0].name
+        sign = -1 if evaluation.metrics[0].direction == "max" else 1
         others = [sign * stored[metric] for epoch, stored in self._stored.items() if epoch and metric in stored]
         return math.isfinite(record[metric]) and not any(other < sign * record[metric] for other in others)
 
@@ -57,7 +58,7 @@ class EpochLog:
         empty for a new epoch, and whenever resuming is exact.
         """
         if (stored := self._stored.get(record["epoch"])) is not None:
-            names = sorted((set(record) | set(stored)) - TIMING)
+            names = sorted((set(record) | set(stored)) - CLOCKS)
             return [name for name in names if repr(stored.get(name)) != repr(record.get(name))]
         stamped = {**record, "timestamp": int(time.time() * 1000)}
         with self.path.open("a") as file:

@@ -12,9 +12,9 @@ from orchestrator.sweep.cells import sweep_cells
 from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, parse_seeds
 from orchestrator.sweep.names import check_name
 from orchestrator.sweep.presets import parse_override
-from trainers.config import EPOCH_METRICS, RUNTIME_OPTIONS, TrialConfig
+from trainers.config import RUNTIME_OPTIONS, TrialConfig
+from trainers.metrics import EPOCH_METRICS, Metric
 from trainers.parts import nearest
-from trainers.probes import NEUTRAL
 
 
 @dataclass(frozen=True)
@@ -133,18 +133,19 @@ def _check_paper(sweep_file: SweepFile, labels: Sequence[str]) -> None:
 def _compare(sweep_file: SweepFile, config: TrialConfig) -> Compare:
     """The metric that tables compare by: the file's, or else the evaluation's first one."""
     if sweep_file.compare is None:
-        metric = next((name for name in config.metrics if name not in NEUTRAL), [*config.metrics, "critic_loss"][0])
-        return Compare(metric, "max" if metric in config.higher_is_better else "min")
+        metric = next((metric for metric in config.metrics if metric.direction), [*config.metrics, *EPOCH_METRICS][0])
+        return Compare(metric.name, metric.mode)
     compare = sweep_file.compare
-    _check_metric(sweep_file, "compare", compare.metric, config)
-    return replace(compare, mode=compare.mode or ("max" if compare.metric in config.higher_is_better else "min"))
+    metric = _metric(sweep_file, "compare", compare.metric, config)
+    return replace(compare, mode=compare.mode or metric.mode)
 
 
-def _check_metric(sweep_file: SweepFile, key: str, name: str, config: TrialConfig) -> None:
-    known = {*config.metrics, *EPOCH_METRICS}
+def _metric(sweep_file: SweepFile, key: str, name: str, config: TrialConfig) -> Metric:
+    known = {metric.name: metric for metric in (*config.metrics, *EPOCH_METRICS)}
     if name not in known:
         problem = f"these trials log no metric called '{name}'{nearest(name, known)}"
         raise sweep_file.document.error((key, "metric"), problem)
+    return known[name]
 
 
 def _early_stopping(sweep_file: SweepFile, compare: Compare, trials: Sequence[PlannedTrial]) -> EarlyStopping | None:
@@ -154,9 +155,8 @@ def _early_stopping(sweep_file: SweepFile, compare: Compare, trials: Sequence[Pl
         return None
     config = trials[0].config
     if options.metric:
-        _check_metric(sweep_file, "early_stopping", options.metric, config)
-        mode = options.mode or ("max" if options.metric in config.higher_is_better else "min")
-        options = replace(options, mode=mode)
+        metric = _metric(sweep_file, "early_stopping", options.metric, config)
+        options = replace(options, mode=options.mode or metric.mode)
     else:
         options = replace(options, metric=compare.metric, mode=compare.mode)
     budget = max(trial.config.budget for trial in trials)

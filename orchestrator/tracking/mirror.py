@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.errors import UserError
-from orchestrator.store.epochs import Tail
+from orchestrator.store.epochs import POSITION, Tail
+from orchestrator.store.references import stored_metrics
 from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.address import quiet_client
 from orchestrator.tracking.mlflow_private import PICTURES_TAG, THUMBNAIL, log_output, picture_names
 from orchestrator.tracking.views import view_tags
+from trainers.metrics import TRAINING_SECONDS
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Metric
@@ -50,7 +52,8 @@ RUN_STATUS = {
     State.LOST: "KILLED",
 }
 MAX_METRICS, MAX_PARAMS, MAX_PARAM_LENGTH = 1000, 100, 6000  # MLflow's limits for one request
-NOT_METRICS = ("epoch", "timestamp")
+NOT_METRICS = frozenset(POSITION) - {"iteration"}
+"""What MLflow has a place of its own for."""
 GENERATOR = "generator"
 """What a trial's model is called: ``mlflow.pytorch.load_model("runs:/RUN_ID/generator")``."""
 
@@ -73,7 +76,7 @@ class _Mirrored:
         """Adds new epochs to ``pending``, each with the seconds of training so far."""
         for record in self.tail.read():
             self.seconds += record.get("epoch_seconds", 0.0)
-            self.pending.append({**record, "training_seconds": self.seconds})
+            self.pending.append({**record, TRAINING_SECONDS.name: self.seconds})
 
 
 def level(store: SweepStore, uri: str) -> None:
@@ -343,7 +346,7 @@ def _last_evaluated(trial: TrialStore, model_id: str) -> list[Metric]:
     """The last value of each evaluation metric, as metrics of the model, so that MLflow can sort models by them."""
     from mlflow.entities import Metric
 
-    names = trial.references().get("metrics", ())
+    names = stored_metrics(trial.references())
     last = {name: record for record in trial.epochs() for name in names if name in record}
     return [
         Metric(name, float(record[name]), record["timestamp"], record["epoch"], model_id)

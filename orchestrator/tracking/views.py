@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.tracking.mlflow_private import OWN_SECTIONS, VIEW_TAG, saved_view
+from trainers.metrics import TRAINING_SECONDS, find_metric
 
 METHODS, TRIALS = "methods", "trials"
 
@@ -23,7 +24,10 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
     without evaluations. It also shows the trials' samples side by side, beginning with the last epoch.
     """
     metric = plan["compare"]["metric"]
-    columns = [f"metrics.`{name}`" for name in (metric, "training_seconds")] + ["tags.`state`", "attributes.`Models`"]
+    columns = [f"metrics.`{name}`" for name in (metric, TRAINING_SECONDS.name)] + [
+        "tags.`state`",
+        "attributes.`Models`",
+    ]
     everywhere = {
         "searchFilter": "tags.`orchestrator.kind` = 'trial'",
         "selectedColumns": columns,
@@ -34,7 +38,7 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
         "metricKey": metric,
         "lineSmoothness": 0,
         # Logarithmic, because an untrained generator's distance is far above the rest. A loss or KID may be negative.
-        "scaleType": "log" if metric.endswith(("fid", "exact_w1", "_distance", "_error")) else "linear",
+        "scaleType": "log" if find_metric(metric).logarithmic else "linear",
         "useGlobalXaxisKey": True,
         "useGlobalLineSmoothing": True,
     }
@@ -55,7 +59,7 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
         "orderByAsc": plan["compare"]["mode"] == "min",
         "globalLineChartConfig": {
             "xAxisKey": "metric",
-            "selectedXAxisMetricKey": "training_seconds",
+            "selectedXAxisMetricKey": TRAINING_SECONDS.name,
             "lineSmoothness": 0,
         },
         **_charts(metric, [line, samples]),

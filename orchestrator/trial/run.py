@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.store import checkpoints
 from orchestrator.store.epochs import EpochLog, last_epoch
+from orchestrator.store.references import as_stored
 from orchestrator.store.states import State, Status
 from orchestrator.store.trial import TrialStore
 from orchestrator.trial.gpu_memory import free_memory, limit_gpu_memory, out_of_memory
@@ -191,8 +192,6 @@ def _write_pictures(trial: TrialStore, epoch: int, evaluated: Any) -> None:
 
 def _write_references(trial: TrialStore, training: Training) -> None:
     """Writes ``references.json``, once. Raises :class:`OtherExtractor` if the stored epochs had another extractor."""
-    from trainers.probes import NEUTRAL
-
     config, evaluator = training.config, training.evaluator
     if not config.metrics:
         return
@@ -207,9 +206,7 @@ def _write_references(trial: TrialStore, training: Training) -> None:
     trial.write_references(
         {
             "floor": evaluator.floor() if evaluator else {},
-            "metrics": list(config.metrics),
-            "higher_is_better": sorted(config.higher_is_better),
-            "neutral": sorted(NEUTRAL & set(config.metrics)),
+            **as_stored(config.metrics),
             "info": evaluator.info if evaluator else {},
         }
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from orchestrator.store.epochs import TIMING
+from orchestrator.store.epochs import CLOCKS
 from orchestrator.store.states import State
 from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
@@ -56,7 +56,7 @@ def run(trial: TrialStore, after: int | None = None) -> State:
 
 def without_timings(trial: TrialStore) -> list[dict[str, Any]]:
     """The stored epochs without the fields that differ between two runs of the same trial."""
-    return [{name: value for name, value in record.items() if name not in TIMING} for record in trial.epochs()]
+    return [{name: value for name, value in record.items() if name not in CLOCKS} for record in trial.epochs()]
 
 
 def leaves(state: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trainers.metrics import Direction, Metric
 from trainers.parts import ConfigError
 
 ProbeName = Literal[
@@ -34,62 +35,59 @@ NEIGHBOURS = 9
 class Probe:
     """``metrics`` are what it adds to an epoch's record, the first one what tables would compare by."""
 
-    metrics: tuple[str, ...]
+    metrics: tuple[Metric, ...]
     needs_images: bool = False
     pictured: int = 0
     """The number of examples in its picture; 0 where that is one of curves."""
 
 
+def _metric(name: str, direction: Direction | None = None, *, logarithmic: bool = False) -> Metric:
+    """One that is neutral, where it has no direction: what others are held against."""
+    return Metric(name, direction, source="probe", logarithmic=logarithmic)
+
+
 PROBES: dict[ProbeName, Probe] = {
     "distance": Probe(
         (
-            "distance_error",
-            "distance_control_error",
-            "distance_estimate",
-            "distance_exact",
-            "distance_population_error",
+            _metric("distance_error", "min", logarithmic=True),
+            _metric("distance_control_error", logarithmic=True),
+            _metric("distance_estimate"),
+            _metric("distance_exact"),
+            _metric("distance_population_error", "min", logarithmic=True),
         )
     ),
-    "lipschitz": Probe(("lipschitz_constant", "lipschitz_distance")),
-    "vertical_shift": Probe(("shift_total_variation", "shift_zero_crossings"), needs_images=True),
-    "salt_and_pepper": Probe(("noise_overlap",), needs_images=True),
-    "nearest": Probe(("nearest_distance", "nearest_distance_held_out")),
-    "generator_gradient": Probe(("generator_gradient_norm",)),
-    "transport_map": Probe(("map_variance", "map_distance", "map_distance_held_out", "map_cost", "map_cost_exact")),
+    "lipschitz": Probe((_metric("lipschitz_constant"), _metric("lipschitz_distance", logarithmic=True))),
+    "vertical_shift": Probe(
+        (_metric("shift_total_variation", "min"), _metric("shift_zero_crossings", "min")), needs_images=True
+    ),
+    "salt_and_pepper": Probe((_metric("noise_overlap", "max"),), needs_images=True),
+    "nearest": Probe((_metric("nearest_distance", logarithmic=True), _metric("nearest_distance_held_out"))),
+    "generator_gradient": Probe((_metric("generator_gradient_norm"),)),
+    "transport_map": Probe(
+        (
+            _metric("map_variance"),
+            _metric("map_distance", logarithmic=True),
+            _metric("map_distance_held_out"),
+            _metric("map_cost"),
+            _metric("map_cost_exact"),
+        )
+    ),
     "neighbours": Probe(
-        ("neighbours_in_common", "neighbours_same_class_l2", "neighbours_same_class_w2"),
+        (
+            _metric("neighbours_in_common"),
+            _metric("neighbours_same_class_l2"),
+            _metric("neighbours_same_class_w2"),
+        ),
         needs_images=True,
         pictured=QUERIES * (1 + 2 * NEIGHBOURS),
     ),
 }
 """Every probe. What each measures stands in :mod:`trainers.probes.measure`."""
-HIGHER_IS_BETTER = frozenset({"noise_overlap"})
-NEUTRAL = frozenset(
-    {
-        "distance_control_error",
-        "distance_estimate",
-        "distance_exact",
-        "lipschitz_constant",
-        "lipschitz_distance",
-        "nearest_distance",
-        "nearest_distance_held_out",
-        "generator_gradient_norm",
-        "map_variance",
-        "map_distance",
-        "map_distance_held_out",
-        "map_cost",
-        "map_cost_exact",
-        "neighbours_in_common",
-        "neighbours_same_class_l2",
-        "neighbours_same_class_w2",
-    }
-)
-"""Of which neither more nor less is better: what others are held against."""
 
 _THE = {"generator": "the generator", "data": "the data", "noise": "noise"}
 
 
-def metrics_of(names: Sequence[ProbeName]) -> tuple[str, ...]:
+def metrics_of(names: Sequence[ProbeName]) -> tuple[Metric, ...]:
     """The metrics of some probes, in order."""
     return tuple(metric for name in names for metric in PROBES[name].metrics)
 

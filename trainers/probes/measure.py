@@ -238,7 +238,7 @@ def transported(training: Training) -> Probed:
     config = training.config
     q, p = config.objective.cost
     source = torch.Generator().manual_seed(SEED)
-    curves: dict[str, list[float]] = {metric: [] for metric in PROBES["transport_map"].metrics[1:]}
+    curves: dict[str, list[float]] = {metric.name: [] for metric in PROBES["transport_map"].metrics[1:]}
     variances = []
     for _ in range(PAIRS):
         real, held_out = (

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator.errors import UserError
 from orchestrator.results.frames import epochs_frame, trials_frame
 from orchestrator.results.tables import FLOOR, UNTRAINED
+from orchestrator.store.epochs import POSITION
+from orchestrator.store.references import stored_metrics
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.plan import short_names, short_value
+from trainers.metrics import Metric
 from trainers.parts import nearest
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Horizontal = Literal["epoch", "iteration", "seconds"]
-NO_METRICS = frozenset({"trial_id", "cell", "variant", "setting", "seed", "epoch", "iteration", "seconds", "timestamp"})
+NO_METRICS = frozenset({"trial_id", "cell", "variant", "setting", "seed", "seconds", *POSITION})
 """The columns of an epoch that tell where it belongs; axes are others."""
 RESULTS = frozenset({State.DONE, State.STOPPED})
 """What is in a cell's value, as in tables."""
@@ -165,9 +168,7 @@ def _mode(store: SweepStore, metric: str) -> str | None:
         return compare["mode"]
     for entry in store.entries():
         if told := store.trial(entry.trial_id).references():
-            if metric in told["higher_is_better"]:
-                return "max"
-            return "min" if metric in set(told["metrics"]) - set(told.get("neutral", [])) else None
+            return stored_metrics(told).get(metric, Metric(metric)).direction
     return None
 
 

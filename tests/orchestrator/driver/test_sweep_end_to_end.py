@@ -30,7 +30,7 @@ from orchestrator.driver.run import run_sweep
 from orchestrator.engine.executor import run_trials
 from orchestrator.engine.tune import TuneExecutor
 from orchestrator.screen.progress import show_progress
-from orchestrator.store.epochs import TIMING
+from orchestrator.store.epochs import CLOCKS
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import TrialStore
@@ -174,7 +174,7 @@ def test_what_was_interrupted_equals_an_undisturbed_twin(life: Life, resumed: Ru
     twin.create(trial.config())
     assert run_trial(twin, tmp_path / "cache") is State.DONE
     ours, theirs = (
-        [{name: value for name, value in record.items() if name not in TIMING} for record in each.epochs()]
+        [{name: value for name, value in record.items() if name not in CLOCKS} for record in each.epochs()]
         for each in (trial, twin)
     )
     assert ours == theirs

@@ -26,7 +26,7 @@ from orchestrator.driver.preparation import prepare
 from orchestrator.engine.executor import run_trials
 from orchestrator.engine.tune import TuneExecutor
 from orchestrator.screen.progress import show_progress
-from orchestrator.store.epochs import TIMING
+from orchestrator.store.epochs import CLOCKS
 from orchestrator.store.states import State
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.store.trial import TrialStore
@@ -139,7 +139,7 @@ def test_what_was_killed_equals_an_undisturbed_twin(aftermath: Aftermath, tmp_pa
     twin.create(trial.config())
     assert run_trial(twin, tmp_path / "cache") is State.DONE
     ours, theirs = (
-        [{name: value for name, value in record.items() if name not in TIMING} for record in each.epochs()]
+        [{name: value for name, value in record.items() if name not in CLOCKS} for record in each.epochs()]
         for each in (trial, twin)
     )
     assert len(ours) == 31

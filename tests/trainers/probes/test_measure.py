@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainers.config import TrialConfig
+from trainers.metrics import names_of
 from trainers.opponents import NOISE_SCALE
 from trainers.parts import ConfigError
 from trainers.pixel_histograms import pixel_wasserstein
@@ -166,11 +167,11 @@ def test_probes_disturb_nothing(start: Start, dataset: str) -> None:
     metrics = probed.evaluate().metrics
     assert probed.evaluate().metrics.keys() == metrics.keys()
     unknown = {"distance_population_error", "neighbours_same_class_l2", "neighbours_same_class_w2"}  # of a generator
-    assert set(probed.config.metrics) - unknown <= metrics.keys()
+    assert set(names_of(probed.config.metrics)) - unknown <= metrics.keys()
     again = probed.evaluate().metrics
-    assert [again[name] for name in probed.config.metrics if name in again] == [
-        metrics[name] for name in probed.config.metrics if name in metrics
-    ]
+    assert {name: again[name] for name in names_of(probed.config.metrics) if name in again} == {
+        name: metrics[name] for name in names_of(probed.config.metrics) if name in metrics
+    }
 
 
 def test_the_generator_s_gradient_is_that_of_its_loss(start: Start) -> None:

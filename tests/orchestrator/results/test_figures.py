@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from orchestrator.errors import UserError
+from orchestrator.results.comparison import comparison_table
 from orchestrator.results.figures import Picture, sweep_pictures, write_pictures
 from orchestrator.results.figures.curves import convergence, curve_panels
 from orchestrator.results.figures.data import CellResult, Sweep, band, curves, read_sweep, varying_axes
@@ -28,7 +29,7 @@ from orchestrator.results.figures.maps import heat_maps, parallel_coordinates
 from orchestrator.results.figures.samples import sample_grids
 from orchestrator.results.figures.style import COLOURS, LINES, MARKERS, columns_for, saved, scale_of, shown, style
 from orchestrator.results.formats import format_value
-from orchestrator.results.tables import FLOOR, UNTRAINED, comparison_table
+from orchestrator.results.tables import FLOOR, UNTRAINED
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
 

@@ -11,8 +11,8 @@ from hand_made import finish
 
 import orchestrator
 from orchestrator.errors import UserError
+from orchestrator.results.comparison import IDENTITY, comparison_table
 from orchestrator.results.frames import LAST, At, epochs_frame, parse_at, trials_frame
-from orchestrator.results.tables import IDENTITY, comparison_table
 from orchestrator.store.epochs import EpochLog
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore

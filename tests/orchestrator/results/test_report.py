@@ -17,9 +17,9 @@ from command_line import CommandLine
 from drawn_sweeps import METRIC, make_drawn, store_trial
 from hand_made import TWO_CELLS, attempt, make_sweep
 
+from orchestrator.results.comparison import comparison_table
 from orchestrator.results.figures import sweep_pictures
 from orchestrator.results.report import report_html
-from orchestrator.results.tables import comparison_table
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
 

@@ -13,12 +13,14 @@ import pytest
 from hand_made import TWO_CELLS, finish, make_sweep, plan_file, write_file
 
 from orchestrator.errors import UserError
+from orchestrator.results.comparison import comparison_table
 from orchestrator.results.formats import FORMATS, columns, format_value
 from orchestrator.results.frames import At
 from orchestrator.results.statistics import bootstrap_interval
-from orchestrator.results.tables import FLOOR, UNTRAINED, Row, Table, Value, comparison_table
+from orchestrator.results.tables import FLOOR, UNTRAINED, Row, Table, Value
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
+from trainers.metrics import Metric, names_of
 
 
 def fill(store: SweepStore, values: Sequence[Sequence[float | State]], metric: str = "exact_w1") -> None:
@@ -47,7 +49,7 @@ def test_a_cell_is_the_mean_and_the_sample_deviation_of_its_seeds(store: SweepSt
         last = json.loads(store.trial(entry.trial_id).metrics_file.read_text().splitlines()[-1])
         by_cell.setdefault(entry.axes["penalty.weight"], []).append(last["exact_w1"])
     table = comparison_table(store)
-    assert table.metrics[0] == "exact_w1"
+    assert table.metrics[0] == Metric("exact_w1", "min")
     for row, (weight, numbers) in zip(cell_rows(table), by_cell.items(), strict=True):
         value = row.values["exact_w1"]
         assert row.axes == {"penalty.weight": weight}
@@ -205,7 +207,7 @@ def test_a_paper_s_numbers_stand_beside_ours_in_columns_of_their_own(tmp_path: P
     table = comparison_table(store)
     assert [row.paper for row in cell_rows(table)] == [{}, {"fid": 80.7, "exact_w1": 0.125}]
     assert table.paper == ("fid", "exact_w1")
-    assert "fid" not in table.metrics
+    assert "fid" not in names_of(table.metrics)
     assert any(note.startswith("paper's: Somebody, Table 1") for note in table.notes)
     file = write_file(tmp_path / "other", TWO_CELLS + paper)
     other_data = plan_file(file, "dataset=gaussians", "evaluation=transport", name="other")
@@ -287,7 +289,7 @@ def test_a_baseline_that_is_no_cell_is_told_with_the_nearest(store: SweepStore) 
 def test_metrics_are_those_that_are_asked_for_each_with_its_interval(store: SweepStore) -> None:
     fill(store, [[0.5, 0.75], [1.25, 3.5]])
     table = comparison_table(store, metrics=["critic_loss", "exact_w1"])
-    assert table.metrics == ("critic_loss", "exact_w1")
+    assert table.metrics == (Metric("critic_loss"), Metric("exact_w1", "min"))
     assert header(table) == [
         "method",
         "setting",

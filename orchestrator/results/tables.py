@@ -12,8 +12,8 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.results.frames import LAST, At, check_metrics, trials_frame
 from orchestrator.results.statistics import bootstrap_interval
+from orchestrator.store.states import State
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State
 from trainers.config import without_runtime_options
 from trainers.parts import nearest
 

@@ -1,4 +1,4 @@
-"""A comparison table in every format: the same numbers, and nothing taken for a command."""
+"""A comparison table in every format: the numbers are the same, and every special character is escaped."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from trainers.metrics import Metric
 
 @pytest.fixture
 def rich_store(tmp_path: Path) -> SweepStore:
-    """Variants with different axes, whose names LaTeX and Markdown would take for commands; two metrics."""
+    """Variants with different axes and two metrics. Their names hold characters that LaTeX and Markdown interpret."""
     text = """\
 name: hand
 base: [dataset=mixture, batch_size=8, budget=40]
@@ -152,7 +152,7 @@ def test_latex_escapes_what_it_would_take_for_commands(rich_store: SweepStore) -
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles_as_it_is(rich_store: SweepStore, tmp_path: Path) -> None:
-    """With a baseline, remarks, a paper's numbers, arrows, and names that it would take for commands; laid out too."""
+    """With a baseline, remarks, a paper's numbers, arrows and names with special characters; also as a pivot."""
     plan = json.loads((rich_store.path / "plan.json").read_text())
     plan["paper"] = {"source": "50% of {it}", "rows": {"clip_": {"some_score": 0.5}}}
     (rich_store.path / "plan.json").write_text(json.dumps(plan))
@@ -242,7 +242,7 @@ def test_the_table_fits_a_terminal(rich_store: SweepStore, width: int) -> None:
 
 
 def shown_in(text: str, value: Value) -> bool:
-    """Whether a mean stands there, to as many digits as it may."""
+    """Whether a text shows the mean of a value, rounded to at most four decimals."""
     return any(f"{value.mean:.{digits}f}" in text for digits in range(5) if float(f"{value.mean:.{digits}f}"))
 
 

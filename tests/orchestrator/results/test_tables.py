@@ -1,4 +1,4 @@
-"""Comparison tables, from hand-made stores: the numbers are those of the files, in every format."""
+"""Comparison tables from hand-made stores: their numbers are those of the files, in every format."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_two_reference_rows(store: SweepStore) -> None:
 
 
 def test_an_axis_and_a_metric_of_one_name_do_not_mix(tmp_path: Path) -> None:
-    """Every trial has a metric called penalty; a sweep may well have an axis called so."""
+    """Every trial has a metric called penalty, and a sweep may have an axis with the same name."""
     store = make_sweep(tmp_path, TWO_CELLS.replace("penalty.weight: [1, 2]", "penalty: [gradient, clipping]"))
     fill(store, [[0.5, 0.75], [1.25, 3.5]])
     table = comparison_table(store)
@@ -258,7 +258,7 @@ def test_what_lies_apart_by_intervals_is_bold_though_deviations_overlap(tmp_path
 
 
 def test_differences_to_a_baseline_are_paired_by_seed(tmp_path: Path) -> None:
-    """What seeds share cancels: the cells differ by 0.5 for every seed, and the seeds among themselves by much more."""
+    """The effect of a seed cancels: cells differ by 0.5 for every seed, while seeds differ by much more."""
     store = make_sweep(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 3").replace("[1, 2]", "[1, 2, 3]"))
     fill(store, [[1.0, 5.0, 9.0], [1.5, 5.5, 9.5], [State.FAILED, 4.0, State.DIVERGED]])
     base, second, third = cell_rows(comparison_table(store, baseline="hand weight=1"))
@@ -406,7 +406,7 @@ def test_a_seed_without_another_metric_is_named_too(store: SweepStore) -> None:
 
 
 def test_a_paper_s_source_stays_on_one_line(tmp_path: Path) -> None:
-    """In LaTeX what follows a line break would not be a comment any more."""
+    """In LaTeX a comment ends at a line break, so that the rest would be printed."""
     paper = "paper:\n  source: |\n    Somebody\n    \\input{else}\n  rows: {hand weight=2: {exact_w1: 0.125}}\n"
     store = make_sweep(tmp_path, TWO_CELLS + paper)
     fill(store, [[0.5, 0.75], [1.25, 3.5]])

@@ -220,7 +220,7 @@ def _write_pictures(trial: TrialStore, epoch: int, evaluated: Any) -> None:
         if name in evaluated.pictures:
             save_rows(evaluated.pictures[name], trial.samples / f"{start}_{name}.png")
         elif evaluated.curves[name]:
-            save_curves(name, evaluated.curves[name], trial.samples / f"{start}_{name}.png")
+            save_curves(evaluated.axes[name], evaluated.curves[name], trial.samples / f"{start}_{name}.png")
 
 
 def _resume(trial: TrialStore, log: EpochLog, status: Status, training: Any, identity: str) -> None:

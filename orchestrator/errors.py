@@ -1,24 +1,34 @@
-"""Errors that a user can act on."""
+"""Exceptions that commands turn into messages for the user."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import importlib.metadata
+from collections.abc import Iterator, Sequence
 
 
 class UserError(Exception):
-    """Bad input. The message is one short paragraph: where, what was expected, the nearest valid name."""
+    """An error that the user can act on. The message is one short paragraph: where, what was expected, what helps."""
 
 
 class Aborted(BaseException):
-    """A second signal: leave at once."""
+    """Raised by a second signal, to leave at once."""
 
 
 @contextlib.contextmanager
 def disk_errors() -> Iterator[None]:
-    """A dataset that cannot be read, or kept in the cache, as a :class:`UserError`."""
+    """Raises OSErrors of a dataset that cannot be read, or kept in the cache, as :class:`UserError`."""
     try:
         yield
     except OSError as error:
         where = f" '{error.filename}':" if error.filename else ""
-        raise UserError(f"the dataset cannot be read or kept:{where} {error.strerror or error}") from None
+        raise UserError(f"the dataset cannot be read, or kept in the cache:{where} {error.strerror or error}") from None
+
+
+def unsuitable(library: str, versions: str, missing: Sequence[str]) -> UserError:
+    """An error for a library that lacks private parts which we use; ``versions`` are those that have them."""
+    return UserError(
+        f"{library} {importlib.metadata.version(library)} is installed here and lacks what orchestrator uses of it "
+        f"({', '.join(missing)}). The versions that work are {library}{versions}: install one of them with "
+        f"python -m pip install '{library}{versions}'"
+    )

@@ -10,23 +10,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
 
+from orchestrator.engine import ray_private
 from orchestrator.files import write_atomically
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.file import EarlyStopping
 
 TIME = "iteration"
-
-
-@dataclass(frozen=True)
-class _StandIn:
-    """What Tune's schedulers ask of a trial."""
-
-    trial_id: str
 
 
 class Stopper:
@@ -39,7 +32,7 @@ class Stopper:
         self._epochs = {entry.trial_id: entry.epochs for entry in store.entries()}
         self._seen = dict.fromkeys(self._epochs, -1)
         for trial_id in self._epochs:
-            self._scheduler.on_trial_add(None, _StandIn(trial_id))
+            ray_private.add_to_scheduler(self._scheduler, trial_id)
         self._replay()
 
     def observe(self, trial_id: str, record: Mapping[str, Any]) -> None:
@@ -56,8 +49,7 @@ class Stopper:
         self._seen[trial_id] = record["epoch"]
         if record["epoch"] in (0, self._epochs[trial_id]):  # untrained, or at its end anyhow
             return False
-        decision = self._scheduler.on_trial_result(None, _StandIn(trial_id), dict(record))
-        return decision != TrialScheduler.CONTINUE
+        return ray_private.stops(self._scheduler, trial_id, record)
 
     def _replay(self) -> None:
         stored = [(id_, record) for id_ in self._epochs for record in self._store.trial(id_).epochs()]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray.tune.experiment import Trial
-from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
+
+from orchestrator.engine import ray_private
 
 KEPT = 100
 """Trials that may have ended before they are forgotten together: a few MB, and rarely anything to do."""
@@ -24,28 +24,11 @@ class Forgetting(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         if tune_controller.search_alg.is_finished():
-            for trial in [trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING]:
-                trial.init_local_path()  # Tune asks each trial for its folder at the end
-                tune_controller.stop_trial(trial)
+            ray_private.stop_pending(tune_controller)
         return super().choose_trial_to_run(tune_controller)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        _forget_ended(tune_controller)
+        ray_private.forget_ended(tune_controller, KEPT)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        _forget_ended(tune_controller)
-
-
-def _forget_ended(controller: Any) -> None:
-    # Its progress messages, which nobody sees, remember every trial that they were ever told of. They cannot be
-    # replaced by callbacks of our own: for those Ray's statistics of usage import MLflow.
-    callbacks = controller._callbacks._callbacks
-    callbacks[:] = [callback for callback in callbacks if not isinstance(callback, TrialProgressCallback)]
-    ended = {trial for trial in controller._trials if trial.is_finished()}
-    if len(ended) < KEPT:
-        return
-    controller._trials[:] = [trial for trial in controller._trials if trial not in ended]
-    for name in ("_live_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache"):
-        getattr(controller, name).difference_update(ended)
-    for trial in ended:
-        controller._trial_metadata.pop(trial.trial_id, None)
+        ray_private.forget_ended(tune_controller, KEPT)

@@ -41,9 +41,11 @@ def check_head(address: str) -> None:
     patience()
     from ray.exceptions import AuthenticationError, RayError
 
+    from orchestrator.engine.ray_private import cluster_id
+
     try:
         with _silent_stderr():
-            _cluster_id(address)
+            cluster_id(address)
     except AuthenticationError:
         raise UserError(
             f"--address {address}: the cluster refuses our token: RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
@@ -54,7 +56,7 @@ def check_head(address: str) -> None:
 
 
 @contextlib.contextmanager
-def watched(address: str | None, gone: Callable[[str], None]) -> Iterator[None]:
+def watch_head(address: str | None, gone: Callable[[str], None]) -> Iterator[None]:
     """Calls ``gone`` with the reason, in a thread of its own, once the head is gone for good: it has been away for
     longer than our :func:`patience`, or has come back as another. A local Ray (None) is not watched."""
     if address in (None, "auto"):
@@ -71,7 +73,9 @@ def watched(address: str | None, gone: Callable[[str], None]) -> Iterator[None]:
 
 
 def _watch(address: str, gone: Callable[[str], None], ended: threading.Event) -> None:
-    ours = _cluster_id(address)
+    from orchestrator.engine.ray_private import cluster_id
+
+    ours = cluster_id(address)
     answered = time.monotonic()
     while not ended.wait(LOOK_SECONDS):
         there = _look(address)
@@ -91,20 +95,15 @@ def _look(address: str) -> str | None:
     """The cluster that answers; None if nobody does."""
     from ray.exceptions import AuthenticationError, RayError
 
+    from orchestrator.engine.ray_private import cluster_id
+
     try:
         socket.create_connection(_host_and_port(address), timeout=5).close()  # Ray's own client waits for minutes
-        return _cluster_id(address)
+        return cluster_id(address)
     except AuthenticationError:
         return "another, with another token"
     except (OSError, RayError):
         return None
-
-
-def _cluster_id(address: str) -> str:
-    """Raises Ray's AuthenticationError or another RayError."""
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
-
-    return str(GcsClient(address=address).cluster_id.hex())
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

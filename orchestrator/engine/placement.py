@@ -16,7 +16,7 @@ from orchestrator.errors import UserError
 from orchestrator.sweep.file import Resources, is_custom
 from trainers.parts import nearest
 
-Request = tuple[tuple[str, float], ...]
+Demand = tuple[tuple[str, float], ...]
 """What one trial takes of its node, by Ray's names: ``(("CPU", 1.0), ("GPU", 0.25))``."""
 
 COMPARED = ("torch", "torchvision", "numpy", "torch-fidelity", "POT", "scikit-learn")
@@ -31,9 +31,6 @@ HEAD_SECONDS = 5.0
 ANSWER_SECONDS = 120.0
 """How long a node may take to answer: a worker process starts there, and our code is unpacked."""
 
-NODE_ID = "ray.io/node-id"
-"""The label that Ray gives every node."""
-
 
 @dataclass(frozen=True)
 class Node:
@@ -43,89 +40,90 @@ class Node:
     name: str
     resources: Mapping[str, float]
 
-    def fits(self, request: Request) -> int:
-        """How many trials with this request it can run at once. One that shares a GPU is on one GPU."""
+    def fits(self, demand: Demand) -> int:
+        """How many trials with this demand it can run at once. One that shares a GPU is on one GPU."""
         counts = []
-        for name, wanted in request:
+        for name, wanted in demand:
             there = self.resources.get(name, 0.0)
             share = name == "GPU" and wanted < 1
             counts.append(int(there) * int(1 / wanted + 1e-9) if share else int(there / wanted + 1e-9))
         return min(counts)
 
 
-def request_of(resources: Resources, device: str) -> Request:
+@dataclass(frozen=True)
+class Assignment:
+    """A trial that begins now: its ``kind`` is the number of its demand, ``avoid`` are the ids of nodes to keep off,
+    ``gpus`` is what it may use of a GPU."""
+
+    trial_id: str
+    kind: int
+    avoid: tuple[str, ...]
+    gpus: float
+
+
+def demand_of(resources: Resources, device: str) -> Demand:
     """What a trial asks for: one whose device is cpu asks for no GPU."""
     gpus = 0.0 if device == "cpu" else resources.gpus
     wanted = {"CPU": resources.cpus, "GPU": gpus, **resources.custom}
     return tuple((name, float(number)) for name, number in wanted.items() if number)
 
 
-def bundle_of(config: Mapping[str, Any], kinds: Sequence[Request]) -> Any:
-    """The placement group of a trial as the searcher suggests it: ``kind`` is its request, ``avoid`` are node ids."""
+def bundle_of(kind: int, avoid: str, kinds: Sequence[Demand]) -> Any:
+    """Tune's placement group for a trial; ``avoid`` are node ids with commas between them."""
     from ray.tune import PlacementGroupFactory
 
-    selector = {"bundle_label_selector": [{NODE_ID: f"!in({config['avoid']})"}]} if config["avoid"] else {}
-    return PlacementGroupFactory([dict(kinds[config["kind"]])], "PACK", **selector)
+    from orchestrator.engine.ray_private import avoiding
+
+    return PlacementGroupFactory([dict(kinds[kind])], "PACK", **avoiding(avoid))
 
 
 def alive_nodes() -> list[Node] | None:
-    """The nodes of the cluster that this process has joined; None while its head does not answer.
-
-    ``ray.nodes()`` would hang then, and ends the process where a head was started again without a memory.
-    """
-    from ray._private.worker import global_worker
+    """The nodes of the cluster that this process has joined; None while its head does not answer."""
     from ray.exceptions import RayError
 
+    from orchestrator.engine import ray_private
+
     try:
-        found = global_worker.gcs_client.get_all_node_info(timeout=HEAD_SECONDS)  # type: ignore[attr-defined]
+        return [Node(*each) for each in ray_private.alive_nodes(HEAD_SECONDS)]
     except RayError:
         return None
-    return [
-        Node(
-            node.node_id.hex(),
-            f"{node.node_manager_hostname} ({node.node_manager_address})",
-            dict(node.resources_total),
-        )
-        for node in found.values()
-        if node.state == node.ALIVE
-    ]
 
 
-def share_out(nodes: Sequence[Node], wanted: Mapping[Request, int]) -> dict[Request, int]:
+def share_out(nodes: Sequence[Node], wanted: Mapping[Demand, int]) -> dict[Demand, int]:
     """How many trials of each kind may run at once, so that all of them fit together."""
-    return {request: sum(shares.values()) for request, shares in shares_by_node(nodes, wanted).items()}
+    return {demand: sum(shares.values()) for demand, shares in shares_by_node(nodes, wanted).items()}
 
 
-def shares_by_node(nodes: Sequence[Node], wanted: Mapping[Request, int]) -> dict[Request, dict[str, int]]:
+def shares_by_node(nodes: Sequence[Node], wanted: Mapping[Demand, int]) -> dict[Demand, dict[str, int]]:
     """The same by node id.
 
     Kinds that fewer nodes can run come first, and so does what needs a GPU before what does not: the processors
     beside a GPU are not taken by trials that leave it idle. Trials without a GPU come onto nodes without GPUs first.
     """
     left = {node.node_id: dict(node.resources) for node in nodes}
-    shares: dict[Request, dict[str, int]] = {}
-    for request in sorted(wanted, key=lambda each: (sum(bool(node.fits(each)) for node in nodes), -len(each), each)):
-        missing = wanted[request]
-        shares[request] = {}
-        for node in sorted(nodes, key=lambda each: not _needs_gpu(request) and each.resources.get("GPU", 0.0)):
+    shares: dict[Demand, dict[str, int]] = {}
+    for demand in sorted(wanted, key=lambda each: (sum(bool(node.fits(each)) for node in nodes), -len(each), each)):
+        missing = wanted[demand]
+        shares[demand] = {}
+        for node in sorted(nodes, key=lambda each: not _needs_gpu(demand) and each.resources.get("GPU", 0.0)):
             remaining = left[node.node_id]
-            number = min(missing, Node(node.node_id, node.name, remaining).fits(request))
+            number = min(missing, Node(node.node_id, node.name, remaining).fits(demand))
             missing -= number
-            shares[request][node.node_id] = number
-            for name, each in request:
+            shares[demand][node.node_id] = number
+            for name, each in demand:
                 remaining[name] = remaining.get(name, 0.0) - number * each
     return shares
 
 
-def _needs_gpu(request: Request) -> bool:
-    return any(name == "GPU" for name, _ in request)
+def _needs_gpu(demand: Demand) -> bool:
+    return any(name == "GPU" for name, _ in demand)
 
 
-def unservable(nodes: Sequence[Node], request: Request) -> str | None:
-    """Why no node of these can ever run a trial with this request, in words; None if one can."""
-    if any(node.fits(request) for node in nodes):
+def unservable(nodes: Sequence[Node], demand: Demand) -> str | None:
+    """Why no node of these can ever run a trial with this demand, in words; None if one can."""
+    if any(node.fits(demand) for node in nodes):
         return None
-    for name, wanted in request:
+    for name, wanted in demand:
         most = max((node.resources.get(name, 0.0) for node in nodes), default=0.0)
         if wanted <= most:
             continue
@@ -144,7 +142,7 @@ def unservable(nodes: Sequence[Node], request: Request) -> str | None:
             f"resources.custom.{name}: no node offers it{there}; a node offers what it was started with: "
             f"ray start --resources='{{\"{name}\": 1}}'"
         )
-    asked = ", ".join(f"{wanted:g} {name}" for name, wanted in request)
+    asked = ", ".join(f"{wanted:g} {name}" for name, wanted in demand)
     return f"resources: a trial asks for {asked}, which no single node has together"
 
 
@@ -194,26 +192,26 @@ def check_versions(nodes: Sequence[Node]) -> None:
 class Placement:
     """How many trials of each kind may be with Ray, by the nodes that are alive now, and which nodes get none.
 
-    ``requests`` are those of all trials that are to run, ``limit`` is what the user allows at most (None: whatever
+    ``demands`` are those of all trials that are to run, ``limit`` is what the user allows at most (None: whatever
     fits). With ``beyond`` the limit alone counts: trials that do not fit wait in Ray, which is what makes a cluster
     that grows on demand grow.
     """
 
     def __init__(
         self,
-        requests: Mapping[str, Request],
+        demands: Mapping[str, Demand],
         limit: int | None = None,
         *,
         beyond: bool = False,
         tell: Callable[[str], None] = lambda text: None,
         look: Callable[[], list[Node] | None] = alive_nodes,
     ) -> None:
-        self.kinds = sorted(set(requests.values()))
-        self._requests = requests
-        self._running: Counter[Request] = Counter()
+        self.kinds = sorted(set(demands.values()))
+        self._demands = demands
+        self._running: Counter[Demand] = Counter()
         self._off_gpus: set[str] = set()
         """The trials that run on nodes without GPUs because they were sent there."""
-        self._unfinished = Counter(requests.values())
+        self._unfinished = Counter(demands.values())
         self._limit = limit
         self._beyond = beyond and limit is not None
         self._tell = tell
@@ -240,7 +238,7 @@ class Placement:
         return [node for node in self.nodes() if any(node.fits(kind) for kind in self.kinds)]
 
     def check(self) -> None:
-        """Raises :class:`UserError` for a request that no node can ever serve; one that may come later is told."""
+        """Raises :class:`UserError` for a demand that no node can ever serve; one that may come later is told."""
         for kind in self.kinds:
             if why := unservable(self.nodes(), kind):
                 if not self._beyond:
@@ -252,7 +250,7 @@ class Placement:
         fit = self._limit if self._beyond else sum(share_out(self._usable(), self._unfinished).values())
         return max(1, min(number for number in (fit, self._limit) if number is not None))
 
-    def may_begin(self) -> set[Request]:
+    def may_begin(self) -> set[Demand]:
         """The kinds of which another trial may be handed to Ray, beside those that run."""
         if self._limit is not None and self._running.total() >= self._limit:
             return set()
@@ -261,31 +259,27 @@ class Placement:
         shares = share_out(self.nodes(), self._unfinished)
         return {kind for kind, number in shares.items() if self._running[kind] < number}
 
-    def kind(self, trial_id: str) -> Request:
+    def kind(self, trial_id: str) -> Demand:
         """What a trial asks for."""
-        return self._requests[trial_id]
+        return self._demands[trial_id]
 
-    def begin(self, trial_id: str) -> dict[str, Any]:
-        """Counts a trial as running. Returns what :func:`bundle_of` and the worker have to know of it."""
-        kind = self._requests[trial_id]
-        avoid = [*self._refused, *self._left_to_others(trial_id)]
+    def begin(self, trial_id: str) -> Assignment:
+        """Counts a trial as running."""
+        kind = self._demands[trial_id]
+        avoid = (*self._refused, *self._left_to_others(trial_id))
         self._running[kind] += 1
-        return {
-            "kind": self.kinds.index(kind),
-            "avoid": ",".join(avoid),
-            "gpus": dict(kind).get("GPU", 0.0),
-        }
+        return Assignment(trial_id, self.kinds.index(kind), avoid, dict(kind).get("GPU", 0.0))
 
     def _left_to_others(self, trial_id: str) -> list[str]:
         """The nodes that a trial is kept off: Ray would put one without a GPU beside the GPU that another waits for."""
-        kind = self._requests[trial_id]
+        kind = self._demands[trial_id]
         fitting = [node for node in self._usable() if node.fits(kind)]
         with_gpus = [node.node_id for node in fitting if node.resources.get("GPU")]
         others = [node.node_id for node in fitting if node.node_id not in with_gpus]
         if _needs_gpu(kind) or not with_gpus or not others:
             return []
         shares = shares_by_node(self._usable(), self._unfinished)[kind]
-        there = sum(self._requests[other] == kind for other in self._off_gpus)
+        there = sum(self._demands[other] == kind for other in self._off_gpus)
         if there < sum(shares[node_id] for node_id in others):
             self._off_gpus.add(trial_id)
             return with_gpus
@@ -294,8 +288,8 @@ class Placement:
     def end(self, trial_id: str, *, finished: bool) -> None:
         """Counts a trial as running no more, and as finished if it will not run again."""
         self._off_gpus.discard(trial_id)
-        self._running[self._requests[trial_id]] -= 1
-        self._unfinished[self._requests[trial_id]] -= finished
+        self._running[self._demands[trial_id]] -= 1
+        self._unfinished[self._demands[trial_id]] -= finished
 
     def refuse(self, node_id: str, why: str) -> None:
         """A node that has other versions gets no more trials; the user is told once."""
@@ -305,19 +299,19 @@ class Placement:
             self._tell(f"node {name} gets no trials: it has {why}")
 
 
-def anywhere(trial_ids: Sequence[str]) -> Placement:
-    """A placement that knows of no nodes and lets every trial begin."""
-    return Placement(dict.fromkeys(trial_ids, ()), len(trial_ids), beyond=True, look=list)
+def anywhere(trial_ids: Sequence[str], at_once: int | None = None) -> Placement:
+    """A placement that knows of no nodes and lets every trial begin, or ``at_once`` of them at a time."""
+    return Placement(dict.fromkeys(trial_ids, ()), at_once or len(trial_ids), beyond=True, look=list)
 
 
-def place(
-    requests: Mapping[str, Request], address: str | None, limit: int | None, tell: Callable[[str], None]
+def make_placement(
+    demands: Mapping[str, Demand], address: str | None, limit: int | None, tell: Callable[[str], None]
 ) -> Placement:
     """The placement of these trials on the Ray that this process has joined, here or at ``address``.
 
-    Raises :class:`UserError` for a request that no node can serve, and for nodes of a cluster with other versions.
+    Raises :class:`UserError` for a demand that no node can serve, and for nodes of a cluster with other versions.
     """
-    placement = Placement(requests, limit, beyond=address is not None, tell=tell)
+    placement = Placement(demands, limit, beyond=address is not None, tell=tell)
     placement.check()
     if address is not None:
         check_versions(placement.serving())

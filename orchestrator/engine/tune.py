@@ -1,7 +1,7 @@
-"""Hands trials to Ray Tune and follows them.
+"""Ray Tune as an executor: a Ray to run on, and trials handed to Tune.
 
-Tune is the engine and is thrown away afterwards: it asks a :class:`StoreSearcher` for the next trial, and every
-decision (what comes next, whether to try again and when) is made from the store.
+Tune is the engine and is thrown away afterwards. It asks a searcher for the next trial; the searcher asks the queue,
+which makes every decision (what comes next, whether to try again and when) from the store.
 """
 
 from __future__ import annotations
@@ -16,17 +16,15 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from orchestrator.engine.head import check_head
-from orchestrator.engine.placement import Placement, bundle_of, compared_versions, difference
+from orchestrator.engine.placement import Demand, Placement, bundle_of, compared_versions, difference
+from orchestrator.engine.queue import Queue
 from orchestrator.errors import UserError
 from orchestrator.store.lock import MARK, end_marked, temporary_folder
 from orchestrator.store.runs import location, runs_at
-from orchestrator.store.sweep import SweepStore
-from orchestrator.sweep.file import EarlyStopping
-from orchestrator.trial.run import COMMIT, git_commit
+from orchestrator.trial.surroundings import COMMIT, ROOT, git_commit
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -77,6 +75,8 @@ def ray_session(address: str | None, mark: str) -> Iterator[None]:
     nobody answers or that Ray Client would serve.
     """
     prepare_environment(local=address is None)
+    from orchestrator.engine import ray_private
+
     os.environ[MARK] = mark
     import ray
 
@@ -85,7 +85,7 @@ def ray_session(address: str | None, mark: str) -> Iterator[None]:
     if address is None:
         temporary = temporary_folder("ray", mark)
         temporary.mkdir(mode=0o700)
-        quiet |= {"address": "local", "include_dashboard": False, "_temp_dir": str(temporary)}
+        quiet |= {"address": "local", "include_dashboard": False, **ray_private.session_folder(temporary)}
     else:
         quiet |= {"address": address, "runtime_env": our_code()}
     try:
@@ -117,94 +117,96 @@ def _sigterm_later() -> Iterator[None]:
 
 
 def _shut_down() -> None:
-    """``ray.shutdown``, which would send SIGTERM to each process of a local Ray and wait a second before it kills."""
+    """``ray.shutdown``, at once."""
     import ray
-    from ray._private import worker
+
+    from orchestrator.engine.ray_private import kill_at_shutdown
 
     gc.collect()  # should another thread drop one of Ray's references later, Ray would end this process
-    if (node := worker._global_node) is not None:
-        kill = node.kill_all_processes
-        node.kill_all_processes = lambda **_: kill(check_alive=False, allow_graceful=False)
+    kill_at_shutdown()
     ray.shutdown()
 
 
 def our_code() -> dict[str, Any]:
     """The runtime environment that brings our two packages, as they are here, to every worker of a cluster."""
-    root = Path(__file__).resolve().parents[2]
     return {
-        "py_modules": [str(root / name) for name in ("orchestrator", "trainers")],
+        "py_modules": [str(ROOT / name) for name in ("orchestrator", "trainers")],
         "excludes": ["__pycache__/"],
         "env_vars": {COMMIT: git_commit()},
     }
 
 
-def run_trials(store: SweepStore, trial_ids: Sequence[str], *, placement: Placement, mark: str) -> str | None:
-    """Runs trials to their ends inside a :func:`ray_session`, retrying FAILED and LOST ones as the plan says.
+class TuneExecutor:
+    """Runs trials by Ray Tune on the Ray that this process has joined: as many at once as the placement has room for.
 
-    However many there are, Ray has those that fit at once, and Ray Tune the last ones that ended.
-    Returns when every trial has a result, has used up its retries, or has stopped because of the stop file; or
-    earlier, with the reason: too many failures, or a directory that cannot be written any more.
+    However many trials there are, Ray holds those that fit at once, and Tune the last ones that ended.
     """
-    from ray import tune
 
-    from orchestrator.engine.forgetting import Forgetting
-    from orchestrator.engine.queue import StoreSearcher
+    def __init__(self, placement: Placement, mark: str) -> None:
+        self.placement = placement
+        self._mark = mark
 
-    plan = store.plan()
-    stopper = None
-    if plan["early_stopping"]:
-        from orchestrator.engine.early_stopping import Stopper
+    def run(self, queue: Queue) -> None:
+        """Runs trials until the queue is finished."""
+        from ray import tune
 
-        stopper = Stopper(store, EarlyStopping(**plan["early_stopping"]))
-    searcher = StoreSearcher(
-        store,
-        trial_ids,
-        retries=plan["retries"],
-        max_failures=plan["max_failures"],
-        stopper=stopper,
-        placement=placement,
-    )
-    storage = temporary_folder("orchestrator-tune", mark)  # Tune pickles here; none of it is ever read again
-    storage.mkdir(mode=0o700)
-    runs = location(store.runs) if store.replica else str(store.runs_dir.resolve())
-    metric = plan["early_stopping"] and plan["early_stopping"]["metric"]
-    told = tune.with_parameters(tune_trial, runs=runs, sweep=store.name, metric=metric, versions=compared_versions())
-    tuner = tune.Tuner(
-        tune.with_resources(told, functools.partial(bundle_of, kinds=placement.kinds)),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=Forgetting(),
-            num_samples=-1,  # until the searcher has nothing left
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(name=store.name, storage_path=str(storage), verbose=0),
-    )
-    for name in ("ray", "ray.tune"):  # a killed worker is told by its state, not by Ray's traceback
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        if store.replica is not None:
-            _fill_cache(store, trial_ids, runs, placement)
-        tuner.fit()
-    finally:
-        shutil.rmtree(storage, ignore_errors=True)
-    return searcher.stopped_because
+        from orchestrator.engine.forgetting import Forgetting
+        from orchestrator.engine.tune_searcher import TuneSearcher
+
+        store = queue.store
+        storage = temporary_folder("orchestrator-tune", self._mark)  # Tune pickles here; nothing is ever read again
+        storage.mkdir(mode=0o700)
+        runs = location(store.runs) if store.replica else str(store.runs_dir.resolve())
+        early_stopping = store.plan()["early_stopping"]
+        told = tune.with_parameters(
+            tune_trial,
+            runs=runs,
+            sweep=store.name,
+            metric=early_stopping and early_stopping["metric"],
+            versions=compared_versions(),
+        )
+        tuner = tune.Tuner(
+            tune.with_resources(told, functools.partial(_bundle, kinds=self.placement.kinds)),
+            tune_config=tune.TuneConfig(
+                search_alg=TuneSearcher(queue),
+                scheduler=Forgetting(),
+                num_samples=-1,  # until the queue is finished
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(name=store.name, storage_path=str(storage), verbose=0),
+        )
+        for name in ("ray", "ray.tune"):  # a killed worker is told by its state, not by Ray's traceback
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        try:
+            if store.replica is not None:
+                _fill_cache(queue, runs, self.placement)
+            tuner.fit()
+        finally:
+            shutil.rmtree(storage, ignore_errors=True)
 
 
-def _fill_cache(store: SweepStore, trial_ids: Sequence[str], runs: str, placement: Placement) -> None:
-    """On a node, before machines that share an object store alone would each make their own. Errors are the trials'.
+def _bundle(config: Mapping[str, Any], kinds: Sequence[Demand]) -> Any:
+    """Tune's placement group for a trial that the searcher suggested."""
+    return bundle_of(config["kind"], config["avoid"], kinds)
 
-    Trials that have begun had it."""
+
+def _fill_cache(queue: Queue, runs: str, placement: Placement) -> None:
+    """Makes the shared cache on one node first; else each machine that shares the object store would make its own.
+
+    Trials that have begun have had the cache. An error here is left to the trials, which meet it again.
+    """
     import ray
 
-    from orchestrator.trial.run import fill_cache
+    from orchestrator.trial.workplace import fill_cache
 
-    new = [trial_id for trial_id in trial_ids if not store.trial(trial_id).metrics_file.exists()]
+    store = queue.store
+    new = [trial_id for trial_id in queue.trial_ids if not store.trial(trial_id).metrics_file.exists()]
     trial_id, config = next(store.configs(new), ("", None))
     if config is None:
         return
-    request = dict(placement.kind(trial_id))
-    cpus, gpus = request.pop("CPU", 0.0), request.pop("GPU", 0.0)
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, resources=request, max_retries=0)(fill_cache)
+    demand = dict(placement.kind(trial_id))
+    cpus, gpus = demand.pop("CPU", 0.0), demand.pop("GPU", 0.0)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, resources=demand, max_retries=0)(fill_cache)
     filled = task.remote(runs, config)
     while not ray.wait([filled], timeout=0.5)[0]:
         if store.stop_file.exists():
@@ -213,14 +215,15 @@ def _fill_cache(store: SweepStore, trial_ids: Sequence[str], runs: str, placemen
 
 
 def tune_trial(config: dict[str, Any], runs: str, sweep: str, metric: str | None, versions: Mapping[str, str]) -> None:
-    """What Tune runs on a worker. Early stopping sees every stored epoch that has the ``metric`` it looks at.
+    """What Tune runs on a worker. Early stopping is told every stored epoch that has the ``metric`` it looks at.
 
-    Where the packages have other ``versions`` than the driver's the trial is not touched: it goes back.
+    If the packages here have other ``versions`` than the driver's, the trial is not touched and goes back.
     """
     import ray
     from ray import tune
 
-    from orchestrator.trial.run import run_trial, trial_at_hand
+    from orchestrator.trial.run import run_trial
+    from orchestrator.trial.workplace import trial_at_hand
 
     if differing := difference(compared_versions(), versions):
         tune.report({"refused": differing, "node": ray.get_runtime_context().get_node_id()})

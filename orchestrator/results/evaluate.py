@@ -23,8 +23,9 @@ from orchestrator.screen.console import wide_console
 from orchestrator.store import checkpoints
 from orchestrator.store.runs import Runs, cache_dir, folder_of, location, sweep_names
 from orchestrator.store.selection import one_entry
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.store.weights import with_weights
 from orchestrator.sweep.presets import compose, option_paths, parse_override
 from orchestrator.trial.here import check_device
@@ -33,7 +34,7 @@ from trainers.evaluation import FeatureEvaluation
 from trainers.metrics import EVALUATION_SECONDS, find_metric
 from trainers.parts import nearest
 
-CHECKPOINTS = {"last": ("checkpoint.pt", "checkpoint-previous.pt"), "best": ("best.pt",)}
+FILES_OF = {"last": ("checkpoint.pt", "checkpoint-previous.pt"), "best": ("best.pt",)}
 """The files of a trial that may be measured."""
 ARROWS = {"min": " ↓", "max": " ↑", None: ""}
 
@@ -94,8 +95,8 @@ def evaluate(request: Request, tell: Callable[[str], None] = lambda text: None) 
     A sweep's name goes before a folder of that name. Trials of a sweep that cannot be measured are ``missing``. Raises
     :class:`UserError` and :class:`~trainers.parts.ConfigError` where nothing can be.
     """
-    if request.checkpoint not in CHECKPOINTS:
-        raise UserError(f"--checkpoint: '{request.checkpoint}' is not one of {', '.join(CHECKPOINTS)}")
+    if request.checkpoint not in FILES_OF:
+        raise UserError(f"--checkpoint: '{request.checkpoint}' is not one of {', '.join(FILES_OF)}")
     for text in request.overrides:
         parse_override(text)
     path = Path(request.target)
@@ -122,7 +123,7 @@ def evaluate(request: Request, tell: Callable[[str], None] = lambda text: None) 
 
 
 def _of_sweep(request: Request) -> list[_Subject]:
-    store = SweepStore.open(request.runs, request.target, CHECKPOINTS[request.checkpoint])
+    store = SweepStore.open(request.runs, request.target, FILES_OF[request.checkpoint])
     entries = store.entries()
     if request.trials:
         entries = [one_entry(entries, text) for text in request.trials]

@@ -166,7 +166,7 @@ def _trial_row(entry: Entry, trial: TrialStore, at: At) -> dict[str, Any]:
         **_identity(entry),
         "state": str(status.state),
         "error": status.error,
-        "commits": ", ".join(dict.fromkeys(attempt["commit"] for attempt in status.attempts)),
+        "commits": ", ".join(status.commits),
     }
     records = trial.epochs()
     kept = _until(records, at, references)

@@ -15,8 +15,8 @@ from orchestrator.files import reason, write_atomically
 from orchestrator.results.figures import sweep_pictures
 from orchestrator.results.formats import to_html
 from orchestrator.results.tables import comparison_table
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status
 from orchestrator.sweep.document import read_document
 from orchestrator.sweep.plan import short_names, short_value
 
@@ -41,7 +41,7 @@ class _Trial:
     @property
     def devices(self) -> list[str]:
         """Where its attempts ran."""
-        return [attempt["device"] for attempt in self.status.attempts if "device" in attempt]
+        return self.status.devices
 
 
 def write_report(store: SweepStore, path: Path) -> Path:
@@ -89,7 +89,7 @@ def report_html(store: SweepStore) -> str:
         costs=_costs(trials),
         copied=_number_of(trial.status.copied_from for trial in trials if trial.status.copied_from),
         continued=_number_of(origin["sweep"] for trial in trials if (origin := trial.status.continued_from)),
-        commits=_number_of(attempt["commit"] for trial in trials for attempt in trial.status.attempts),
+        commits=_number_of(attempt.commit for trial in trials for attempt in trial.status.attempts),
         versions=_versions(trials),
         commands=_commands(store, plan, trials),
         file=document.text,
@@ -177,14 +177,14 @@ def _versions(trials: list[_Trial]) -> dict[str, str]:
     found: dict[str, dict[str, None]] = {}
     for trial in trials:
         for attempt in trial.status.attempts:
-            for name, version in attempt["versions"].items():
+            for name, version in attempt.versions.items():
                 found.setdefault(name, {})[version] = None
     return {name: ", ".join(versions) for name, versions in found.items()}
 
 
 def _commands(store: SweepStore, plan: Mapping[str, Any], trials: list[_Trial]) -> list[str]:
     """How to get the same numbers, and this report, from the sweep file that stands in the report."""
-    commits = {attempt["commit"] for trial in trials for attempt in trial.status.attempts}
+    commits = {attempt.commit for trial in trials for attempt in trial.status.attempts}
     clean = len(commits) == 1 and not any(each == "unknown" or each.endswith("-dirty") for each in commits)
     checkout = [f"git checkout {commits.pop()}"] if clean else []
     sweep = ["orchestrator", "sweep", "sweep.yaml", *plan["overrides"], "--name", store.name]

@@ -13,8 +13,8 @@ from orchestrator.errors import UserError
 from orchestrator.results.frames import LAST, At, check_metrics, trials_frame
 from orchestrator.results.statistics import bootstrap_interval
 from orchestrator.store.references import stored_metrics
+from orchestrator.store.states import State
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State
 from trainers.config import without_runtime_options
 from trainers.metrics import TRAINING_SECONDS
 from trainers.parts import nearest

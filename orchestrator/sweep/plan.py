@@ -1,4 +1,4 @@
-"""SweepFile to trials: axes, variants, zip, exclude and seeds. Pure functions of the file and the overrides."""
+"""Turns a sweep file into trials. Pure functions of the file and the overrides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.sweep.cells import sweep_cells
-from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, check_name, parse_seeds
+from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, parse_seeds
+from orchestrator.sweep.names import check_name
 from orchestrator.sweep.presets import parse_override
 from trainers.config import TrialConfig, is_runtime_option
 from trainers.metrics import EPOCH_METRICS, Metric
@@ -18,9 +19,9 @@ from trainers.parts import nearest
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """One trial of a sweep: the cell it belongs to (variant and axis values), its seed, its configuration.
+    """One trial of a sweep: its cell (variant and axis values), its seed, its configuration.
 
-    ``setting`` is the cell's axis values in words: ``q=1 p=2``.
+    ``setting`` shows the cell's axis values: ``q=1 p=2``.
     """
 
     trial_id: str
@@ -38,7 +39,7 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class Plan:
-    """All trials of a sweep, in the order of the file, seed by seed: a table fills up evenly."""
+    """All trials of a sweep, seed by seed and in the order of the file, so that a table fills up evenly."""
 
     name: str
     sweep_file: SweepFile
@@ -58,10 +59,10 @@ def make_plan(
 ) -> Plan:
     """The trials of a sweep.
 
-    ``arguments`` are Hydra overrides for every trial, ``seeds=…``, ``scale=NAME`` for one of the file's named
-    reductions, and ``continue_from=NAME`` for a sweep whose finished trials the longer ones of this begin with.
-    ``cache_dir`` is where a dataset that must be read before it can be planned keeps what it read.
-    Raises :class:`UserError` for anything that cannot be run as it is written.
+    ``arguments`` are Hydra overrides for every trial and three special ones. ``seeds=…`` replaces the seeds,
+    ``scale=NAME`` chooses one of the file's reductions, and ``continue_from=NAME`` names a sweep whose finished trials
+    are continued with a larger budget. Some datasets must be read before they can be planned; ``cache_dir`` is where
+    they keep what they read. Raises :class:`UserError` for anything that cannot be run as it is written.
     """
     scale, overrides = _split(arguments, "scale")
     continue_from, overrides = _split(overrides, "continue_from")
@@ -87,7 +88,7 @@ def make_plan(
             setting = " ".join(f"{short[axis]}={short_value(value)}" for axis, value in cell.axes.items())
             trial = PlannedTrial(config.identity, cell.variant, setting, cell.axes, seed, config)
             if (twin := trials.get(trial.trial_id)) is not None:
-                problem = f"the cell '{trial.label}' is the same trial as '{twin.label}': a duplicate cell"
+                problem = f"duplicate cell: '{trial.label}' is the same trial as '{twin.label}'"
                 raise sweep_file.document.error((*cell.place, "grid"), problem)
             trials[trial.trial_id] = trial
     _check_paper(sweep_file, [trial.label for trial in trials.values()])
@@ -96,20 +97,23 @@ def make_plan(
     compare = _compare(sweep_file, reference)
     early_stopping = _early_stopping(sweep_file, compare, list(trials.values()))
     if continue_from == sweep_name:
-        raise UserError(f"continue_from={continue_from}: a sweep cannot continue itself; give this one a --name")
+        raise UserError(f"continue_from={continue_from}: a sweep cannot continue itself; name this one with --name")
     return Plan(
         sweep_name, sweep_file, tuple(arguments), tuple(trials.values()), compare, early_stopping, continue_from, paper
     )
 
 
 def _one_reference(sweep_file: SweepFile, trials: Sequence[PlannedTrial]) -> TrialConfig:
-    """The first trial, whose dataset and evaluation all have: a table compares what was measured alike."""
+    """The first trial's configuration. All trials share its dataset, evaluation, probes and opponent.
+
+    Raises :class:`UserError` if they do not: a table can only compare what was measured in the same way.
+    """
     first = trials[0]
     for trial in trials:
         for part in ("evaluation", "dataset", "probes", "opponent"):
             if getattr(trial.config, part) != getattr(first.config, part):
                 problem = (
-                    f"'{first.label}' and '{trial.label}' differ in {part}: one table needs one reference for all rows"
+                    f"'{first.label}' and '{trial.label}' differ in {part}; a table needs one reference for all rows"
                 )
                 axis = next((axis for axis in trial.axes if axis.partition(".")[0] == part), "")
                 raise sweep_file.document.error(("grid", axis), problem)
@@ -124,7 +128,7 @@ def _check_paper(sweep_file: SweepFile, labels: Sequence[str]) -> None:
 
 
 def _compare(sweep_file: SweepFile, config: TrialConfig) -> Compare:
-    """What tables compare by: the file's word, or the evaluation's first metric."""
+    """The metric that tables compare by: the file's, or else the evaluation's first one."""
     if sweep_file.compare is None:
         metric = next((metric for metric in config.metrics if metric.direction), [*config.metrics, *EPOCH_METRICS][0])
         return Compare(metric.name, metric.mode)
@@ -142,7 +146,7 @@ def _metric(sweep_file: SweepFile, key: str, name: str, config: TrialConfig) -> 
 
 
 def _early_stopping(sweep_file: SweepFile, compare: Compare, trials: Sequence[PlannedTrial]) -> EarlyStopping | None:
-    """What the file says, with the metric that tables compare by where it names none."""
+    """The file's early stopping. If it names no metric, it uses the one that tables compare by."""
     options = sweep_file.early_stopping
     if options is None:
         return None
@@ -154,9 +158,7 @@ def _early_stopping(sweep_file: SweepFile, compare: Compare, trials: Sequence[Pl
         options = replace(options, metric=compare.metric, mode=compare.mode)
     budget = max(trial.config.budget for trial in trials)
     if options.grace >= budget:
-        problem = (
-            f"no trial has more than {budget} critic iterations, so that none could be stopped after {options.grace}"
-        )
+        problem = f"no trial has more than {budget} critic iterations, so none can be stopped after {options.grace}"
         raise sweep_file.document.error(("early_stopping", "grace"), problem)
     return options
 
@@ -183,20 +185,20 @@ def _sweep_name(sweep_file: SweepFile, scale: str | None, name: str | None, chan
         return check_name(name, lambda problem: UserError(f"--name: {problem}"))
     if changes_trials:
         raise UserError(
-            f"overrides that change the trials of '{sweep_file.name}' make another sweep: give it a name with --name"
+            f"these overrides change the trials of '{sweep_file.name}', which makes another sweep; name it with --name"
         )
     return sweep_file.name if scale is None else f"{sweep_file.name}-{scale}"
 
 
 def short_names(axes: Iterable[str]) -> dict[str, str]:
-    """``objective.q`` as ``q`` where no other axis ends alike."""
+    """The shortest clear name of each axis: ``q`` for ``objective.q``, unless another axis ends in ``q`` too."""
     names = sorted(set(axes))
     ends = [name.rpartition(".")[2] for name in names]
     return {name: end if ends.count(end) == 1 else name for name, end in zip(names, ends, strict=True)}
 
 
 def short_value(value: Any) -> str:
-    """An axis value in words, each value differently: 1.0 as 1, a written-out neighbourhood as (0,1)×1+(1,0)×2."""
+    """An axis value as text, distinct for distinct values: 1.0 as ``1``, a neighbourhood as ``(0,1)×1+(1,0)×2``."""
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     if isinstance(value, list) and value and all(isinstance(each, Mapping) and "offset" in each for each in value):

@@ -1,35 +1,27 @@
-"""The views that MLflow's page of a sweep offers in its menu *Views*, each with an address of its own.
+"""The saved views in the menu *Views* of a sweep's page in MLflow. Each view has its own address.
 
-MLflow keeps a saved view as a tag of the experiment: JSON in JSON, with the names that its page's own state has.
+MLflow keeps a saved view as a tag of the experiment. The names in it are those of its page's own state, documented
+nowhere: like what stands in :mod:`orchestrator.tracking.mlflow_private`, they were seen to work with MLflow 3.17.0,
+3.17.2 and 3.18.0, and a test looks for them in MLflow's pages.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
 
+from orchestrator.tracking.mlflow_private import OWN_SECTIONS, VIEW_TAG, saved_view
 from trainers.metrics import TRAINING_SECONDS, find_metric
 
 METHODS, TRIALS = "methods", "trials"
-PREFIX = "mlflow.sharedViewState."
-OWN_SECTIONS = ("Model metrics", "System metrics")
-"""MLflow's own sections of charts, which it wants to be the last ones."""
-
-
-def page_address(server: str, experiment_id: str, view: str) -> str:
-    """Where the charts of a view are; ``server`` is ``http://HOST:PORT``."""
-    query = urlencode({"workflowType": "machine_learning", "compareRunsMode": "CHART", "viewStateShareKey": view})
-    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
 
 
 def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
     """The views of a sweep, as tags of its experiment.
 
-    ``methods``: cells, means over their seeds with a band from the least to the greatest, over the time since a trial
-    began, evaluations included. ``trials``: each trial, the best one first, over the seconds of training alone, and
-    samples of all of them side by side, the last ones first.
+    ``methods`` shows the mean of each cell over its seeds, with a band from minimum to maximum. Its x axis is the time
+    since a trial began, including evaluations. ``trials`` shows every trial, best first, over the seconds of training
+    without evaluations. It also shows the trials' samples side by side, beginning with the last epoch.
     """
     metric = plan["compare"]["metric"]
     columns = [f"metrics.`{name}`" for name in (metric, TRAINING_SECONDS.name)] + [
@@ -45,6 +37,7 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
         "type": "LINE",
         "metricKey": metric,
         "lineSmoothness": 0,
+        # Logarithmic, because an untrained generator's distance is far above the rest. A loss or KID may be negative.
         "scaleType": "log" if find_metric(metric).logarithmic else "linear",
         "useGlobalXaxisKey": True,
         "useGlobalLineSmoothing": True,
@@ -56,13 +49,13 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
         "step": max(trial["epochs"] for trial in plan["trials"]),
     }
     methods = everywhere | {
-        # Over a metric MLflow's means of groups are none: it pairs their points by rank and not by step.
+        # Time is the x axis, because over a metric MLflow averages points of equal rank, not of equal step.
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "cell"}]},
         "globalLineChartConfig": {"xAxisKey": "time-relative", "lineSmoothness": 0},
         **_charts(metric, [line]),
     }
     trials = everywhere | {
-        "orderByKey": f"metrics.`{metric}`",  # by anything but the date MLflow does not hide trials in their sweep
+        "orderByKey": f"metrics.`{metric}`",  # sorted by date, MLflow would hide trials in their sweep
         "orderByAsc": plan["compare"]["mode"] == "min",
         "globalLineChartConfig": {
             "xAxisKey": "metric",
@@ -72,13 +65,13 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
         **_charts(metric, [line, samples]),
     }
     return {
-        f"{PREFIX}{METHODS}": _saved(f"Methods: {metric} over time", methods),
-        f"{PREFIX}{TRIALS}": _saved(f"Trials: {metric} over training_seconds, samples", trials),
+        f"{VIEW_TAG}{METHODS}": saved_view(f"Methods: {metric} over time", methods),
+        f"{VIEW_TAG}{TRIALS}": saved_view(f"Trials: {metric} over training_seconds, samples", trials),
     }
 
 
 def _charts(metric: str, charts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A first section with these charts in a row; MLflow adds those of the other metrics in its own."""
+    """A first section with these charts in a row. MLflow adds charts of the other metrics in its own sections."""
     section = {"display": True, "isReordered": False}
     first = {"uuid": "first", "name": metric, "columns": len(charts), "cardHeight": 480}
     row = {"metricSectionId": "first", "deleted": False, "isGenerated": True}
@@ -86,7 +79,3 @@ def _charts(metric: str, charts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "compareRunSections": [section | first, *(section | {"uuid": name, "name": name} for name in OWN_SECTIONS)],
         "compareRunCharts": [{"uuid": f"first {number}", **row, **chart} for number, chart in enumerate(charts)],
     }
-
-
-def _saved(name: str, state: Mapping[str, Any]) -> str:
-    return json.dumps({"name": name, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})

@@ -10,7 +10,8 @@ from typing import Any
 from orchestrator.errors import UserError, disk_errors
 from orchestrator.files import reason
 from orchestrator.store.runs import cache_dir
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.states import State
+from orchestrator.store.trial import TrialStore
 from orchestrator.store.weights import with_weights
 from orchestrator.sweep.presets import compose, parse_override
 from trainers.config import TrialConfig

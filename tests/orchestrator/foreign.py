@@ -1,4 +1,4 @@
-"""A distribution from outside, installed for a test: one class, one preset and an entry point."""
+"""A distribution from outside, installed for a test: penalties with their presets and entry points."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Quiet(Penalty):
 
 
 def install(folder: Path) -> Path:
-    """The folder of packages to put on the path."""
+    """Writes the distribution into ``folder`` and returns the folder, which has to be put on the path."""
     package = folder / "foreign_penalties"
     (package / "conf" / "penalty").mkdir(parents=True)
     (package / "__init__.py").write_text("")

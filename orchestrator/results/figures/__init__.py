@@ -111,5 +111,5 @@ def _figures(sweep: Sweep) -> Iterator[tuple[str, str, str, str, Figure]]:
 def _devices(sweep: Sweep) -> str:
     """Where the trials trained."""
     trials = [sweep.store.trial(trial.trial_id) for cell in sweep.cells for trial in cell.trials]
-    devices = {attempt["device"]: None for each in trials for attempt in each.status().attempts if "device" in attempt}
+    devices = dict.fromkeys(device for each in trials for device in each.status().devices)
     return ", ".join(devices) or "an unknown device"

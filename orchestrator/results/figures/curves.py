@@ -7,7 +7,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.results.figures.data import BAD_ENDS, Cell, Curve, Horizontal, Single, Sweep, band, best_first, curves
+from orchestrator.results.figures.data import (
+    BAD_ENDS,
+    CellResult,
+    Curve,
+    Horizontal,
+    Single,
+    Sweep,
+    band,
+    best_first,
+    curves,
+)
 from orchestrator.results.figures.style import (
     COLOURS,
     LINES,
@@ -24,7 +34,7 @@ from orchestrator.results.figures.style import (
     shown,
 )
 from orchestrator.results.tables import UNTRAINED
-from orchestrator.store.trial import State
+from orchestrator.store.states import State
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +87,7 @@ def curve_panels(sweep: Sweep, horizontal: Horizontal) -> Figure:
     return figure
 
 
-def _panels(sweep: Sweep) -> list[tuple[str, list[Cell]]]:
+def _panels(sweep: Sweep) -> list[tuple[str, list[CellResult]]]:
     variants = sweep.variants()
     if len(variants) == 1:
         return [("", list(sweep.cells))]
@@ -86,7 +96,7 @@ def _panels(sweep: Sweep) -> list[tuple[str, list[Cell]]]:
     return [("best cell of each method" if several else "", best), *several]
 
 
-def _draw_panel(axes: Axes, cells: Sequence[Cell], drawn: Drawn, *, with_variant: bool) -> None:
+def _draw_panel(axes: Axes, cells: Sequence[CellResult], drawn: Drawn, *, with_variant: bool) -> None:
     """A line with its band for each cell: of many only the best have colours, the others are grey."""
     told = _told(cells)
     handles, labels = [], []
@@ -107,18 +117,18 @@ def _draw_panel(axes: Axes, cells: Sequence[Cell], drawn: Drawn, *, with_variant
     _legend_below(axes, handles, labels)
 
 
-def _told(cells: Sequence[Cell]) -> Sequence[Cell]:
+def _told(cells: Sequence[CellResult]) -> Sequence[CellResult]:
     """The cells that have a colour and a name in a panel."""
     return cells if len(cells) <= len(COLOURS) else best_first(cells)[: len(COLOURS) - 1]
 
 
-def _label(cell: Cell, *, with_variant: bool) -> str:
+def _label(cell: CellResult, *, with_variant: bool) -> str:
     words = cell.label if with_variant else cell.setting or cell.label
     remarks = remark(cell)
     return textwrap.fill(words + (f" ({remarks})" if remarks else ""), LABEL, break_on_hyphens=False)
 
 
-def _lines(cells: Sequence[Cell], *, with_variant: bool) -> int:
+def _lines(cells: Sequence[CellResult], *, with_variant: bool) -> int:
     """How many lines a panel's legend has."""
     return 1 + sum(1 + _label(cell, with_variant=with_variant).count("\n") for cell in _told(cells))
 

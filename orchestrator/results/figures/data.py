@@ -13,8 +13,8 @@ from orchestrator.results.frames import epochs_frame, trials_frame
 from orchestrator.results.tables import FLOOR, UNTRAINED
 from orchestrator.store.epochs import POSITION
 from orchestrator.store.references import stored_metrics
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 from orchestrator.sweep.plan import short_names, short_value
 from trainers.metrics import Metric
 from trainers.parts import nearest
@@ -43,7 +43,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellResult:
     """A cell of the plan.
 
     ``value`` is the metric's mean over its seeds with a result (DONE or STOPPED), as tables have it; ``rank`` what
@@ -110,14 +110,14 @@ class Sweep:
     metric: str
     mode: str | None
     ranked_by: str
-    cells: tuple[Cell, ...]
+    cells: tuple[CellResult, ...]
     references: Mapping[str, float]
     logged: frozenset[str]
     epochs: Mapping[str, pd.DataFrame]
 
-    def variants(self) -> dict[str, list[Cell]]:
+    def variants(self) -> dict[str, list[CellResult]]:
         """The cells of each variant, in the plan's order."""
-        found: dict[str, list[Cell]] = {}
+        found: dict[str, list[CellResult]] = {}
         for cell in self.cells:
             found.setdefault(cell.variant, []).append(cell)
         return found
@@ -172,7 +172,7 @@ def _mode(store: SweepStore, metric: str) -> str | None:
     return None
 
 
-def _cells(store: SweepStore, trials: pd.DataFrame, metric: str, ranked_by: str, sign: int) -> tuple[Cell, ...]:
+def _cells(store: SweepStore, trials: pd.DataFrame, metric: str, ranked_by: str, sign: int) -> tuple[CellResult, ...]:
     rows = {row["trial_id"]: row for row in trials.to_dict("records")}
     groups: dict[str, list[Any]] = {}
     for entry in store.entries():
@@ -185,7 +185,7 @@ def _cells(store: SweepStore, trials: pd.DataFrame, metric: str, ranked_by: str,
         values = _finite(row.get(metric) for row in finished)
         first = entries[0]
         cells.append(
-            Cell(
+            CellResult(
                 first.variant,
                 first.setting,
                 first.axes,
@@ -221,13 +221,13 @@ def _references(trials: pd.DataFrame, metric: str) -> dict[str, float]:
     return found
 
 
-def best_first(cells: Sequence[Cell]) -> list[Cell]:
+def best_first(cells: Sequence[CellResult]) -> list[CellResult]:
     """Cells by rank; those without a result last, in their order."""
     return sorted(cells, key=lambda cell: (cell.rank is None, cell.rank or 0.0))
 
 
 def curves(
-    sweep: Sweep, cell: Cell, horizontal: Horizontal, metric: str | None = None
+    sweep: Sweep, cell: CellResult, horizontal: Horizontal, metric: str | None = None
 ) -> tuple[Curve | None, list[Single]]:
     """A cell's mean over its DONE seeds, as far as all of them go, and whatever else its trials have.
 
@@ -289,7 +289,7 @@ def band(sweep: Sweep, metric: str | None = None) -> str:
     return ", ".join([*parts, *(["of one seed no band"] if 1 in counts else [])]) or f"no DONE seed has {metric}"
 
 
-def varying_axes(cells: Sequence[Cell]) -> list[Axis]:
+def varying_axes(cells: Sequence[CellResult]) -> list[Axis]:
     """The axes in which cells differ; axes that only move together are one.
 
     Numbers ascend, other values stay in the plan's order.

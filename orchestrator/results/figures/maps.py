@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.results.figures.data import RESULTS, Axis, Cell, Sweep, best_first, varying_axes
+from orchestrator.results.figures.data import RESULTS, Axis, CellResult, Sweep, best_first, varying_axes
 from orchestrator.results.figures.style import (
     LINEAR,
     LOG,
@@ -33,7 +33,7 @@ NOWHERE = -0.12
 LONGEST_WORD = 22
 
 
-def mapped(sweep: Sweep) -> list[tuple[str, list[Cell], tuple[Axis, Axis]]]:
+def mapped(sweep: Sweep) -> list[tuple[str, list[CellResult], tuple[Axis, Axis]]]:
     """The variants with two varying axes, which all of their cells have, and a value somewhere."""
     found = []
     for name, cells in sweep.variants().items():
@@ -85,7 +85,7 @@ def heat_maps(sweep: Sweep) -> Figure | None:
     return figure
 
 
-def _heat_map(axes: Axes, sweep: Sweep, cells: Sequence[Cell], down: Axis, across: Axis, shade: Any) -> None:
+def _heat_map(axes: Axes, sweep: Sweep, cells: Sequence[CellResult], down: Axis, across: Axis, shade: Any) -> None:
     from matplotlib.patches import Rectangle
 
     at = {(down.of[cell.label], across.of[cell.label]): cell for cell in cells}
@@ -172,13 +172,13 @@ def _columns(sweep: Sweep) -> list[Axis]:
     return [*([by_variant] if len(variants) > 1 else []), *varying_axes(sweep.cells)]
 
 
-def _places(axis: Axis, cells: Sequence[Cell]) -> dict[str | None, float]:
+def _places(axis: Axis, cells: Sequence[CellResult]) -> dict[str | None, float]:
     """Where the values stand on an axis, in [0, 1]; at its foot (None) the cells that do not have it."""
     words = [*([None] if any(cell.label not in axis.of for cell in cells) else []), *axis.values]
     return {word: (index + 0.5) / len(words) for index, word in enumerate(words)}
 
 
-def _heights(axis: Axis, cells: Sequence[Cell]) -> dict[str, float]:
+def _heights(axis: Axis, cells: Sequence[CellResult]) -> dict[str, float]:
     """Where each cell crosses an axis: about its value, spread by rank so that lines can be told apart."""
     places = _places(axis, cells)
     room = 0.55 / len(places)
@@ -205,7 +205,7 @@ def _path(heights: Sequence[float]) -> tuple[list[float], list[float]]:
     return x, y
 
 
-def _draw_axis(axes: Axes, position: int, axis: Axis, cells: Sequence[Cell]) -> None:
+def _draw_axis(axes: Axes, position: int, axis: Axis, cells: Sequence[CellResult]) -> None:
     axes.axvline(position, color=LINE, linewidth=0.7, zorder=1)
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
     for word, place in _places(axis, cells).items():

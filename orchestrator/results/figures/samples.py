@@ -6,9 +6,9 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.results.figures.data import Cell, Sweep
+from orchestrator.results.figures.data import CellResult, Sweep
 from orchestrator.results.figures.style import WIDTH, columns_for
-from orchestrator.store.trial import State
+from orchestrator.store.states import State
 from trainers.parts import stored_class
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _pixels(file: Path, *, whole: bool) -> np.ndarray | None:
         return None
 
 
-def _title(cell: Cell, file: Path | None) -> str:
+def _title(cell: CellResult, file: Path | None) -> str:
     """The cell; of a trial that is not DONE its state too, and how far it came."""
     state = cell.trials[0].state
     if state is State.DONE:

@@ -12,10 +12,10 @@ import textwrap
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.results.figures.data import Cell, Sweep
+from orchestrator.results.figures.data import CellResult, Sweep
 from orchestrator.results.formats import format_value
 from orchestrator.results.tables import Value
-from orchestrator.store.trial import State
+from orchestrator.store.states import State
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +99,7 @@ def metric_label(sweep: Sweep, scale: str) -> str:
     return sweep.metric + arrow + (f" ({scale} scale)" if scale != LINEAR else "")
 
 
-def remark(cell: Cell) -> str:
+def remark(cell: CellResult) -> str:
     """``1 of 3 FAILED``, for each state of seeds without a result; those whose result has no value."""
     states = [f"{cell.missing.count(state)} of {len(cell.trials)} {state}" for state in dict.fromkeys(cell.missing)]
     return ", ".join([*states, *([f"{cell.without} of {len(cell.trials)} without a value"] if cell.without else [])])

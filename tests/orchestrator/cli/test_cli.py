@@ -17,8 +17,8 @@ from orchestrator.results.formats import FORMATS
 from orchestrator.results.frames import At
 from orchestrator.results.pivot import lay_out
 from orchestrator.results.tables import comparison_table
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 
 
 @pytest.fixture

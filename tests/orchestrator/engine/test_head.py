@@ -1,4 +1,4 @@
-"""What a driver asks of the head of a Ray cluster, on the one Ray of this run."""
+"""What a driver asks the head of a Ray cluster, on the shared Ray of the tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hand_made import TWO_CELLS, write_file
 from object_stores import Network
 
 from orchestrator.engine import head
-from orchestrator.engine.head import watched
+from orchestrator.engine.head import watch_head
 
 
 @pytest.mark.parametrize("changes", [{"RAY_AUTH_TOKEN": "0" * 32}, {"RAY_AUTH_MODE": "disabled"}])
@@ -35,7 +35,7 @@ def test_a_head_that_does_not_answer_for_longer_than_it_may_is_gone(
     network = Network(int(cluster.arguments[1].rpartition(":")[2]))
     address = f"127.0.0.1:{network.port}"
     told: list[str] = []
-    with watched(address, told.append):
+    with watch_head(address, told.append):
         wait_until(lambda: told, 3, may_fail=True)
         assert not told
         network.close()

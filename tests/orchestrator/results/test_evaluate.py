@@ -20,8 +20,9 @@ from small_trials import contents, create
 from orchestrator.errors import UserError
 from orchestrator.results.evaluate import Request, Score, Scores, best_again, evaluate, show_scores
 from orchestrator.store import weights
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 from trainers.config import TrialConfig, identity_of
 from trainers.datasets import Digits
@@ -272,7 +273,7 @@ def test_what_is_asked_for_wrongly(
     assert "did you mean 'classifier'" in told(trained.path, "evaluation=clasifier")
     assert "measures nothing" in told(trained.path, "evaluation=none")
     assert "has images" in told(trained.path, "evaluation=transport")
-    assert "asks for none; 'inception' does" in told(trained.path, "--feature-weights", "weights.pth")
+    assert "uses no feature weights; 'inception' does" in told(trained.path, "--feature-weights", "weights.pth")
     assert "there is no file" in told(
         trained.path, "evaluation=inception", "evaluation.samples=100", "--feature-weights", tmp_path / "weights.pth"
     )
@@ -350,5 +351,5 @@ def test_weights_for_an_evaluation_without_any(tmp_path: Path, command_line: Com
     for command in (["sweep", path, "--offline"], ["train", "evaluation=classifier"]):
         code, _, errors = command_line(*command, *arguments)
         assert code == 2
-        assert "asks for none; 'inception' does" in errors
+        assert "uses no feature weights; 'inception' does" in errors
     assert not (tmp_path / "runs").exists()

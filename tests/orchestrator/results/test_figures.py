@@ -23,14 +23,14 @@ from PIL import Image
 from orchestrator.errors import UserError
 from orchestrator.results.figures import Picture, sweep_pictures, write_pictures
 from orchestrator.results.figures.curves import convergence, curve_panels
-from orchestrator.results.figures.data import Cell, Sweep, band, curves, read_sweep, varying_axes
+from orchestrator.results.figures.data import CellResult, Sweep, band, curves, read_sweep, varying_axes
 from orchestrator.results.figures.maps import heat_maps, parallel_coordinates
 from orchestrator.results.figures.samples import sample_grids
 from orchestrator.results.figures.style import COLOURS, LINES, MARKERS, columns_for, saved, scale_of, shown, style
 from orchestrator.results.formats import format_value
 from orchestrator.results.tables import FLOOR, UNTRAINED, comparison_table
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 
 ALL = [f"{METRIC}_by_epoch", f"{METRIC}_by_iteration", f"{METRIC}_by_seconds", f"{METRIC}_heat_map"]
 ALL += [f"{METRIC}_parallel", "samples"]
@@ -54,7 +54,7 @@ def pictures(small: SweepStore) -> dict[str, Picture]:
     return {picture.name: picture for picture in sweep_pictures(small)}
 
 
-def cell_of(sweep: Sweep, label: str) -> Cell:
+def cell_of(sweep: Sweep, label: str) -> CellResult:
     return next(cell for cell in sweep.cells if cell.label == label)
 
 

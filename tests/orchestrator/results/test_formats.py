@@ -28,8 +28,8 @@ from orchestrator.results.formats import (
 )
 from orchestrator.results.pivot import lay_out
 from orchestrator.results.tables import FLOOR, UNTRAINED, Row, Table, Value, comparison_table
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 
 
 @pytest.fixture

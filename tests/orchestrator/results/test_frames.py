@@ -14,8 +14,8 @@ from orchestrator.errors import UserError
 from orchestrator.results.frames import LAST, At, epochs_frame, parse_at, trials_frame
 from orchestrator.results.tables import IDENTITY, comparison_table
 from orchestrator.store.epochs import EpochLog
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 
 
 def test_one_row_for_every_stored_epoch(store: SweepStore) -> None:

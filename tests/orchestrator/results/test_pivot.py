@@ -11,8 +11,8 @@ from orchestrator.errors import UserError
 from orchestrator.results.formats import FORMATS, columns
 from orchestrator.results.pivot import lay_out
 from orchestrator.results.tables import Row, Table, comparison_table
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 
 GRID = """\
 name: hand

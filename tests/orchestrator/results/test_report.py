@@ -20,8 +20,8 @@ from hand_made import TWO_CELLS, attempt, make_sweep
 from orchestrator.results.figures import sweep_pictures
 from orchestrator.results.report import report_html
 from orchestrator.results.tables import comparison_table
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status
 
 CHROMIUM = shutil.which("chromium")
 PAPER = "paper: {source: 'Somebody, Table 1', rows: {hand weight=2: {exact_w1: 0.75}}}\n"

@@ -17,8 +17,8 @@ from orchestrator.results.formats import FORMATS, columns, format_value
 from orchestrator.results.frames import At
 from orchestrator.results.statistics import bootstrap_interval
 from orchestrator.results.tables import FLOOR, UNTRAINED, Row, Table, Value, comparison_table
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 
 
 def fill(store: SweepStore, values: Sequence[Sequence[float | State]], metric: str = "exact_w1") -> None:

@@ -1,5 +1,8 @@
-"""Whatever is wrong with a sweep is told before anything starts: exit code 2, one short paragraph, no traceback,
-nothing made. In a file, with its line and what was expected."""
+"""Errors in a sweep are reported before anything starts.
+
+The exit code is 2, the message is one short paragraph without a traceback, and nothing is made. For a file the message
+has the line and what was expected.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from orchestrator.store.sweep import SweepStore
 
 B = "base: [dataset=digits, evaluation=none, budget=40]\n"  # one line
 
-# the file, the line to blame, what must be told
+# the file, the line that the message must name, words that it must contain
 FILES = [
     pytest.param("name: s\ngird: {budget: [1]}\n", 2, ["gird", "did you mean 'grid'"], id="unknown key"),
     pytest.param(
@@ -204,7 +207,7 @@ FILES = [
     pytest.param(
         "early_stopping:\n  scheduler: asha\n  grace: 9\n  mode: max\n",
         4,
-        ["early_stopping.mode", "expected a metric beside it"],
+        ["early_stopping.mode", "expected metric: NAME beside mode"],
         id="early stopping: a mode without a metric",
     ),
     *(
@@ -343,7 +346,7 @@ def test_a_store_that_is_asked_before_it_is_read(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     url = f"ftp://127.0.0.1:{closed_port}/x"
-    assert f"--runs-dir {url}: it cannot be reached" in refused(command_line("status", "--runs-dir", url))
+    assert f"--runs-dir {url}: the object store cannot be reached" in refused(command_line("status", "--runs-dir", url))
 
 
 def test_an_override_without_a_name(tmp_path: Path, command_line: CommandLine) -> None:

@@ -1,0 +1,210 @@
+"""Every use of a private or undocumented part of Ray, each with its reason. A test lets no other module touch one.
+
+Importing this module imports Ray and Ray Tune, and checks that the parts in :data:`NEEDED` are there. So it is imported
+inside functions, after ``prepare_environment`` of :mod:`orchestrator.engine.tune` has set the variables that Ray reads
+when it is imported. Those variables stand there and in :mod:`orchestrator.engine.head` for the same reason.
+
+Everything here was seen to work with Ray 2.59.0 and 2.60.0, the lowest and the highest that ``pyproject.toml`` allows.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import unsuitable
+
+VERSIONS = ">=2.59,<2.61"
+"""The versions that work, as ``pyproject.toml`` has them."""
+
+NEEDED: dict[str, tuple[str, ...]] = {
+    "ray:init": ("_temp_dir",),
+    "ray._private.node:Node.kill_all_processes": ("check_alive", "allow_graceful"),
+    "ray._private.worker:_global_node": (),
+    "ray._private.worker:connect": ("gcs_client",),
+    "ray._private.worker:global_worker": (),
+    "ray._raylet:GcsClient": (),
+    "ray._raylet:InnerGcsClient.cluster_id": (),  # what GcsClient hands its calls on to
+    "ray._raylet:InnerGcsClient.get_all_node_info": (),
+    "ray.core.generated.gcs_pb2:GcsNodeInfo": (
+        "node_id",
+        "node_manager_address",
+        "node_manager_hostname",
+        "resources_total",
+        "state",
+    ),
+    "ray.tune.callback:CallbackList.__init__": ("_callbacks",),
+    "ray.tune.execution.tune_controller:TuneController.__init__": (
+        "_callbacks",
+        "_failed_trials",
+        "_live_trials",
+        "_stopped_trials",
+        "_trial_metadata",
+        "_trials",
+        "_trials_to_cache",
+    ),
+    "ray.tune.execution.tune_controller:TuneController.get_trials": (),
+    "ray.tune.execution.tune_controller:TuneController.stop_trial": (),
+    "ray.tune.experiment:Trial.init_local_path": (),
+    "ray.tune.experiment:Trial.is_finished": (),
+    "ray.tune.progress_reporter:TrialProgressCallback": (),
+    "ray.util.placement_group:placement_group": ("bundle_label_selector",),
+}
+"""What is used: ``module:object``, and the names that the object's code or message must have."""
+
+NODE_ID = "ray.io/node-id"
+"""The label that Ray gives every node."""
+
+
+def cluster_id(address: str) -> str:
+    """The id of the cluster whose head answers at ``address``. Raises Ray's AuthenticationError or another RayError.
+
+    Reason: Ray has no public way to ask a head who it is. ``ray.init`` with a wrong token tries for twenty seconds
+    and hides why. Seen to work with Ray 2.59.0 and 2.60.0.
+    """
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    return str(GcsClient(address=address).cluster_id.hex())
+
+
+def alive_nodes(timeout: float) -> list[tuple[str, str, dict[str, float]]]:
+    """The id, a name for people, and the resources of every node that is alive in the cluster we have joined.
+
+    Raises a RayError when the head has not answered within ``timeout`` seconds. Reason: ``ray.nodes()`` has no
+    timeout. It hangs where the head is gone, and ends the process where a head was started again without a memory.
+    Seen to work with Ray 2.59.0 and 2.60.0.
+    """
+    from ray._private.worker import global_worker
+
+    found = global_worker.gcs_client.get_all_node_info(timeout=timeout)  # type: ignore[attr-defined]
+    return [
+        (
+            node.node_id.hex(),
+            f"{node.node_manager_hostname} ({node.node_manager_address})",
+            dict(node.resources_total),
+        )
+        for node in found.values()
+        if node.state == node.ALIVE
+    ]
+
+
+def avoiding(node_ids: str) -> dict[str, Any]:
+    """Arguments for ``PlacementGroupFactory`` that keep a trial off these nodes (ids with commas between them).
+
+    Reason: Tune has no option for it. It hands what it does not know on to ``placement_group``. Seen to work with Ray
+    2.59.0 and 2.60.0.
+    """
+    return {"bundle_label_selector": [{NODE_ID: f"!in({node_ids})"}]} if node_ids else {}
+
+
+def session_folder(folder: Path) -> dict[str, Any]:
+    """Arguments for ``ray.init`` that put the session's files into ``folder``.
+
+    Reason: the folder bears the driver's mark, so that the next driver can remove what a killed one left. The option
+    begins with an underscore. Seen to work with Ray 2.59.0 and 2.60.0.
+    """
+    return {"_temp_dir": str(folder)}
+
+
+def kill_at_shutdown() -> None:
+    """Makes ``ray.shutdown`` kill the processes of a local Ray at once.
+
+    Reason: it sends SIGTERM to one process after the other and waits a second for each before it kills. Seen to work
+    with Ray 2.59.0 and 2.60.0.
+    """
+    from ray._private import worker
+
+    if (node := worker._global_node) is not None:
+        kill = node.kill_all_processes
+        node.kill_all_processes = lambda **_: kill(check_alive=False, allow_graceful=False)
+
+
+def stop_pending(controller: Any) -> None:
+    """Ends the trials of a Tune controller that have not begun.
+
+    Reason: a scheduler has no public way to end a trial that still waits for room. Seen to work with Ray 2.59.0 and
+    2.60.0.
+    """
+    from ray.tune.experiment import Trial
+
+    for trial in [trial for trial in controller.get_trials() if trial.status == Trial.PENDING]:
+        trial.init_local_path()  # Tune asks each trial for its folder at the end
+        controller.stop_trial(trial)
+
+
+def forget_ended(controller: Any, kept: int) -> None:
+    """Takes the trials that have ended out of a Tune controller's memory, as soon as there are ``kept`` of them.
+
+    Reason: Tune keeps each trial, some 35 kB, as long as it runs, and has no setting for it. Its progress messages,
+    which nobody sees, remember every trial that they were ever told of. They cannot be replaced by callbacks of our
+    own: for those Ray's statistics of usage import MLflow. Seen to work with Ray 2.59.0 and 2.60.0.
+    """
+    from ray.tune.progress_reporter import TrialProgressCallback
+
+    callbacks = controller._callbacks._callbacks
+    callbacks[:] = [callback for callback in callbacks if not isinstance(callback, TrialProgressCallback)]
+    ended = {trial for trial in controller._trials if trial.is_finished()}
+    if len(ended) < kept:
+        return
+    controller._trials[:] = [trial for trial in controller._trials if trial not in ended]
+    for trials in (
+        controller._live_trials,
+        controller._stopped_trials,
+        controller._failed_trials,
+        controller._trials_to_cache,
+    ):
+        trials.difference_update(ended)
+    for trial in ended:
+        controller._trial_metadata.pop(trial.trial_id, None)
+
+
+@dataclass(frozen=True)
+class _StandIn:
+    """What Tune's schedulers ask of a trial."""
+
+    trial_id: str
+
+
+def add_to_scheduler(scheduler: Any, trial_id: str) -> None:
+    """Tells one of Tune's schedulers of a trial, outside Tune. See :func:`stops`."""
+    scheduler.on_trial_add(None, _StandIn(trial_id))
+
+
+def stops(scheduler: Any, trial_id: str, result: Mapping[str, Any]) -> bool:
+    """Whether one of Tune's schedulers stops a trial after this result.
+
+    Reason: the scheduler is rebuilt from the store, where Tune's controller and trials are long gone. ASHA and median
+    stopping look at neither the controller, which is None here, nor anything of a trial but its id: documented nowhere.
+    Seen to work with Ray 2.59.0 and 2.60.0.
+    """
+    from ray.tune.schedulers import TrialScheduler
+
+    decision = scheduler.on_trial_result(None, _StandIn(trial_id), dict(result))
+    return bool(decision != TrialScheduler.CONTINUE)
+
+
+def _missing() -> Iterator[str]:
+    """What Ray does not have of :data:`NEEDED`."""
+    for path, names in NEEDED.items():
+        try:
+            there = _names(pkgutil.resolve_name(path))
+        except (ImportError, AttributeError):
+            yield path
+        else:
+            yield from (f"{path} with {name}" for name in names if name not in there)
+
+
+def _names(thing: Any) -> set[str]:
+    """The names that a function's code speaks of, or the fields of a protobuf message; of all else none."""
+    if fields := getattr(getattr(thing, "DESCRIPTOR", None), "fields_by_name", None):
+        return set(fields)
+    code = getattr(inspect.unwrap(thing), "__code__", None) if callable(thing) else None
+    return set() if code is None else {*code.co_names, *code.co_varnames, *map(str, code.co_consts)}
+
+
+if missing := list(_missing()):
+    raise unsuitable("ray", VERSIONS, missing)

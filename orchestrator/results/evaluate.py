@@ -28,7 +28,6 @@ from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import TrialStore
 from orchestrator.store.weights import with_weights
 from orchestrator.sweep.presets import compose, option_paths, parse_override
-from orchestrator.trial.here import check_device
 from trainers.config import TrialConfig, identity_of, is_runtime_option
 from trainers.evaluation import FeatureEvaluation
 from trainers.metrics import EVALUATION_SECONDS, find_metric
@@ -257,10 +256,12 @@ def _measure_again(
 
 def _scores(config: TrialConfig, request: Request) -> Scores:
     """No scores yet; everything that could be missing is there."""
+    from trainers.devices import check_device
+
     evaluation = config.evaluation
     if not config.metrics:
         raise UserError(f"the evaluation '{evaluation.name}' measures nothing: choose one with evaluation=NAME")
-    check_device(config)
+    check_device(config.device)
     evaluation.prepare()
     cache = cache_dir(folder_of(request.runs))
     with contextlib.suppress(OSError):

@@ -27,7 +27,7 @@ T = TypeVar("T")
 MODULES = {
     "objective": ("trainers.objectives",),
     "penalty": ("trainers.penalties",),
-    "dataset": ("trainers.datasets", "trainers.image_datasets", "trainers.image_folder"),
+    "dataset": ("trainers.datasets", "trainers.data.image_datasets", "trainers.data.image_folder"),
     "network": ("trainers.networks",),
     "evaluation": ("trainers.evaluation",),
     "opponent": ("trainers.opponents",),

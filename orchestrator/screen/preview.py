@@ -20,7 +20,10 @@ from trainers.footprint import checkpoint_bytes, generator_bytes
 
 GRID_SAMPLES = 64
 GRID_OVERHEAD = 8_000
-"""Bytes of a sample grid beyond its samples: the magnification of small images, the axes of a plot."""
+"""Bytes of a sample grid beyond its samples, for the magnification of small images or the axes of a plot.
+
+Samples count in full, because they hardly compress.
+"""
 PROBE_BYTES = 25_000
 """Bytes of a probe's curves and their picture, per evaluation."""
 EPOCH_BYTES = 400 + 2_800

@@ -18,7 +18,7 @@ import importlib.metadata
 import sys
 import types
 import typing
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
@@ -139,10 +139,14 @@ def part_class(kind: str, name: str) -> type[Part]:
     return found
 
 
-def installed(kind: str) -> list[type[Part]]:
-    """Every part of a kind that can be used here, this package's first."""
-    found = [stored_class(kind, name) for name in {**built_in(kind), **brought_in(kind)}]
-    return [cls for cls in found if cls is not None]
+def installed(*kinds: str) -> Iterator[type[Part]]:
+    """Every part of these kinds that can be used here: this package's, then those of others, which are loaded."""
+    for kind in kinds:
+        yield from built_in(kind).values()
+    for kind in kinds:
+        for name in brought_in(kind).keys() - built_in(kind).keys():
+            if cls := stored_class(kind, name):
+                yield cls
 
 
 def stored_class(kind: str, value: Any) -> type[Part] | None:

@@ -10,6 +10,7 @@ from textwrap import dedent
 import pytest
 
 from trainers.config import TrialConfig, identity_of
+from trainers.metrics import Metric, find_metric
 from trainers.parts import ConfigError, nearest, part_class, runtime_options
 from trainers.penalties import GradientPenalty
 from trainers.training import Training
@@ -30,6 +31,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         from typing import ClassVar
 
         from trainers.datasets import Mixture
+        from trainers.evaluation import Evaluation
+        from trainers.metrics import Metric
         from trainers.objectives import Objective
         from trainers.parts import number, runtime
         from trainers.penalties import GradientPenalty
@@ -57,6 +60,12 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
             name: ClassVar[str] = "kept"
             folder: str = runtime("here")
             spread: float = number(1.0, above=0)
+
+
+        @dataclass(frozen=True, kw_only=True)
+        class Gap(Evaluation):
+            name: ClassVar[str] = "gap"
+            metrics: ClassVar[tuple[Metric, ...]] = (Metric("gap", "max", logarithmic=True),)
         """)
     )
     information = tmp_path / f"{MODULE}-1.0.dist-info"
@@ -66,7 +75,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         f"[trainers.penalties]\nlargest_slope = {MODULE}.parts:LargestSlope\n"
         f"gradient = {MODULE}.parts:LargestSlope\nbroken = {MODULE}.parts:NotThere\nlost = {MODULE}.lost:Lost\n"
         f"renamed = {MODULE}.parts:LargestSlope\nhalved = {MODULE}.parts:Halved\n\n"
-        f"[trainers.objectives]\nhalved = {MODULE}.parts:Halved\n\n[trainers.datasets]\nkept = {MODULE}.parts:Kept\n"
+        f"[trainers.objectives]\nhalved = {MODULE}.parts:Halved\n\n[trainers.datasets]\nkept = {MODULE}.parts:Kept\n\n"
+        f"[trainers.evaluations]\nbroken = {MODULE}.parts:NotThere\ngap = {MODULE}.parts:Gap\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     for known in (part_class, runtime_options):
@@ -124,6 +134,12 @@ def test_where_a_dataset_from_outside_finds_its_files_is_no_part_of_the_trial(tr
     config = trial(dataset={"name": "kept", "folder": "there"})
     assert config.identity == trial(dataset="kept").identity
     assert config.identity != trial(dataset={"name": "kept", "spread": 2}).identity
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_metric_from_outside_is_known_by_its_name() -> None:
+    assert find_metric("gap") == Metric("gap", "max", logarithmic=True)
+    assert find_metric("nowhere") == Metric("nowhere")  # though one entry point is broken
 
 
 def test_a_stored_trial_of_a_package_that_is_missing_has_an_identity(trial: MakeTrial) -> None:

@@ -133,7 +133,8 @@ def part_class(kind: str, name: str) -> type[Part]:
     except Exception as error:  # whatever the other package raises
         problem = f"the entry point '{points[name].value}' of '{name}' cannot be loaded: {error}"
         raise ConfigError(f"{kind}.name", problem) from None
-    if not (isinstance(found, type) and issubclass(found, Part) and found.kind == kind and found.name == name):
+    stated = getattr(found, "kind", None), getattr(found, "name", None)
+    if not (isinstance(found, type) and issubclass(found, Part) and stated == (kind, name)):
         problem = f"the entry point '{points[name].value}' of '{name}' is no {kind} class with the name '{name}'"
         raise ConfigError(f"{kind}.name", problem)
     return found
@@ -144,8 +145,8 @@ def installed(*kinds: str) -> Iterator[type[Part]]:
     for kind in kinds:
         yield from built_in(kind).values()
     for kind in kinds:
-        for name in brought_in(kind).keys() - built_in(kind).keys():
-            if cls := stored_class(kind, name):
+        for name in brought_in(kind):
+            if name not in built_in(kind) and (cls := stored_class(kind, name)):
                 yield cls
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from orchestrator.errors import UserError, disk_errors
 from orchestrator.files import write_atomically
 from orchestrator.results.formats import LABEL_WIDTH, broken
-from orchestrator.results.tables import FLOOR
+from orchestrator.results.tables import FLOOR, heading
 from orchestrator.screen.console import wide_console
 from orchestrator.store import checkpoints
 from orchestrator.store.runs import Runs, cache_dir, folder_of, location, sweep_names
@@ -35,7 +35,6 @@ from trainers.parts import nearest
 
 FILES_OF = {"last": ("checkpoint.pt", "checkpoint-previous.pt"), "best": ("best.pt",)}
 """The files of a trial that may be measured."""
-ARROWS = {"min": " ↓", "max": " ↑", None: ""}
 
 
 @dataclass(frozen=True)
@@ -333,7 +332,7 @@ def show_scores(scores: Scores) -> None:
 def _table(scores: Scores, width: int) -> Table:
     """A column a metric, its name on several lines on a narrow terminal; where that is too wide, a line a metric."""
     names = list(scores.scores[0].metrics)
-    headings = [name + ARROWS[find_metric(name).direction] for name in names]
+    headings = [heading(find_metric(name)) for name in names]
     lines = [
         (score.label, "" if score.epoch is None else str(score.epoch), [f"{score.metrics[name]:.4g}" for name in names])
         for score in scores.scores

@@ -285,7 +285,7 @@ def test_a_ray_that_does_not_answer(tmp_path: Path, command_line: CommandLine, c
     address = f"127.0.0.1:{closed_port}"
     path = write_file(tmp_path, GOOD)
     message = refused(command_line("sweep", path, "--address", address, "--runs-dir", tmp_path / "runs"))
-    assert f"--address {address}: no Ray cluster answers" in message
+    assert f"--address {address}: no server answers" in message
     assert not (tmp_path / "runs").exists()
 
 

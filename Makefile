@@ -31,7 +31,7 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The documentation as a site, site/index.html; a broken link is an error. It needs no network.
+# Builds the documentation as a site, site/index.html. A broken link is an error. It needs no network.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	! grep -rlE '<(script|link|img)[^>]* (src|href)="?https?:' site --include='*.html' # nothing is loaded from elsewhere

@@ -6,7 +6,7 @@ they add, in their ``metrics``. All lists of metrics, in this package and in the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,9 +65,17 @@ TIMING = frozenset(metric.name for metric in OF_EVERY_TRIAL if metric.source == 
 
 def find_metric(name: str) -> Metric:
     """The metric of this name; one without direction and unit where no part states a metric of this name."""
-    from trainers.evaluation import stated_metrics  # these modules state their metrics with the class above
-    from trainers.probes import PROBES
+    return next((metric for metric in (*OF_EVERY_TRIAL, *stated_metrics()) if metric.name == name), Metric(name))
 
-    probed = (metric for probe in PROBES.values() for metric in probe.metrics)
-    known = (*OF_EVERY_TRIAL, *stated_metrics(), *probed)
-    return next((metric for metric in known if metric.name == name), Metric(name))
+
+def stated_metrics() -> Iterator[Metric]:
+    """Every metric that some evaluation or probe states, of this package or another."""
+    from trainers.evaluation import Evaluation  # these modules state their metrics with the class above
+    from trainers.parts import installed
+    from trainers.probes import Probe
+
+    for part in [*installed("evaluation"), *installed("probe")]:
+        if issubclass(part, Evaluation):
+            yield from (*part.metrics, *part.also_logged)
+        elif issubclass(part, Probe):
+            yield from part.metrics

@@ -33,6 +33,8 @@ class GroundCost(NamedTuple):
 class Objective(Part):
     """ψ for a critic φ. Subclasses implement :meth:`psi`; ``q`` and ``p`` name the ground cost ‖x − y‖_q^p / p."""
 
+    kind: ClassVar[str] = "objective"
+
     @property
     def cost(self) -> GroundCost:
         """The ground cost whose transport the objective estimates."""
@@ -144,8 +146,8 @@ class ExactTransport(Objective):
             raise ConfigError("penalty.name", problem)
         if trial.compile is not False:
             raise ConfigError("compile", "exact_transport is solved by POT, which does not compile: use false")
-        if trial.opponent == "noise":
-            raise ConfigError("opponent", "exact_transport has no critic to carry noise to the data")
+        if trial.opponent.carried:
+            raise ConfigError("opponent", f"exact_transport has no critic to carry {trial.opponent.words} to the data")
 
     @property
     def cost(self) -> GroundCost:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class Penalty(Part):
     """A term of the critic's loss, a constraint on its weights, or both."""
 
+    kind: ClassVar[str] = "penalty"
+
     def __call__(self, critic: Critic, pair: Pair) -> Tensor:
         """The term added to the critic's loss, a scalar."""
         return pair.phi("real").new_zeros(())
@@ -69,11 +71,15 @@ class GradientPenalty(Penalty):
 
         return euclidean_norm(gradient)
 
-    def __call__(self, critic: Critic, pair: Pair) -> Tensor:
+    def gradient(self, critic: Critic, pair: Pair) -> tuple[Tensor, Tensor]:
+        """∇φ(x̂) and the random interpolates x̂, both of shape (m, …)."""
         from trainers.gradients import input_gradient, interpolate
 
         points = interpolate(pair.points["real"], pair.points["fake"])
-        excess = self.norm(input_gradient(critic, points, differentiable=True), points) - 1
+        return input_gradient(critic, points, differentiable=True), points
+
+    def __call__(self, critic: Critic, pair: Pair) -> Tensor:
+        excess = self.norm(*self.gradient(critic, pair)) - 1
         if self.one_sided:
             excess = excess.clamp(min=0)
         return self.weight * excess.square().mean()

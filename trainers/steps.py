@@ -42,14 +42,9 @@ class InBfloat16(nn.Module):
         return points
 
 
-def in_order(config: TrialConfig, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Training examples and the opponent's as the objective takes them: φ's side first, then ψ's."""
-    return (fake, real) if config.opponent == "noise" else (real, fake)
-
-
 def critic_losses(config: TrialConfig, critic: Critic, pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
     """penalty − value, which the critic minimises, the dual value and the penalty: scalars."""
-    if config.opponent != "noise":  # where B is the noise, φ of the data is not asked for
+    if not config.opponent.carried:  # where B is the noise, φ of the data is not asked for
         pair.score()
     value = config.objective.value(pair)
     penalty = config.penalty(critic, pair)
@@ -76,7 +71,7 @@ def compiled_critic_backward(config: TrialConfig, critic: nn.Module) -> Callable
         def functional(points: Tensor) -> Tensor:
             return cast(Tensor, torch.func.functional_call(critic, parameters, (points,)))
 
-        pair = Pair(config.objective, functional, *in_order(config, real, fake))
+        pair = Pair(config.objective, functional, *config.opponent.in_order(real, fake))
         loss, value, penalty = critic_losses(config, functional, pair)
         return loss, torch.stack([loss, value, penalty])
 

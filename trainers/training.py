@@ -13,19 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from trainers.checks import check_data, check_metrics, check_parts
 from trainers.config import TrialConfig
 from trainers.datasets import epoch_order, to_examples, to_input
 from trainers.devices import peak_memory_mb, reset_peak_memory, resolve_device
 from trainers.examples import Examples
 from trainers.gradients import euclidean_norm, input_gradient
-from trainers.ground_costs import ground_cost
-from trainers.opponents import Noise, Resampler
 from trainers.optimizers import load_optimizer, make_optimizer
 from trainers.pair import Pair
-from trainers.probes import ProbeName
 from trainers.probes.measure import probe
-from trainers.steps import InBfloat16, compiled_critic_backward, compiled_generator_loss, critic_losses, in_order
-from trainers.transport_map import transport_map
+from trainers.steps import InBfloat16, compiled_critic_backward, compiled_generator_loss, critic_losses
 
 EVALUATION_SEED = 20_190_221
 FRESH_SEED = 20_190_222
@@ -43,12 +40,14 @@ class Diverged(RuntimeError):
 
 class Evaluated(NamedTuple):
     """``metrics`` by name, the first ``GRID_SIZE`` samples in the type of the dataset's examples, on the CPU, the
-    curves of each probe by their names, and of probes that have one the picture, rows of examples."""
+    curves of each probe by their names with the labels of their axes, and of probes that have one the picture, rows of
+    examples."""
 
     metrics: dict[str, float]
     samples: Tensor
-    curves: dict[ProbeName, dict[str, list[float]]]
-    pictures: dict[ProbeName, Tensor]
+    curves: dict[str, dict[str, list[float]]]
+    axes: dict[str, tuple[str, str]]
+    pictures: dict[str, Tensor]
 
 
 class Training:
@@ -66,11 +65,13 @@ class Training:
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, above all in a gradient penalty
         reset_peak_memory(self.device)
         self.data = config.dataset.load(Path(cache_dir))
+        check_data(config.dataset, self.data)
         self._examples = Examples(self.data.train, self.device)
         self.iteration = 0
         self._reached = False
         self._summed_from = 0  # the critic iteration at which the sums of the current epoch begin
         self._interrupted_seconds = 0.0
+        self.kept: dict[str, Any] = {}  # what probes need again at later evaluations, by their names
         self._order: tuple[int, Tensor] | None = None
         self._latent: Tensor | None = None  # kept where a batch is reused
         self._sums = torch.zeros(len(STATISTICS), device=self.device)
@@ -78,13 +79,8 @@ class Training:
         with self._own_random_state():
             shape = config.dataset.shape
             self.critic = config.network.build_critic(shape).to(self.device)
-            if config.opponent == "data":
-                other = self.data.train if self.data.other is None else self.data.other
-                self.generator: nn.Module = Resampler(other).to(self.device)
-            elif config.opponent == "noise":
-                self.generator = Noise(shape)
-            else:
-                self.generator = config.network.build_generator(shape).to(self.device)
+            self.generator = config.opponent.build(config, self.data).to(self.device)
+        check_parts(self)
         self._critic_optimizer = make_optimizer(self.critic, config.critic)
         if self.device.type == "cpu":  # convolutions are faster so, by a tenth with Table 3's networks
             for network in (self.critic, self.generator):
@@ -177,58 +173,44 @@ class Training:
         count = self.evaluator.count if self.evaluator else 0
         samples = self.sample(max(GRID_SIZE, count), seed)
         metrics = self.evaluator.measure(samples[:count]) if self.evaluator else {}
-        self._reached = self._reached or (self.iteration > 0 and self.config.evaluation.reached(metrics))
-        probed = {name: probe(name, self) for name in self.config.probes}
-        for each in probed.values():
-            metrics |= each.metrics
+        evaluation = self.config.evaluation
+        check_metrics(evaluation, metrics, stated := (*evaluation.metrics, *evaluation.also_logged), stated)
+        self._reached = self._reached or (self.iteration > 0 and evaluation.reached(metrics))
+        probed = {each.name: probe(each, self) for each in self.config.probes}
+        for each in self.config.probes:
+            check_metrics(each, probed[each.name].metrics, each.metrics, each.metrics[:1])
+            metrics |= probed[each.name].metrics
         metrics |= {"evaluation_seconds": time.perf_counter() - started}
         curves = {name: each.curves for name, each in probed.items()}
         pictures = {name: each.picture for name, each in probed.items() if each.picture is not None}
-        return Evaluated(metrics, samples[:GRID_SIZE], curves, pictures)
+        axes = {each.name: each.axes for each in self.config.probes}
+        return Evaluated(metrics, samples[:GRID_SIZE], curves, axes, pictures)
 
     def population_distance(self) -> float | None:
-        """W_{q,p} of the distributions behind the minibatches, where it is known: the opponent is the data.
-
-        0 between the data and themselves; (‖s‖_q^p / p)^{1/p} for a translation by s, an optimal plan of a convex cost.
-        """
-        if self.config.opponent != "data":
-            return None
-        if self.data.shift is None:
-            return 0.0 if self.data.other is None else None
-        q, p = self.config.objective.cost
-        here = torch.zeros(1, len(self.data.shift))
-        return ground_cost(here, here + torch.tensor(self.data.shift), q=q, p=p).item() ** (1 / p)
+        """W_{q,p} of the distributions behind the minibatches, where it is known."""
+        return self.config.opponent.population_distance(self.data, self.config.objective.cost)
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = EVALUATION_SEED) -> Tensor:
-        """``count`` generated examples on the CPU, from noise that depends on ``seed`` alone.
-
-        Where the opponent is noise, they are what φ's transport map makes of it.
-        """
+        """``count`` samples of the opponent on the CPU, from noise that depends on ``seed`` alone."""
         generator = self._average.module if self._average is not None else self.generator
         modes = [(network, network.training) for network in (generator, self.critic)]
         for network, _ in modes:
             network.eval()
         source = torch.Generator().manual_seed(seed)
         latent = torch.randn(count, self.config.latent_size, generator=source)
-        batches = (self.mapped(generator(part.to(self.device))) for part in latent.split(GENERATION_BATCH))
+        batches = (self.to_samples(generator(part.to(self.device))) for part in latent.split(GENERATION_BATCH))
         examples = [to_examples(batch, like=self.data.train).cpu() for batch in batches]
         for network, was_training in modes:
             network.train(was_training)
         return torch.cat(examples)
 
-    def mapped(self, points: Tensor) -> Tensor:
-        """The opponent's points; where the opponent is noise, carried to the data by φ's transport map.
-
-        Raises :class:`Diverged` where that leaves float32: ‖∇φ‖^{1/(p−1)} does for p near 1 and ‖∇φ‖ above 1.
-        """
-        if self.config.opponent != "noise":
-            return points
-        q, p = self.config.objective.cost
-        mapped = transport_map(self.critic, points, q=q, p=p)
-        if not mapped.isfinite().all():
-            raise Diverged(f"the transport map for p = {p:g} is not finite after critic iteration {self.iteration}")
-        return mapped
+    def to_samples(self, points: Tensor) -> Tensor:
+        """The opponent's points as samples. Raises :class:`Diverged` where they leave float32 on the way."""
+        try:
+            return self.config.opponent.to_samples(points, self.critic, self.config.objective.cost)
+        except FloatingPointError as error:
+            raise Diverged(f"{error} after critic iteration {self.iteration}") from None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the trial depends on: tensors, numbers and dictionaries of them."""
@@ -294,7 +276,7 @@ class Training:
         return fake
 
     def _eager_critic_backward(self, real: Tensor, fake: Tensor) -> Tensor:
-        pair = Pair(self.config.objective, self._critic, *in_order(self.config, real, fake), earlier=self._pair)
+        pair = Pair(self.config.objective, self._critic, *self.config.opponent.in_order(real, fake), earlier=self._pair)
         losses = critic_losses(self.config, self._critic, pair)
         losses[0].backward(inputs=list(self.critic.parameters()))  # and not the points that a penalty differentiates at
         if self.config.reuse_batch and self.device.type == "cpu":  # a GPU would wait to know which points are the same

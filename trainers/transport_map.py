@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trainers.objectives import GroundCost
 from trainers.parts import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def transport_map(critic: nn.Module, points: Tensor, *, q: float, p: float) -> T
     """
     from trainers.gradients import input_gradient
 
-    check_map(q, p)
+    check_map(GroundCost(q, p))
     gradient = input_gradient(critic, points, differentiable=False)
     flat = gradient.flatten(1)
     tiny = 1e-30  # at ∇φ = 0 the map leaves x where it is
@@ -29,8 +30,9 @@ def transport_map(critic: nn.Module, points: Tensor, *, q: float, p: float) -> T
     return points.detach() - step.view_as(gradient)
 
 
-def check_map(q: float, p: float) -> None:
+def check_map(cost: GroundCost) -> None:
     """Raises :class:`~trainers.parts.ConfigError` for ground costs whose potential has no map: q = 1 or p = 1."""
+    q, p = cost
     if q == 1 or p == 1:
         why = "p = 1 has no transport map" if p == 1 else "q = 1 has many maps to one potential"
         problem = f"noise is carried to the data by the potential's transport map: {why}; q and p must be above 1"

@@ -46,10 +46,10 @@ def export(
     feature_weights: FeatureWeights = None,
 ) -> None:
     """Write the comparison table of one sweep, or of several."""
+    from orchestrator.results.comparison import comparison_table
     from orchestrator.results.formats import FORMATS
     from orchestrator.results.frames import parse_at
     from orchestrator.results.pivot import lay_out
-    from orchestrator.results.tables import comparison_table
     from orchestrator.store.runs import runs_at
     from orchestrator.store.sweep import SweepStore
     from trainers.parts import nearest

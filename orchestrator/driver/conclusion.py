@@ -58,8 +58,8 @@ def conclude(
 
 def _show_table(store: SweepStore, console: Console) -> None:
     """Prints the comparison table and writes it into the sweep's directory."""
+    from orchestrator.results.comparison import comparison_table
     from orchestrator.results.formats import rich_table, write_tables
-    from orchestrator.results.tables import comparison_table
 
     table = comparison_table(store)
     console.print(rich_table(table, console.width))

@@ -316,9 +316,10 @@ def copy_of(url: str) -> Path:
 
 
 def open_replica(url: str, *, asking: bool = True) -> Replica:
-    """The runs directory at a URL.
+    """The runs directory at a URL. With ``asking`` the object store is contacted.
 
-    With ``asking`` it is contacted, and :class:`UserError` is raised if it does not answer or refuses access.
+    Raises :class:`UserError` if the copy on this machine cannot be written, and if an object store that is contacted
+    does not answer or refuses access.
     """
     try:
         copy = copy_of(url)

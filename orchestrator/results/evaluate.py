@@ -29,7 +29,7 @@ from orchestrator.store.trial import TrialStore
 from orchestrator.store.weights import with_weights
 from orchestrator.sweep.presets import compose, option_paths, parse_override
 from orchestrator.trial.here import check_device
-from trainers.config import RUNTIME_OPTIONS, TrialConfig, identity_of
+from trainers.config import TrialConfig, identity_of, is_runtime_option
 from trainers.evaluation import FeatureEvaluation
 from trainers.metrics import EVALUATION_SECONDS, find_metric
 from trainers.parts import nearest
@@ -189,7 +189,7 @@ def _config(trial: TrialStore, request: Request) -> TrialConfig:
         key = override.key_or_group
         if key == "evaluation":
             values["evaluation"] = compose([f"evaluation={override.value()}"])["evaluation"]
-        elif not key.startswith("evaluation.") and key not in {*RUNTIME_OPTIONS, "probes"}:
+        elif not key.startswith("evaluation.") and key != "probes" and not is_runtime_option(key, values):
             problem = "only the measuring of a trained trial can be changed: evaluation=NAME, probes=[NAME]"
             raise UserError(f"'{override.input_line}': {problem}")
     for override in overrides:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.files import write_atomically
-from orchestrator.results.tables import Row, Table, Value
+from orchestrator.results.tables import Row, Table, Value, heading
 from orchestrator.store.sweep import SweepStore
+from trainers.metrics import Metric
 
 LATEX = str.maketrans(
     {c: "\\" + c for c in "&%$#_{}"}
@@ -101,8 +102,9 @@ def columns(table: Table, *, intervals: bool = True) -> list[Column]:
         Column("method", lambda row, to: (to.reference if row.reference else str)(to.text(row.variant))),
         Column("setting", lambda row, to: to.text(row.setting)),
     ]
-    for number, metric in enumerate(table.metrics):
-        found.append(_metric_column(table, metric))
+    for number, stated in enumerate(table.metrics):
+        metric = stated.name
+        found.append(_metric_column(stated))
         if metric in table.intervals and intervals and _has_intervals(table, metric):
             found.append(_column("95 % interval", metric, format_interval))
             if number == 0:
@@ -120,12 +122,12 @@ def _has_intervals(table: Table, metric: str) -> bool:
     return any(value.interval for row in table.rows if not row.reference and (value := row.values.get(metric)))
 
 
-def _metric_column(table: Table, metric: str) -> Column:
+def _metric_column(metric: Metric) -> Column:
     def cell(row: Row, to: Markup) -> str:
-        shown = to.text(format_value(row.values.get(metric), to.plus_minus, to.significant))
-        return to.bold(shown) if metric in row.best else shown
+        shown = to.text(format_value(row.values.get(metric.name), to.plus_minus, to.significant))
+        return to.bold(shown) if metric.name in row.best else shown
 
-    return Column(table.arrow(metric), cell, True)
+    return Column(heading(metric), cell, True)
 
 
 def _difference_column(metric: str) -> Column:
@@ -159,7 +161,7 @@ def to_csv(table: Table) -> str:
     writer = csv.writer(out, lineterminator="\n")
     parts = ["", "_difference"] if table.baseline else [""]
     numbers = [
-        f"{metric}{part}{suffix}"
+        f"{metric.name}{part}{suffix}"
         for metric in table.metrics
         for part in parts
         for suffix in ("", "_std", "_n", "_low", "_high")
@@ -169,7 +171,7 @@ def to_csv(table: Table) -> str:
     for row in table.rows:
         cells: list[Any] = [row.sweep, row.variant] if table.sweeps else [row.variant]
         cells += [_written(row.axes.get(axis, "")) for axis in table.axes]
-        for metric in table.metrics:
+        for metric in (each.name for each in table.metrics):
             for values in [row.values, row.differences][: len(parts)]:
                 of = _in_full(values.get(metric))
                 cells += ["" if of.get(key) is None else of[key] for key in ("mean", "std", "n", "low", "high")]

@@ -170,9 +170,7 @@ def _pivoted(table: Table, ordered: Sequence[str], across: Sequence[str]) -> Tab
     return replace(
         table,
         axes=tuple(axis for axis in table.axes if axis in down),
-        metrics=all_of(table.metrics),
-        higher_is_better=frozenset(all_of(table.higher_is_better)),
-        neutral=frozenset(all_of(table.neutral)),
+        metrics=tuple(replace(metric, name=name) for metric in table.metrics for name in all_of([metric.name])),
         rows=tuple(rows),
         notes=(*table.notes, *notes),
         paper=tuple(name for name in all_of(table.paper) if any(name in row.paper for row in rows)),

@@ -12,9 +12,9 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.files import reason, write_atomically
+from orchestrator.results.comparison import comparison_table
 from orchestrator.results.figures import sweep_pictures
 from orchestrator.results.formats import to_html
-from orchestrator.results.tables import comparison_table
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.sweep.document import read_document

@@ -17,11 +17,13 @@ from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.plan import Plan
 from trainers.config import TrialConfig
 from trainers.footprint import checkpoint_bytes, generator_bytes
-from trainers.probes import PROBES
 
 GRID_SAMPLES = 64
 GRID_OVERHEAD = 8_000
-"""Bytes of a sample grid beyond its samples: the magnification of small images, the axes of a plot."""
+"""Bytes of a sample grid beyond its samples, for the magnification of small images or the axes of a plot.
+
+Samples count in full, because they hardly compress.
+"""
 PROBE_BYTES = 25_000
 """Bytes of a probe's curves and their picture, per evaluation."""
 EPOCH_BYTES = 400 + 2_800
@@ -88,7 +90,7 @@ def disk_shares(config: TrialConfig) -> dict[str, int]:
     return {
         "checkpoints": checkpoints_kept(config) * checkpoint_bytes(config),
         "sample grids": 2 * grids * (GRID_SAMPLES * example + GRID_OVERHEAD),
-        "probes": 2 * grids * sum(PROBE_BYTES + PROBES[name].pictured * example for name in config.probes),
+        "probes": 2 * grids * sum(PROBE_BYTES + probe.pictured * example for probe in config.probes),
         "metrics": config.epochs * EPOCH_BYTES,
         "generators": generator_bytes(config),
     }

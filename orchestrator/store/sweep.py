@@ -263,7 +263,8 @@ class SweepStore:
         """Begins a trial with the checkpoints, epochs and samples of a finished trial of a smaller budget.
 
         ``iteration`` is the critic iteration at which the finished trial ended. ``whole_epochs`` is the number of its
-        epochs to copy. An epoch that the smaller budget cut short is not copied: its averages cover fewer iterations.
+        epochs to copy. An epoch that the smaller budget cut short is not copied; the longer trial averages it over its
+        remaining iterations.
         """
         if self.replica is not None:
             self.replica.pull(self.replica.key(source.path), checkpoints=CHECKPOINT_FILES)

@@ -261,7 +261,7 @@ def _values(axes: Sequence[_Axis], rows: Sequence[tuple[Any, ...]]) -> Values:
 
 def _has(values: Mapping[str, Any], path: str) -> bool:
     if path.endswith(".name"):
-        return False  # a part's own name goes with its preset: the config group is the axis
+        return False  # a part's name is set by its preset; the axis for it is the config group
     for piece in path.split("."):
         if not isinstance(values, Mapping) or piece not in values:
             return False

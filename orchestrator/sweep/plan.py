@@ -12,7 +12,7 @@ from orchestrator.sweep.cells import sweep_cells
 from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, parse_seeds
 from orchestrator.sweep.names import check_name
 from orchestrator.sweep.presets import parse_override
-from trainers.config import RUNTIME_OPTIONS, TrialConfig
+from trainers.config import TrialConfig, is_runtime_option
 from trainers.metrics import EPOCH_METRICS, Metric
 from trainers.parts import nearest
 
@@ -76,11 +76,9 @@ def make_plan(
     written = file_seeds if own_seeds is None else own_seeds
     seeds = sweep_file.seeds if written is None else parse_seeds(parse_override(f"seeds={written}").value())
     options = [*scaled, *overrides]
-    changed = own_seeds is not None or any(
-        parse_override(text).key_or_group not in RUNTIME_OPTIONS for text in overrides
-    )
-
     cells = sweep_cells(sweep_file, options, cache_dir)
+    keys = [parse_override(text).key_or_group for text in overrides]
+    changed = own_seeds is not None or any(not is_runtime_option(key, cell.config) for cell in cells for key in keys)
     sweep_name = _sweep_name(sweep_file, scale, name, changed)
     short = short_names({axis for cell in cells for axis in cell.axes})
     trials: dict[str, PlannedTrial] = {}
@@ -94,8 +92,7 @@ def make_plan(
                 raise sweep_file.document.error((*cell.place, "grid"), problem)
             trials[trial.trial_id] = trial
     _check_paper(sweep_file, [trial.label for trial in trials.values()])
-    other_data = any(parse_override(text).key_or_group == "dataset" for text in overrides)
-    paper = None if other_data else sweep_file.paper
+    paper = None if "dataset" in keys else sweep_file.paper
     reference = _one_reference(sweep_file, list(trials.values()))
     compare = _compare(sweep_file, reference)
     early_stopping = _early_stopping(sweep_file, compare, list(trials.values()))

@@ -29,7 +29,8 @@ from trainers.parts import ENTRY_POINT_GROUPS, nearest
 CONF = Path(trainers.__file__).parent / "conf"
 
 
-def preset_folders() -> list[Path]:
+@cache
+def preset_folders() -> tuple[Path, ...]:
     """The folders with presets; ours is the first."""
     folders = [CONF]
     for group in ENTRY_POINT_GROUPS.values():
@@ -39,7 +40,7 @@ def preset_folders() -> list[Path]:
                 folder = Path(location) / "conf"
                 if folder.is_dir() and folder not in folders:
                     folders.append(folder)
-    return folders
+    return tuple(folders)
 
 
 @cache

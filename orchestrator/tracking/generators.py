@@ -44,8 +44,8 @@ def final_generator(trial: TrialStore) -> Generator:
         config = TrialConfig.from_dict(trial.config())
     except ConfigError as error:  # written by another version
         raise NoGenerator(f"config.yaml cannot be used: {error}") from None
-    if config.opponent != "generator":
-        raise NoGenerator(f"the critic's opponent was {'the data' if config.opponent == 'data' else config.opponent}")
+    if not config.opponent.trained:
+        raise NoGenerator(f"the critic's opponent was {config.opponent.words}")
     try:
         with trial.at_hand(trial.checkpoint_file) as file:
             state = checkpoints.read(file)["training"]

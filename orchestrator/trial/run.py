@@ -187,7 +187,7 @@ def _write_pictures(trial: TrialStore, epoch: int, evaluated: Any) -> None:
         if name in evaluated.pictures:
             save_rows(evaluated.pictures[name], trial.samples / f"{start}_{name}.png")
         elif evaluated.curves[name]:
-            save_curves(name, evaluated.curves[name], trial.samples / f"{start}_{name}.png")
+            save_curves(evaluated.axes[name], evaluated.curves[name], trial.samples / f"{start}_{name}.png")
 
 
 def _write_references(trial: TrialStore, training: Training) -> None:

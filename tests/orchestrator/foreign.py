@@ -20,13 +20,6 @@ class Quiet(Penalty):
     def __call__(self, critic, pair):
         return self.weight * pair.phi("real").mean().square()
 
-
-@dataclass(frozen=True, kw_only=True)
-class Broken(Penalty):
-    name: ClassVar[str] = "broken"
-
-    def __call__(self, critic, pair):
-        raise OSError("out of paper")
 """
 
 
@@ -37,11 +30,8 @@ def install(folder: Path) -> Path:
     (package / "__init__.py").write_text("")
     (package / "penalties.py").write_text(CLASS)
     (package / "conf" / "penalty" / "quiet.yaml").write_text("name: quiet\nweight: 0.25\n")
-    (package / "conf" / "penalty" / "broken.yaml").write_text("name: broken\n")
     information = folder / "foreign_penalties-1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign-penalties\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(
-        "[trainers.penalties]\nquiet = foreign_penalties.penalties:Quiet\nbroken = foreign_penalties.penalties:Broken\n"
-    )
+    (information / "entry_points.txt").write_text("[trainers.penalties]\nquiet = foreign_penalties.penalties:Quiet\n")
     return folder

@@ -7,9 +7,16 @@ from collections.abc import Callable
 
 import pytest
 
-from trainers.evaluation import stated_metrics
-from trainers.metrics import COMPILE_SECONDS, EPOCH_METRICS, OF_EVERY_TRIAL, TIMING, Metric, find_metric, names_of
-from trainers.probes import PROBES
+from trainers.metrics import (
+    COMPILE_SECONDS,
+    EPOCH_METRICS,
+    OF_EVERY_TRIAL,
+    TIMING,
+    Metric,
+    find_metric,
+    names_of,
+    stated_metrics,
+)
 from trainers.training import Training
 
 Start = Callable[..., Training]
@@ -45,15 +52,13 @@ def test_every_metric_of_a_trial_is_registered(start: Start, changes: dict[str, 
 
 
 def test_no_two_metrics_share_a_name() -> None:
-    probed = [metric for probe in PROBES.values() for metric in probe.metrics]
-    names = Counter(names_of([*OF_EVERY_TRIAL, *stated_metrics(), *probed]))
+    names = Counter(names_of([*OF_EVERY_TRIAL, *stated_metrics()]))
     assert names.most_common(1)[0][1] == 1
-    assert {metric.source for metric in probed} == {"probe"}
+    assert {metric.source for metric in stated_metrics()} == {"evaluation", "probe"}
 
 
 def test_where_more_is_better() -> None:
-    probed = [metric for probe in PROBES.values() for metric in probe.metrics]
-    higher = {metric.name for metric in [*OF_EVERY_TRIAL, *stated_metrics(), *probed] if metric.direction == "max"}
+    higher = {metric.name for metric in [*OF_EVERY_TRIAL, *stated_metrics()] if metric.direction == "max"}
     evaluated = {"inception_score", "precision", "recall"}
     assert higher == {*evaluated, "classifier_is", "classifier_precision", "classifier_recall", "noise_overlap"}
     assert find_metric("noise_overlap").mode == "max"

@@ -9,8 +9,8 @@ from textwrap import dedent
 
 import pytest
 
-from trainers.config import TrialConfig
-from trainers.parts import ConfigError, nearest, part_class
+from trainers.config import TrialConfig, identity_of
+from trainers.parts import ConfigError, nearest, part_class, runtime_options
 from trainers.penalties import GradientPenalty
 from trainers.training import Training
 
@@ -29,8 +29,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         from dataclasses import dataclass
         from typing import ClassVar
 
+        from trainers.datasets import Mixture
         from trainers.objectives import Objective
-        from trainers.parts import number
+        from trainers.parts import number, runtime
         from trainers.penalties import GradientPenalty
 
 
@@ -49,6 +50,13 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
             def psi(self, pair, side):
                 return -pair.phi(side) / 2
+
+
+        @dataclass(frozen=True, kw_only=True)
+        class Kept(Mixture):
+            name: ClassVar[str] = "kept"
+            folder: str = runtime("here")
+            spread: float = number(1.0, above=0)
         """)
     )
     information = tmp_path / f"{MODULE}-1.0.dist-info"
@@ -56,13 +64,16 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {MODULE}\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text(
         f"[trainers.penalties]\nlargest_slope = {MODULE}.parts:LargestSlope\n"
-        f"gradient = {MODULE}.parts:LargestSlope\nbroken = {MODULE}.parts:NotThere\nlost = {MODULE}.lost:Lost\n\n"
-        f"[trainers.objectives]\nhalved = {MODULE}.parts:Halved\n"
+        f"gradient = {MODULE}.parts:LargestSlope\nbroken = {MODULE}.parts:NotThere\nlost = {MODULE}.lost:Lost\n"
+        f"renamed = {MODULE}.parts:LargestSlope\nhalved = {MODULE}.parts:Halved\n\n"
+        f"[trainers.objectives]\nhalved = {MODULE}.parts:Halved\n\n[trainers.datasets]\nkept = {MODULE}.parts:Kept\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    part_class.cache_clear()
+    for known in (part_class, runtime_options):
+        known.cache_clear()
     yield
-    part_class.cache_clear()
+    for known in (part_class, runtime_options):
+        known.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == MODULE]:
         del sys.modules[name]
 
@@ -106,6 +117,27 @@ def test_options_from_outside_are_checked_like_ours(trial: MakeTrial) -> None:
             trial(penalty=penalty)
         assert error.value.path == path
         assert problem in error.value.problem
+
+
+@pytest.mark.usefixtures("installed")
+def test_where_a_dataset_from_outside_finds_its_files_is_no_part_of_the_trial(trial: MakeTrial) -> None:
+    config = trial(dataset={"name": "kept", "folder": "there"})
+    assert config.identity == trial(dataset="kept").identity
+    assert config.identity != trial(dataset={"name": "kept", "spread": 2}).identity
+
+
+def test_a_stored_trial_of_a_package_that_is_missing_has_an_identity(trial: MakeTrial) -> None:
+    values = trial(dataset="mixture").to_dict()
+    ours = identity_of(values)
+    assert identity_of(values | {"dataset": {"name": "kept", "folder": "there"}}) != ours
+    assert identity_of(values | {"probes": [{"name": "of_old", "option": 1}, "nearest"]}) != ours
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("name", ["renamed", "halved"])
+def test_an_entry_point_to_another_name_or_kind_is_said_so(name: str, trial: MakeTrial) -> None:
+    with pytest.raises(ConfigError, match=rf"the entry point .* is no penalty class with the name '{name}'"):
+        trial(penalty=name)
 
 
 @pytest.mark.usefixtures("installed")

@@ -12,12 +12,11 @@ from twins import assert_equal_critics, interrupted_twins
 
 from trainers.config import TrialConfig
 from trainers.datasets import to_examples
-from trainers.opponents import NOISE_SCALE
 from trainers.pair import Pair
 from trainers.parts import ConfigError
-from trainers.steps import in_order
 from trainers.training import EVALUATION_SEED, Diverged, Training
 from trainers.transport_map import transport_map
+from trainers.untrained import NOISE_SCALE
 
 Start = Callable[..., Training]
 AGAINST_NOISE = {"opponent": "noise", "objective": {"name": "c_transform", "p": 2}, "penalty": "none"}
@@ -58,7 +57,7 @@ def test_the_trained_potential_carries_noise_to_the_data(start: Start) -> None:
     latent = torch.randn(2000, 2, generator=torch.Generator().manual_seed(1))
 
     def error() -> float:
-        mapped = training.mapped(training.generator(latent))
+        mapped = training.to_samples(training.generator(latent))
         return (mapped - (latent + 1)).square().sum(dim=1).mean().sqrt().item()
 
     untrained = error()
@@ -83,10 +82,11 @@ def test_the_potential_lives_on_the_noise(start: Start) -> None:
     training = start(dataset="gaussians", **AGAINST_NOISE)
     real, noise = training.data.train[:9], torch.randn(9, 2)
     objective = training.config.objective
-    assert torch.equal(in_order(training.config, real, noise)[0], noise)
+    assert torch.equal(training.config.opponent.in_order(real, noise)[0], noise)
     phi = training.critic(noise)
     psi = (torch.cdist(noise, real).square() / 2 - phi[:, None]).amin(dim=0)
-    value = objective.value(Pair(training.config.objective, training.critic, *in_order(training.config, real, noise)))
+    sides = training.config.opponent.in_order(real, noise)
+    value = objective.value(Pair(training.config.objective, training.critic, *sides))
     assert value.item() <= (phi.mean() + psi.mean()).item() + 1e-6  # B = both may lie lower still
 
 

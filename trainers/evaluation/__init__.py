@@ -6,13 +6,13 @@ held-out examples. The floor is what real training examples score against it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from trainers.metrics import Metric
-from trainers.parts import ConfigError, Part, built_in, number, runtime
+from trainers.parts import ConfigError, Part, number, runtime
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +42,8 @@ class Evaluator(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Part):
     """``times`` evaluations, equally spaced over the budget, the last one at its end."""
+
+    kind: ClassVar[str] = "evaluation"
 
     metrics: ClassVar[tuple[Metric, ...]] = ()
     """What tables compare by; the first one chooses the best checkpoint and has a direction."""
@@ -190,10 +192,3 @@ class TransportEvaluation(Evaluation):
         from trainers.evaluation.transport import TransportEvaluator
 
         return TransportEvaluator(data, cost)
-
-
-def stated_metrics() -> Iterator[Metric]:
-    """Every metric that some evaluation states."""
-    for evaluation in built_in("evaluation").values():
-        assert issubclass(evaluation, Evaluation)
-        yield from (*evaluation.metrics, *evaluation.also_logged)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.results.figures.data import CellResult, Sweep
 from orchestrator.results.figures.style import WIDTH, columns_for
 from orchestrator.store.states import State
+from trainers.parts import stored_class
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,9 @@ def sample_grids(sweep: Sweep) -> Figure | None:
 
     first = [sweep.store.trial(cell.trials[0].trial_id) for cell in sweep.cells]
     files = [max(trial.samples.glob(EPOCHS), default=None) for trial in first]
-    if not any(files) or next((config for _, config in sweep.store.configs()), {}).get("opponent") == "data":
+    stored = next((config for _, config in sweep.store.configs()), {})
+    opponent = stored_class("opponent", stored.get("opponent"))
+    if not any(files) or not getattr(opponent, "makes_samples", True):
         return None
     few = len(files) <= WHOLE
     columns = columns_for(len(files), 5) if few else 8

@@ -13,10 +13,10 @@ from command_line import CommandLine, orchestrator, started, wait_until
 from hand_made import TWO_CELLS, finish, make_sweep, write_file
 from mlflow_dump import dump
 
+from orchestrator.results.comparison import comparison_table
 from orchestrator.results.formats import FORMATS
 from orchestrator.results.frames import At
 from orchestrator.results.pivot import lay_out
-from orchestrator.results.tables import comparison_table
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
 

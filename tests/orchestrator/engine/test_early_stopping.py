@@ -25,7 +25,7 @@ from orchestrator.engine.executor import run_trials
 from orchestrator.engine.queue import Queue
 from orchestrator.engine.tune import TuneExecutor
 from orchestrator.errors import UserError
-from orchestrator.results.tables import comparison_table
+from orchestrator.results.comparison import comparison_table
 from orchestrator.store.selection import select
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore

@@ -1,4 +1,4 @@
-"""Measuring again: a checkpoint, a sweep, a folder of images; and what cannot be measured."""
+"""Evaluating a checkpoint, a sweep or a folder of images again, and what is refused."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepStore:
 
 
 def stored(trial: TrialStore, metrics: dict[str, float]) -> list[dict[str, float]]:
-    """What the evaluated epochs of a trial have of these metrics."""
+    """The values of these metrics in the evaluated epochs of a trial."""
     return [{name: record[name] for name in metrics} for record in trial.epochs() if "evaluation_seconds" in record]
 
 

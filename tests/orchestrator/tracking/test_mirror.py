@@ -13,8 +13,8 @@ from hand_made import TWO_CELLS, attempt, finish, make_sweep
 from mlflow_dump import dump, expected_files, expected_points, files_of, points_of
 
 from orchestrator.errors import UserError
+from orchestrator.results.comparison import comparison_table
 from orchestrator.results.formats import write_tables
-from orchestrator.results.tables import comparison_table
 from orchestrator.store.epochs import EpochLog
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore

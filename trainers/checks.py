@@ -1,7 +1,7 @@
 """Whether a trial's parts return what their kinds promise: looked at once, before anything is trained.
 
 A part that comes from elsewhere may return another shape than it should. Much of that would train, by broadcasting,
-something that nobody meant. The looks take two examples, and touch neither weights nor random state.
+something that nobody meant. The looks take a few examples, and touch no weights.
 """
 
 from __future__ import annotations
@@ -37,14 +37,16 @@ def check_data(dataset: Dataset, data: Data) -> None:
 
 
 def check_parts(training: Training) -> None:
-    """Raises :class:`PartError` for a network, opponent, objective or penalty whose results have another shape."""
+    """Raises :class:`PartError` for a network, opponent, objective or penalty whose results have another shape.
+
+    Draws from torch's global random state.
+    """
     networks = training.critic, training.generator
     modes = [network.training for network in networks]
     for network in networks:
         network.eval()  # in which batch normalisation counts nothing
     try:
-        with torch.random.fork_rng(devices=[training.device] if training.device.type == "cuda" else []):
-            _check_parts(training)
+        _check_parts(training)
     finally:
         for network, was_training in zip(networks, modes, strict=True):
             network.train(was_training)

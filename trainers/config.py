@@ -102,7 +102,7 @@ class TrialConfig:
             for part in value if isinstance(value, tuple) else (value,):
                 if isinstance(part, Part):
                     part.check(self)
-        if len(set(self.probes)) < len(self.probes):
+        if len({probe.name for probe in self.probes}) < len(self.probes):
             raise ConfigError("probes", "names a probe twice")
         if self.batch_size > self.dataset.train_size:
             raise ConfigError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 Direction = Literal["min", "max"]
@@ -65,7 +66,7 @@ TIMING = frozenset(metric.name for metric in OF_EVERY_TRIAL if metric.source == 
 
 def find_metric(name: str) -> Metric:
     """The metric of this name; one without direction and unit where no part states a metric of this name."""
-    return next((metric for metric in (*OF_EVERY_TRIAL, *stated_metrics()) if metric.name == name), Metric(name))
+    return next((metric for metric in chain(OF_EVERY_TRIAL, stated_metrics()) if metric.name == name), Metric(name))
 
 
 def stated_metrics() -> Iterator[Metric]:
@@ -74,7 +75,7 @@ def stated_metrics() -> Iterator[Metric]:
     from trainers.parts import installed
     from trainers.probes import Probe
 
-    for part in [*installed("evaluation"), *installed("probe")]:
+    for part in installed("evaluation", "probe"):
         if issubclass(part, Evaluation):
             yield from (*part.metrics, *part.also_logged)
         elif issubclass(part, Probe):

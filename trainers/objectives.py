@@ -160,7 +160,7 @@ class ExactTransport(Objective):
         import ot
         import torch
 
-        from trainers.ground_costs import PIVOTS
+        from trainers.transport.ground_costs import PIVOTS
 
         cost = pair.cost("real", "fake")
         weights = [torch.full((size,), 1 / size, dtype=torch.float64) for size in cost.shape]

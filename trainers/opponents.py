@@ -86,7 +86,7 @@ class DataOpponent(Opponent):
         """
         import torch
 
-        from trainers.ground_costs import ground_cost
+        from trainers.transport.ground_costs import ground_cost
 
         if data.shift is None:
             return 0.0 if data.other is None else None
@@ -106,7 +106,7 @@ class NoiseOpponent(Opponent):
     carried: ClassVar[bool] = True
 
     def check(self, trial: Any) -> None:
-        from trainers.transport_map import check_map
+        from trainers.transport.transport_map import check_map
 
         check_map(trial.objective.cost)
 
@@ -120,7 +120,7 @@ class NoiseOpponent(Opponent):
 
     def to_samples(self, points: Tensor, critic: nn.Module, cost: GroundCost) -> Tensor:
         """Carried to the data by φ's transport map: ‖∇φ‖^{1/(p−1)} leaves float32 for p near 1 and ‖∇φ‖ above 1."""
-        from trainers.transport_map import transport_map
+        from trainers.transport.transport_map import transport_map
 
         mapped = transport_map(critic, points, q=cost.q, p=cost.p)
         if not mapped.isfinite().all():

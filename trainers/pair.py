@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainers.ground_costs import cost_of, lq_distance
 from trainers.objectives import Objective
+from trainers.transport.ground_costs import cost_of, lq_distance
 
 Side = Literal["real", "fake"]
 Critic = Callable[[Tensor], Tensor]

@@ -18,7 +18,7 @@ import importlib.metadata
 import sys
 import types
 import typing
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 MODULES = {
     "objective": ("trainers.objectives",),
     "penalty": ("trainers.penalties",),
-    "dataset": ("trainers.datasets", "trainers.image_datasets", "trainers.image_folder"),
+    "dataset": ("trainers.datasets", "trainers.data.image_datasets", "trainers.data.image_folder"),
     "network": ("trainers.networks",),
     "evaluation": ("trainers.evaluation",),
     "opponent": ("trainers.opponents",),
@@ -133,16 +133,21 @@ def part_class(kind: str, name: str) -> type[Part]:
     except Exception as error:  # whatever the other package raises
         problem = f"the entry point '{points[name].value}' of '{name}' cannot be loaded: {error}"
         raise ConfigError(f"{kind}.name", problem) from None
-    if not (isinstance(found, type) and issubclass(found, Part) and found.kind == kind and found.name == name):
+    stated = getattr(found, "kind", None), getattr(found, "name", None)
+    if not (isinstance(found, type) and issubclass(found, Part) and stated == (kind, name)):
         problem = f"the entry point '{points[name].value}' of '{name}' is no {kind} class with the name '{name}'"
         raise ConfigError(f"{kind}.name", problem)
     return found
 
 
-def installed(kind: str) -> list[type[Part]]:
-    """Every part of a kind that can be used here, this package's first."""
-    found = [stored_class(kind, name) for name in {**built_in(kind), **brought_in(kind)}]
-    return [cls for cls in found if cls is not None]
+def installed(*kinds: str) -> Iterator[type[Part]]:
+    """Every part of these kinds that can be used here: this package's, then those of others, which are loaded."""
+    for kind in kinds:
+        yield from built_in(kind).values()
+    for kind in kinds:
+        for name in brought_in(kind):
+            if name not in built_in(kind) and (cls := stored_class(kind, name)):
+                yield cls
 
 
 def stored_class(kind: str, value: Any) -> type[Part] | None:

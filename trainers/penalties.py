@@ -67,13 +67,13 @@ class GradientPenalty(Penalty):
 
     def norm(self, gradient: Tensor, points: Tensor) -> Tensor:
         """The norm of ∇φ at each point, both of shape (m, …), as (m,)."""
-        from trainers.gradients import euclidean_norm
+        from trainers.transport.gradients import euclidean_norm
 
         return euclidean_norm(gradient)
 
     def gradient(self, critic: Critic, pair: Pair) -> tuple[Tensor, Tensor]:
         """∇φ(x̂) and the random interpolates x̂, both of shape (m, …)."""
-        from trainers.gradients import input_gradient, interpolate
+        from trainers.transport.gradients import input_gradient, interpolate
 
         points = interpolate(pair.points["real"], pair.points["fake"])
         return input_gradient(critic, points, differentiable=True), points
@@ -118,7 +118,7 @@ class WassersteinPenalty(GradientPenalty):
     ``mass``: pixel ``intensity`` in [0, 1], or a ``probability`` with mass one.
     ``reference``: what sees a uniform gradient, which L(X) does not: α(Σ g)² (``rank_one``, eq. 9),
     γ‖g‖² (``identity``, the authors' code) or ``none``; ``reference_weight`` is α or γ.
-    See :func:`trainers.pixel_graph.wasserstein_norm_squared` for the formula.
+    See :func:`trainers.transport.pixel_graph.wasserstein_norm_squared` for the formula.
     """
 
     name: ClassVar[str] = "wasserstein"
@@ -162,8 +162,8 @@ class WassersteinPenalty(GradientPenalty):
             raise ConfigError("penalty.channel_edges", f"{trial.dataset.name} has one channel: nothing to join")
 
     def norm(self, gradient: Tensor, points: Tensor) -> Tensor:
-        from trainers.gradients import TINY
-        from trainers.pixel_graph import wasserstein_norm_squared
+        from trainers.transport.gradients import TINY
+        from trainers.transport.pixel_graph import wasserstein_norm_squared
 
         return (wasserstein_norm_squared(gradient, points, self) + TINY).sqrt()
 

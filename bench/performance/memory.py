@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from bench import textbook
 from bench.performance.settings import Bench, print_table, shown, verdict
-from trainers.ground_costs import ground_cost
 from trainers.objectives import CTransform
 from trainers.pair import Pair
+from trainers.transport.ground_costs import ground_cost
 
 MEMORY_QS = (1.0, 1.5, 2.0)
 MEMORY_TARGETS = {64: 5.0, 256: 30.0}

@@ -11,7 +11,7 @@ from orchestrator.cli.compare import evaluate, export, plot, report
 from orchestrator.cli.keep import prune, sync
 from orchestrator.cli.look import status, ui
 from orchestrator.cli.run import conclude, resume, stop, sweep, train
-from orchestrator.errors import Aborted, UserError
+from orchestrator.errors import Aborted, UserError, check_platform
 
 COMMANDS = {
     "Run": (sweep, resume, stop, train),
@@ -62,6 +62,7 @@ def main() -> None:
     from trainers.parts import ConfigError
 
     try:
+        check_platform()
         app()
     except (UserError, ConfigError) as error:
         print(f"orchestrator: {error}", file=sys.stderr)

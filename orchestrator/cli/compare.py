@@ -46,33 +46,21 @@ def export(
     feature_weights: FeatureWeights = None,
 ) -> None:
     """Write the comparison table of one sweep, or of several."""
-    from orchestrator.results.comparison import comparison_table
-    from orchestrator.results.formats import FORMATS
-    from orchestrator.results.frames import parse_at
-    from orchestrator.results.pivot import lay_out
+    from orchestrator.results.export import exported
     from orchestrator.store.runs import runs_at
-    from orchestrator.store.sweep import SweepStore
-    from trainers.parts import nearest
 
-    if format not in FORMATS:
-        raise UserError(f"--format: there is no format called '{format}'{nearest(format, FORMATS)}")
-    runs, when = runs_at(runs_dir), parse_at(at)
-    checkpoints = ["best.pt"] if when.what == "best" else []
-    stores = [SweepStore.open(runs, name, checkpoints) for name in dict.fromkeys(names)]
-    wanted = tuple(name.strip() for name in metrics.split(",") if name.strip())
-    again = None
-    if feature_weights is not None and when.what != "best":
-        raise UserError("--feature-weights needs --at best: no other evaluation is measured again")
-    if not any(store.has_results() for store in stores):
-        raise UserError(f"there is nothing to show yet: no trial of '{', '.join(names)}' has ended")
-    if when.what == "best":
-        from orchestrator.results.evaluate import best_again
-
-        # Raises UserError for unknown names before anything is measured.
-        lay_out(comparison_table(*stores, metrics=wanted, baseline=baseline), rows, columns)
-        again = best_again(stores, feature_weights, tell=lambda text: typer.echo(text, err=True))
-    table = comparison_table(*stores, at=when, metrics=wanted, baseline=baseline, again=again)
-    text = FORMATS[format][1](lay_out(table, rows, columns))
+    text = exported(
+        runs_at(runs_dir),
+        names,
+        format,
+        rows=rows,
+        columns=columns,
+        metrics=metrics,
+        at=at,
+        baseline=baseline,
+        feature_weights=feature_weights,
+        tell=lambda told: typer.echo(told, err=True),
+    )
     if output is None:
         typer.echo(text, nl=False)
         return
@@ -146,7 +134,8 @@ def evaluate(
     """Measure a sweep's checkpoints again, or one checkpoint, or a folder of images. The store is not changed."""
     from json import dumps
 
-    from orchestrator.results.evaluate import Request, evaluate, show_scores
+    from orchestrator.results.evaluate import Request, evaluate
+    from orchestrator.results.scores import show_scores
     from orchestrator.store.runs import runs_at
 
     words = tuple(overrides or []), tuple(trial or [])

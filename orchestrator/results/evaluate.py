@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from orchestrator.errors import UserError, disk_errors
-from orchestrator.files import write_atomically
-from orchestrator.results.formats import LABEL_WIDTH, broken
-from orchestrator.results.tables import FLOOR
-from orchestrator.screen.console import wide_console
+from orchestrator.results.scores import Score, Scores
 from orchestrator.store import checkpoints
 from orchestrator.store.runs import Runs, cache_dir, folder_of, location, sweep_names
 from orchestrator.store.selection import one_entry
-from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import TrialStore
 from orchestrator.store.weights import with_weights
 from orchestrator.sweep.presets import compose, option_paths, parse_override
-from orchestrator.trial.here import check_device
 from trainers.config import TrialConfig, identity_of, is_runtime_option
 from trainers.evaluation import FeatureEvaluation
-from trainers.metrics import EVALUATION_SECONDS, find_metric
+from trainers.metrics import EVALUATION_SECONDS
 from trainers.parts import nearest
 
 FILES_OF = {"last": ("checkpoint.pt", "checkpoint-previous.pt"), "best": ("best.pt",)}
 """The files of a trial that may be measured, by the value of ``--checkpoint``."""
-ARROWS = {"min": " ↓", "max": " ↑", None: ""}
 
 
 @dataclass(frozen=True)
@@ -52,40 +41,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Score:
-    """The metrics of one checkpoint, or of a folder of images, which has no epoch."""
-
-    label: str
-    metrics: Mapping[str, float]
-    trial_id: str | None = None
-    checkpoint: str | None = None
-    epoch: int | None = None
-    iteration: int | None = None
-
-
-@dataclass
-class Scores:
-    """All scores of one measurement.
-
-    ``floor`` is the score of real training images. ``info`` says what the values depend on, such as the extractor.
-    ``missing`` says for each checkpoint that could not be measured why.
-    """
-
-    dataset: str
-    evaluation: str
-    higher_is_better: frozenset[str]
-    scores: list[Score] = field(default_factory=list)
-    floor: Mapping[str, float] = field(default_factory=dict)
-    info: Mapping[str, str | float] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The scores as plain values for JSON."""
-        return asdict(self) | {"higher_is_better": sorted(self.higher_is_better)}
-
-
-@dataclass(frozen=True)
-class _Subject:
+class Subject:
     """A trial and the checkpoint to measure."""
 
     label: str
@@ -116,7 +72,7 @@ def evaluate(request: Request, tell: Callable[[str], None] = lambda text: None) 
             return _of_subjects([_of_file(path)], request)
         if (path / "config.yaml").is_file():
             trial = TrialStore(path)
-            return _of_subjects([_Subject(trial.trial_id, trial, _file(trial, request.checkpoint))], request)
+            return _of_subjects([Subject(trial.trial_id, trial, _file(trial, request.checkpoint))], request)
         if path.is_dir():
             return _of_folder(path, request)
     known = sweep_names(request.runs)
@@ -126,22 +82,22 @@ def evaluate(request: Request, tell: Callable[[str], None] = lambda text: None) 
     )
 
 
-def _of_sweep(request: Request) -> list[_Subject]:
+def _of_sweep(request: Request) -> list[Subject]:
     store = SweepStore.open(request.runs, request.target, FILES_OF[request.checkpoint])
     entries = store.entries()
     if request.trials:
         entries = [one_entry(entries, text) for text in request.trials]
     trials = [(entry, store.trial(entry.trial_id)) for entry in entries]
     return [
-        _Subject(f"{entry.label} seed={entry.seed}", trial, _file(trial, request.checkpoint)) for entry, trial in trials
+        Subject(f"{entry.label} seed={entry.seed}", trial, _file(trial, request.checkpoint)) for entry, trial in trials
     ]
 
 
-def _of_file(path: Path) -> _Subject:
+def _of_file(path: Path) -> Subject:
     trial = TrialStore(path.absolute().parent)
     if not (trial.path / "config.yaml").is_file():
         raise UserError(f"'{path}': expected config.yaml, the trial's configuration, in the checkpoint's folder")
-    return _Subject(trial.trial_id, trial, path)
+    return Subject(trial.trial_id, trial, path)
 
 
 def _file(trial: TrialStore, which: str) -> Path:
@@ -151,11 +107,11 @@ def _file(trial: TrialStore, which: str) -> Path:
     return trial.checkpoint_file if trial.checkpoint_file.exists() else trial.previous_checkpoint_file
 
 
-def _of_subjects(subjects: list[_Subject], request: Request) -> Scores:
+def _of_subjects(subjects: list[Subject], request: Request) -> Scores:
     scores, problems = None, []
     for subject in subjects:
         try:
-            state = _state(subject, request.checkpoint)
+            state = read_state(subject, request.checkpoint)
         except UserError as error:
             problems.append(str(error))
             continue
@@ -168,7 +124,8 @@ def _of_subjects(subjects: list[_Subject], request: Request) -> Scores:
     return scores
 
 
-def _state(subject: _Subject, which: str) -> dict[str, Any]:
+def read_state(subject: Subject, which: str) -> dict[str, Any]:
+    """The state in a checkpoint, verified. Raises :class:`UserError` if it is missing, damaged or another trial's."""
     name = f"{subject.trial.trial_id}/{subject.file.name}"
     try:
         state = checkpoints.read(subject.file)
@@ -203,69 +160,14 @@ def _config(trial: TrialStore, request: Request) -> TrialConfig:
     return TrialConfig.from_dict(with_weights(values, request.feature_weights))
 
 
-def best_again(
-    stores: Sequence[SweepStore], feature_weights: Path | None = None, tell: Callable[[str], None] = lambda text: None
-) -> dict[str, dict[str, float]]:
-    """Measures the best checkpoint of every trial on fresh noise. Returns metrics by trial id.
-
-    The stored value of a best checkpoint is biased: the checkpoint was chosen for it, and so partly for its noise. The
-    new values are kept in the cache, under the checkpoint's checksum. Raises :class:`UserError` if no trial has a best
-    checkpoint.
-    """
-    found: dict[str, dict[str, float]] = {}
-    todo = [
-        (store, store.trial(entry.trial_id))
-        for store in stores
-        for entry in store.entries()
-        if store.trial(entry.trial_id).best_file.exists()
-        and store.trial(entry.trial_id).status().state in (State.DONE, State.STOPPED)
-    ]
-    if not todo:
-        raise UserError("--at best: no trial has a best checkpoint; none was evaluated, or they were pruned")
-    for store, trial in todo:
-        key = json.dumps([checkpoints.checksum(trial.best_file), trial.config(), trial.references()])
-        file = store.cache_dir / "again" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            found[trial.trial_id] = json.loads(file.read_text())
-            continue
-        try:
-            state = _state(_Subject(trial.trial_id, trial, trial.best_file), "best")
-        except UserError as problem:
-            tell(str(problem))
-            continue
-        tell(f"measuring the best checkpoint of {trial.trial_id} on fresh noise")
-        metrics, info = _measure_again(trial, state, feature_weights, store.cache_dir)
-        if info != trial.references().get("info", info):
-            tell(f"{trial.trial_id}: skipped, because its epochs were measured with another feature extractor")
-            continue
-        found[trial.trial_id] = metrics
-        with contextlib.suppress(OSError):  # in a read-only directory it is measured again the next time
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, json.dumps(found[trial.trial_id]))
-    return found
-
-
-def _measure_again(
-    trial: TrialStore, state: dict[str, Any], feature_weights: Path | None, cache: Path
-) -> tuple[dict[str, float], Mapping[str, Any]]:
-    """The metrics on fresh noise, and what they depend on."""
-    from trainers.training import FRESH_SEED, Training
-
-    config = TrialConfig.from_dict(with_weights({**trial.config(), "device": "auto"}, feature_weights))
-    config.evaluation.prepare()
-    training = Training(config, cache_dir=cache)
-    training.load_state_dict(state["training"])
-    metrics = training.evaluate(FRESH_SEED).metrics
-    del metrics[EVALUATION_SECONDS.name]
-    return metrics, training.evaluator.info if training.evaluator else {}
-
-
 def _scores(config: TrialConfig, request: Request) -> Scores:
     """An empty set of scores. Raises :class:`UserError` if the evaluation lacks anything that it needs."""
+    from trainers.devices import check_device
+
     evaluation = config.evaluation
     if not config.metrics:
         raise UserError(f"the evaluation '{evaluation.name}' measures nothing: choose one with evaluation=NAME")
-    check_device(config)
+    check_device(config.device)
     evaluation.prepare()
     cache = cache_dir(folder_of(request.runs))
     with contextlib.suppress(OSError):
@@ -278,7 +180,7 @@ def _scores(config: TrialConfig, request: Request) -> Scores:
     return Scores(config.dataset.name, evaluation.name, higher)
 
 
-def _measured(subject: _Subject, state: dict[str, Any], config: TrialConfig, scores: Scores, cache: Path) -> Score:
+def _measured(subject: Subject, state: dict[str, Any], config: TrialConfig, scores: Scores, cache: Path) -> Score:
     from trainers.training import Training
 
     training = Training(config, cache_dir=cache)
@@ -328,54 +230,3 @@ def _tell_reference(scores: Scores, evaluator: Any) -> None:
     """Fills in the floor and what the values depend on, once: they are the same for all scores."""
     if evaluator is not None and not scores.floor:
         scores.floor, scores.info = evaluator.floor(), evaluator.info
-
-
-def show_scores(scores: Scores) -> None:
-    """Prints the scores: a line a checkpoint, then the score of real training images, then notes."""
-    console = wide_console()
-    console.print(_table(scores, console.width))
-    for text in _notes(scores):
-        console.print(Text(text), soft_wrap=True)
-
-
-def _table(scores: Scores, width: int) -> Table:
-    """A table with a column a metric. On a narrow terminal names are broken into lines, or each metric gets a line."""
-    names = list(scores.scores[0].metrics)
-    headings = [name + ARROWS[find_metric(name).direction] for name in names]
-    lines = [
-        (score.label, "" if score.epoch is None else str(score.epoch), [f"{score.metrics[name]:.4g}" for name in names])
-        for score in scores.scores
-    ]
-    lines.append((FLOOR, "", [f"{scores.floor[name]:.4g}" if name in scores.floor else "—" for name in names]))
-    columns = [["epoch", *(epoch for _, epoch, _ in lines)]]
-    columns += [[heading, *(numbers[i] for *_, numbers in lines)] for i, heading in enumerate(headings)]
-    left = width - min(LABEL_WIDTH, max(len(label) for label, *_ in lines))
-    if _widths(columns) > left:
-        columns = [[broken(heading), *cells] for heading, *cells in columns]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", overflow="fold")
-    if _widths(columns) <= left:
-        for heading, *_ in columns:
-            table.add_column(heading, justify="right", no_wrap=True)
-        for index, (label, epoch, numbers) in enumerate(lines):
-            table.add_row(Text(label), epoch, *numbers, style="dim" if index == len(scores.scores) else None)
-        return table
-    table.show_header = False
-    table.add_column("", justify="right", no_wrap=True)
-    for label, epoch, numbers in lines:
-        table.add_row(Text(label, "bold"), epoch and f"epoch {epoch}")
-        for heading, number in zip(headings, numbers, strict=True):
-            table.add_row(heading, number)
-    return table
-
-
-def _widths(columns: Sequence[Sequence[str]]) -> int:
-    """The width of these columns, with two spaces before each."""
-    return sum(2 + max(len(line) for cell in cells for line in cell.split("\n")) for cells in columns)
-
-
-def _notes(scores: Scores) -> Iterator[str]:
-    yield f"{scores.evaluation} on {scores.dataset}; " + "; ".join(
-        f"{key}: {value}" for key, value in scores.info.items()
-    )
-    yield from scores.missing

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from orchestrator.errors import UserError
-from orchestrator.remote.replica import Replica, open_replica
+from orchestrator.remote.copies import open_replica
+from orchestrator.remote.replica import Replica
 
 Runs = Path | Replica
 

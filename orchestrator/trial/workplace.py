@@ -10,8 +10,9 @@ from typing import Any
 
 from filelock import FileLock
 
+from orchestrator.remote.copies import scratch
 from orchestrator.remote.news import asked_to_stop
-from orchestrator.remote.replica import Replica, scratch
+from orchestrator.remote.replica import Replica
 from orchestrator.store.runs import Runs, cache_dir, runs_at
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import CHECKPOINT_FILES, TrialStore

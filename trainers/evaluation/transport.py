@@ -7,8 +7,8 @@ import ot
 from torch import Tensor
 
 from trainers.datasets import Data
-from trainers.ground_costs import PIVOTS, ground_cost
 from trainers.objectives import GroundCost
+from trainers.transport.ground_costs import PIVOTS, ground_cost
 
 
 def exact_wasserstein(x: Tensor, y: Tensor, *, q: float, p: float) -> float:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainers.datasets import Data, to_input
-from trainers.ground_costs import ground_cost
 from trainers.pair import Pair
 from trainers.probes import NEIGHBOURS, QUERIES, Neighbours, Probe, Probed, TransportMap
+from trainers.transport.ground_costs import ground_cost
 
 if TYPE_CHECKING:
     from trainers.training import Training
@@ -248,7 +248,7 @@ def neighbours(training: Training) -> Probed:
     """The nine nearest training images under ℓ₂ and under W₂ of pixel histograms (Dukler et al., Fig. 1).
 
     Of QUERIES images each: samples, or where the opponent is the data, held-out images. W₂ is exact transport in each
-    channel, to CANDIDATES images (:func:`~trainers.pixel_histograms.nearest_under_wasserstein`).
+    channel, to CANDIDATES images (:func:`~trainers.transport.pixel_histograms.nearest_under_wasserstein`).
     ``neighbours_in_common`` is how many of the nine the two have in common; ``neighbours_same_class_l2`` and ``_w2``
     are the shares of the query's class, where images have labels and the queries are held-out ones. Means over the
     queries; the picture has a row of each: itself, nine by ℓ₂, nine by W₂.
@@ -264,7 +264,7 @@ def neighbours(training: Training) -> Probed:
 
 
 def _neighbours(data: Data, queries: Tensor, labels: Tensor | None = None) -> Probed:
-    from trainers.pixel_histograms import nearest_under_wasserstein
+    from trainers.transport.pixel_histograms import nearest_under_wasserstein
 
     by_l2 = _distances(queries, data.train).argsort(dim=1)[:, :NEIGHBOURS]
     found = [nearest_under_wasserstein(each, data.train, count=NEIGHBOURS, candidates=CANDIDATES) for each in queries]

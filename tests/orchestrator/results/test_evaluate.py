@@ -18,7 +18,9 @@ from rich.console import Console
 from small_trials import contents, create
 
 from orchestrator.errors import UserError
-from orchestrator.results.evaluate import Request, Score, Scores, best_again, evaluate, show_scores
+from orchestrator.results.best import best_again
+from orchestrator.results.evaluate import Request, evaluate
+from orchestrator.results.scores import Score, Scores, show_scores
 from orchestrator.store import weights
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
@@ -244,7 +246,7 @@ def test_every_name_and_digit_is_there_however_narrow_the_terminal(width: int, m
     found = [Score(label, metrics, epoch=120) for label in labels]
     scores = Scores("digits", "classifier", frozenset({"classifier_is"}), found, dict.fromkeys(names[:-1], 0.5))
     console = Console(width=width, file=io.StringIO())
-    monkeypatch.setattr("orchestrator.results.evaluate.wide_console", lambda: console)
+    monkeypatch.setattr("orchestrator.results.scores.wide_console", lambda: console)
     show_scores(scores)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()

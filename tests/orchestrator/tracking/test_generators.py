@@ -94,7 +94,7 @@ def test_a_fresh_process_loads_every_kind_of_generator_and_samples_what_training
         training = Training(config, cache_dir=trained.cache_dir)
         training.load_state_dict(torch.load(trial.checkpoint_file, weights_only=True)["training"])
         noise = torch.randn(5, config.network.latent_size, generator=torch.Generator().manual_seed(7))
-        evaluated = training._average.module if training._average is not None else training.generator
+        evaluated = training.evaluated_generator
         inputs, outputs, alone, samples = json.loads(line)
         assert inputs == [-1, config.network.latent_size]
         assert outputs == [-1, *config.dataset.shape]

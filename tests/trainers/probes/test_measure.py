@@ -15,7 +15,6 @@ from torch import Tensor
 from trainers.config import TrialConfig
 from trainers.metrics import names_of
 from trainers.parts import ConfigError, build_part, built_in
-from trainers.pixel_histograms import pixel_wasserstein
 from trainers.probes import NEIGHBOURS, QUERIES, Probe, Probed
 from trainers.probes.measure import (
     PAIRS,
@@ -26,6 +25,7 @@ from trainers.probes.measure import (
 )
 from trainers.probes.pictures import save_curves
 from trainers.training import Training
+from trainers.transport.pixel_histograms import pixel_wasserstein
 from trainers.untrained import NOISE_SCALE
 
 Start = Callable[..., Training]

@@ -19,8 +19,8 @@ from http_files import Files, http_files
 from image_files import cifar_files, idx, md5
 from numpy.typing import NDArray
 
-from trainers import image_datasets
-from trainers.image_datasets import Cifar10, Mnist
+from trainers.data import image_datasets
+from trainers.data.image_datasets import Cifar10, Mnist
 from trainers.parts import ConfigError
 
 

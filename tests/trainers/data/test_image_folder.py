@@ -20,10 +20,10 @@ from PIL import Image
 
 import trainers
 from trainers.config import TrialConfig
+from trainers.data.image_arrays import decoded
+from trainers.data.image_folder import FolderContent, ImageFolder
 from trainers.datasets import Data
 from trainers.evaluation.classifier import RECIPE, train_classifier
-from trainers.image_arrays import decoded
-from trainers.image_folder import FolderContent, ImageFolder
 from trainers.parts import ConfigError
 from trainers.training import Training
 
@@ -236,7 +236,7 @@ def test_labels_are_what_the_classifier_needs(trial: MakeTrial, tmp_path: Path) 
 def test_planning_reads_the_folder_once_says_so_and_imports_no_torch(tmp_path: Path) -> None:
     make_folder(tmp_path / "images")
     script = (
-        "import sys\nfrom pathlib import Path\nfrom trainers.image_folder import ImageFolder\n"
+        "import sys\nfrom pathlib import Path\nfrom trainers.data.image_folder import ImageFolder\n"
         "dataset = ImageFolder(root='images', size=8).filled_in(Path('cache'))\n"
         "print(dataset.train_size, 'torch' in sys.modules, 'numpy' in sys.modules)"
     )

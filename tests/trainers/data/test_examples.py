@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from trainers import examples
-from trainers.examples import Examples, fits
+from trainers.data import examples
+from trainers.data.examples import Examples, fits
 from trainers.training import Training
 
 CPU = torch.device("cpu")

@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainers.pixel_histograms import coarse, histograms, lower_bounds, nearest_under_wasserstein, pixel_wasserstein
+from trainers.transport.pixel_histograms import (
+    coarse,
+    histograms,
+    lower_bounds,
+    nearest_under_wasserstein,
+    pixel_wasserstein,
+)
 
 
 def moved(images: Tensor, down: int, right: int) -> Tensor:

@@ -18,7 +18,7 @@ def transport_map(critic: nn.Module, points: Tensor, *, q: float, p: float) -> T
     (Mallasto et al., eq. 11). φ is the potential of the side that ``points`` are of: then T carries their distribution
     to the other one. Raises :class:`~trainers.parts.ConfigError` where :func:`check_map` does.
     """
-    from trainers.gradients import input_gradient
+    from trainers.transport.gradients import input_gradient
 
     check_map(GroundCost(q, p))
     gradient = input_gradient(critic, points, differentiable=False)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trainers.penalties import Edge, WassersteinPenalty
-from trainers.pixel_graph import wasserstein_norm_squared
+from trainers.transport.pixel_graph import wasserstein_norm_squared
 
 Pixel = tuple[int, int, int]  # channel, row, column
 NEIGHBOURS = {

@@ -15,7 +15,7 @@ from trainers.datasets import to_examples
 from trainers.pair import Pair
 from trainers.parts import ConfigError
 from trainers.training import EVALUATION_SEED, Diverged, Training
-from trainers.transport_map import transport_map
+from trainers.transport.transport_map import transport_map
 from trainers.untrained import NOISE_SCALE
 
 Start = Callable[..., Training]

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from trainers.data.image_arrays import decoded, kept, open_images, open_labels, write_array, write_images
 from trainers.datasets import Data, Dataset
-from trainers.image_arrays import decoded, kept, open_images, open_labels, write_array, write_images
 from trainers.parts import ConfigError, number, runtime
 
 VERSION = 1
@@ -37,11 +37,12 @@ class FolderContent:
 class ImageFolder(Dataset):
     """Every file below ``root`` as an image with ``channels`` × ``size`` × ``size`` values.
 
-    See :func:`trainers.image_arrays.decoded` for how an image is resized, cropped and converted. Where root has the
-    folders ``train`` and ``test``, these are the split and the rest is left alone; otherwise the fraction ``held_out``
-    is held out. A split whose files are all in subfolders, two or more, has these as classes, numbered in sorted order.
-    Images stand in the order of SHA-256 of their paths: the first n are a fair sample, and the split is the same
-    wherever the folder is. Hidden files and folders are passed over.
+    See :func:`trainers.data.image_arrays.decoded` for how an image is resized, cropped and converted.
+
+    Where root has the folders ``train`` and ``test``, these are the split and the rest is left alone; otherwise the
+    fraction ``held_out`` is held out. A split whose files are all in subfolders, two or more, has these as classes,
+    numbered in sorted order. Images stand in the order of SHA-256 of their paths: the first n are a fair sample,
+    and the split is the same wherever the folder is. Hidden files and folders are passed over.
 
     Files that are no images, or damaged, are named in a warning and left out, up to the fraction ``max_bad``; beyond
     that they are an error.

@@ -1,7 +1,7 @@
 """Published image datasets: from a path that the user has, or by torchvision's download.
 
 Their content is the same wherever it comes from, and verified: so ``root`` is no part of a trial's identity, and the
-arrays in the cache (see :mod:`trainers.image_arrays`) are known by the dataset's name.
+arrays in the cache (see :mod:`trainers.data.image_arrays`) are known by the dataset's name.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from trainers.data.image_arrays import kept, open_images, open_labels, to_pixels, write_array, write_images
 from trainers.datasets import Data, Dataset
-from trainers.image_arrays import kept, open_images, open_labels, to_pixels, write_array, write_images
 from trainers.parts import ConfigError, runtime
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trainers.ground_costs import ground_cost
 from trainers.objectives import CTransform, SoftCTransform
 from trainers.pair import Pair
 from trainers.penalties import Admissibility
+from trainers.transport.ground_costs import ground_cost
 
 POWERS = (1.0, 1.2, 1.5, 2.0, 3.0)
 GRID = [pytest.param(q, p, id=f"q={q:g},p={p:g}") for q in POWERS for p in POWERS]

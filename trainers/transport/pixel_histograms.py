@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainers.ground_costs import PIVOTS
+from trainers.transport.ground_costs import PIVOTS
 
 CHUNK = 2000
 """Images whose rows and columns are compared at once."""

@@ -1,0 +1,53 @@
+"""A comparison table as text, from the words of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from orchestrator.errors import UserError
+from orchestrator.results.comparison import comparison_table
+from orchestrator.results.formats import FORMATS
+from orchestrator.results.frames import parse_at
+from orchestrator.results.pivot import lay_out
+from orchestrator.store.runs import Runs
+from orchestrator.store.sweep import SweepStore
+from trainers.parts import nearest
+
+
+def exported(
+    runs: Runs,
+    names: Sequence[str],
+    format_name: str,
+    *,
+    rows: str = "",
+    columns: str = "",
+    metrics: str = "",
+    at: str = "last",
+    baseline: str = "",
+    feature_weights: Path | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> str:
+    """The table of one sweep or several, in one of :data:`~orchestrator.results.formats.FORMATS`.
+
+    The options are those of ``orchestrator export``. ``tell`` hears what is measured again for ``at="best"``. Raises
+    :class:`UserError` for unknown names, and if no trial has ended.
+    """
+    if format_name not in FORMATS:
+        raise UserError(f"--format: there is no format called '{format_name}'{nearest(format_name, FORMATS)}")
+    when = parse_at(at)
+    stores = [SweepStore.open(runs, name, ["best.pt"] if when.what == "best" else []) for name in dict.fromkeys(names)]
+    wanted = tuple(name.strip() for name in metrics.split(",") if name.strip())
+    again = None
+    if feature_weights is not None and when.what != "best":
+        raise UserError("--feature-weights needs --at best: no other evaluation is measured again")
+    if not any(store.has_results() for store in stores):
+        raise UserError(f"there is nothing to show yet: no trial of '{', '.join(names)}' has ended")
+    if when.what == "best":
+        from orchestrator.results.best import best_again
+
+        # Raises UserError for unknown names before anything is measured.
+        lay_out(comparison_table(*stores, metrics=wanted, baseline=baseline), rows, columns)
+        again = best_again(stores, feature_weights, tell=tell)
+    table = comparison_table(*stores, at=when, metrics=wanted, baseline=baseline, again=again)
+    return FORMATS[format_name][1](lay_out(table, rows, columns))

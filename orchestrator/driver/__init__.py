@@ -1,1 +1,1 @@
-"""One sweep from plan to table: what is to run, its signals, the mirror's thread, Ray in the middle."""
+"""Runs one sweep, from plan to table: what is to run, the executor, the signals, the mirror's thread, the end."""

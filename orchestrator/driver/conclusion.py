@@ -84,9 +84,10 @@ def conclude_without_ray(store: SweepStore, options: Options, console: Console, 
 def leave_to_another(
     held: contextlib.ExitStack, driver: Driver, store: SweepStore, options: Options, why: str
 ) -> NoReturn:
-    """Gives the lock back and turns this process into :func:`conclude_without_ray`, from whatever thread.
+    """Releases the lock and replaces this process by one that runs :func:`conclude_without_ray`.
 
-    The main thread hangs in Ray then, and Ray's own threads may end the process at any time.
+    It is called from another thread when Ray has gone: the main thread hangs in Ray then, and Ray's own threads may
+    end the process at any time.
     """
     end_marked(driver.mark)
     held.close()

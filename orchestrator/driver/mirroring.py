@@ -1,4 +1,4 @@
-"""The thread that keeps MLflow level with the store while a sweep runs."""
+"""The thread that mirrors the store into MLflow while a sweep runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIRROR_SECONDS = 2.0
 
 
 class MirrorThread:
-    """Mirrors the store into MLflow, off the scheduling thread. MLflow may be slow or down: training goes on."""
+    """Mirrors the store into MLflow, off the scheduling thread. While MLflow is slow or down, training goes on."""
 
     def __init__(self, store: SweepStore, uri: str) -> None:
         self._store = store
@@ -30,7 +30,7 @@ class MirrorThread:
         self._thread.start()
 
     def finish(self, *, generators: bool = True) -> str | None:
-        """Mirrors a last time. Returns the error that kept MLflow from being level, or None."""
+        """Mirrors a last time. Returns the error because of which MLflow is behind, or None."""
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join()

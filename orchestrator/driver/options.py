@@ -1,4 +1,4 @@
-"""How a sweep is run, and the commands that go on with it."""
+"""How a sweep is run, and the command that continues it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ EXECUTORS = ("ray", "local")
 
 @dataclass(frozen=True)
 class Options:
-    """How, not what, to run. Without a tracking URI (``--offline``) MLflow waits for a later ``sync``.
+    """How to run a sweep. Without a tracking URI (``--offline``) nothing is written to MLflow until a later ``sync``.
 
-    Raises :class:`UserError` for options that do not go together.
+    Raises :class:`UserError` for options that contradict each other.
     """
 
     tracking_uri: str | None
     address: str | None = None
     max_concurrent: int | None = None
     feature_weights: Path | None = None
-    """For trials that are planned already; a new plan brings its own weights."""
+    """For trials that are planned already. A new plan contains its own weights."""
     executor: str = "ray"
     """``ray``: Ray Tune. ``local``: trials one after the other in this process."""
 
@@ -34,13 +34,13 @@ class Options:
         if self.executor not in EXECUTORS:
             raise UserError(f"--executor: there is no executor '{self.executor}'{nearest(self.executor, EXECUTORS)}")
         if self.executor == "local" and self.address is not None:
-            raise UserError("--executor local runs trials in this process: it does not go with --address")
+            raise UserError("--executor local runs trials in this process, so it cannot be combined with --address")
         if self.executor == "local" and self.max_concurrent is not None:
-            raise UserError("--executor local runs one trial at a time: it does not go with --max-concurrent")
+            raise UserError("--executor local runs one trial at a time, so it cannot be combined with --max-concurrent")
 
 
 def as_arguments(store: SweepStore, options: Options) -> str:
-    """The options that a command needs to find this sweep and its MLflow again."""
+    """The options with which another command finds this sweep and its MLflow, as text."""
     words = "" if store.runs == Path("runs") else f" --runs-dir {shlex.quote(location(store.runs))}"
     if options.tracking_uri is not None and (store.replica or options.tracking_uri != default_uri(store.runs)):
         words += f" --tracking-uri {shlex.quote(str(options.tracking_uri))}"
@@ -48,7 +48,7 @@ def as_arguments(store: SweepStore, options: Options) -> str:
 
 
 def resume_command(store: SweepStore, options: Options) -> str:
-    """The command that goes on where this one ends."""
+    """The command that continues this sweep."""
     words = f"orchestrator resume {store.name}{as_arguments(store, options)}"
     words += f" --address {options.address}" if options.address else ""
     words += " --offline" if options.tracking_uri is None else ""

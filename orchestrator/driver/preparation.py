@@ -54,9 +54,9 @@ def prepare(
 
 
 def prepare_parts(store: SweepStore, trial_ids: Sequence[str]) -> None:
-    """Lets each dataset and each evaluation of these trials make sure of what it needs, once.
+    """Prepares each dataset and each evaluation of these trials, once.
 
-    Raises :class:`UserError` or ConfigError where something is missing.
+    Raises :class:`UserError` or ConfigError if something that they need is missing.
     """
     configs = [config for _, config in store.configs(trial_ids)]
     with disk_errors():

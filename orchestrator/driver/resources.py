@@ -1,4 +1,4 @@
-"""What the trials of a sweep take, and whether this machine has it."""
+"""What the trials of a sweep ask of their nodes, and whether this machine has it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.sweep.file import Resources
 
 
 def demands(store: SweepStore, trial_ids: Sequence[str], address: str | None) -> dict[str, Demand]:
-    """What each trial asks of its node. Raises :class:`UserError` for what this machine does not have."""
+    """What each trial asks of its node. Raises :class:`UserError` for anything that this machine does not have."""
     device_of = {trial_id: config["device"] for trial_id, config in store.configs(trial_ids)}
     resources = needed_resources(Resources(**store.plan()["resources"]), list(device_of.values()), address)
     return {trial_id: demand_of(resources, device_of.get(trial_id, "auto")) for trial_id in trial_ids}
@@ -25,18 +25,18 @@ def needed_resources(
     address: str | None,
     error: Callable[[str, str], UserError] = lambda key, problem: UserError(f"resources.{key}: {problem}"),
 ) -> Resources:
-    """What a trial takes; no GPU if every trial's device is cpu.
+    """What a trial asks of its node. No GPU if every trial's device is cpu.
 
-    Raises :class:`UserError` for processors or GPUs that this machine does not have. At an ``address`` Ray counts
-    what the cluster has.
+    Raises :class:`UserError` for processors or GPUs that this machine does not have. With an ``address`` this is not
+    checked here, because Ray knows what the cluster has.
     """
     wanted = replace(resources, gpus=0.0) if set(devices) == {"cpu"} else resources
     if "cuda" in devices and not wanted.gpus:
-        raise error("gpus", "device=cuda needs a GPU for each trial, or a fraction: resources: {gpus: 1}")
+        raise error("gpus", "device=cuda needs a GPU for each trial, or a fraction of one: resources: {gpus: 1}")
     if address is not None:
         return wanted
     if wanted.custom:
-        raise error("custom", f"'{next(iter(wanted.custom))}' is what nodes of a cluster may offer: give --address")
+        raise error("custom", f"only nodes of a cluster can offer '{next(iter(wanted.custom))}'; give --address")
     processors = os.cpu_count() or 1
     if wanted.cpus > processors:
         raise error("cpus", f"a trial asks for {wanted.cpus:g} processors and this machine has {processors}")

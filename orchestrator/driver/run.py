@@ -1,4 +1,4 @@
-"""Runs one sweep: what is to do, the executor, and around it the lock, the signals, the mirror and the progress."""
+"""Runs one sweep: finds the trials to run, and runs them with lock, signals, mirror and progress display."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Tell = Callable[[str], None]
 OpenExecutor = Callable[[SweepStore, Sequence[str], Options, Driver, Tell], contextlib.AbstractContextManager[Executor]]
-"""Opens an executor for these trials; it is closed when the sweep has ended."""
+"""Opens an executor for these trials. It is closed when the sweep has ended."""
 
 
 def run_sweep(
@@ -49,10 +49,10 @@ def run_sweep(
 ) -> int:
     """Runs the selected trials that have no result yet. Returns the exit code: 0, 1 (some did not finish) or 130.
 
-    A new ``plan`` is written into the store first. ``open_executor`` takes the place of the executor that the options
-    name. Raises :class:`UserError` before anything starts: another driver, a tracking URI that no server answers,
-    resources that do not exist, a directory that cannot be written. Raises ConfigError for an evaluation without its
-    weights and a dataset without its files.
+    A new ``plan`` is written into the store first. ``open_executor`` replaces the executor that the options name.
+    Errors are raised before anything starts. :class:`UserError`: another driver runs the sweep, no server answers at
+    the tracking URI, resources do not exist, or a directory cannot be written. ConfigError: an evaluation lacks its
+    weights, or a dataset its files.
     """
     tell = functools.partial(say, console)
     _check(store, options, plan)
@@ -79,7 +79,7 @@ def run_sweep(
                     ):
                         stopped_because = run_trials(store, todo, executor)
             except (Aborted, KeyboardInterrupt):
-                if store.replica is None:  # for an object store the next command does it: leaving waits for nobody
+                if store.replica is None:  # with an object store it would take long; the next command does it
                     with contextlib.suppress(OSError):
                         store.mend("the driver left at once")
                 tell(f"Left at once; go on with: {resume_command(store, options)}")
@@ -95,7 +95,7 @@ def _check(store: SweepStore, options: Options, plan: Plan | None) -> None:
         try:
             check_uri(options.tracking_uri)
         except UserError as error:
-            raise UserError(f"{error}; --offline leaves MLflow for a later 'orchestrator sync'") from None
+            raise UserError(f"{error}; with --offline nothing is written to MLflow until 'orchestrator sync'") from None
     if plan is not None:
         file = plan.sweep_file
         devices = [trial.config.device for trial in plan.trials]
@@ -122,7 +122,7 @@ def _todo(store: SweepStore, options: Options, selection: Selection, tell: Tell)
 def _open_tune(
     store: SweepStore, trial_ids: Sequence[str], options: Options, driver: Driver, tell: Tell
 ) -> Iterator[Executor]:
-    """Ray Tune, on a Ray of this driver's own or on the cluster at ``options.address``."""
+    """Opens an executor that runs trials by Ray Tune, on a local Ray or on the cluster at ``options.address``."""
     wanted = demands(store, trial_ids, options.address)
     tell(f"{store.name}: {len(trial_ids)} trials to run; starting Ray{' and MLflow' if options.tracking_uri else ''} …")
     with ray_session(options.address, driver.mark):
@@ -134,7 +134,7 @@ def _open_tune(
 def _open_local(
     store: SweepStore, trial_ids: Sequence[str], options: Options, driver: Driver, tell: Tell
 ) -> Iterator[Executor]:
-    """This process."""
+    """Opens an executor that runs trials in this process."""
     demands(store, trial_ids, None)
     tell(f"{store.name}: {len(trial_ids)} trials to run, one after the other in this process")
     yield LocalExecutor(trial_ids)

@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM mean while a sweep runs."""
+"""Handles Ctrl-C and SIGTERM while a sweep runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def signals(stop_file: Path) -> Iterator[threading.Event]:
         first = time.monotonic()
         try:
             stop_file.touch()
-        except OSError:  # nothing can be written any more, no checkpoint either
+        except OSError:  # nothing can be written any more, so no checkpoint either
             aborting.set()
             raise Aborted from None
         os.write(2, b"\nStopping: running trials write a checkpoint. Once more to leave at once.\n")
@@ -44,7 +44,7 @@ def signals(stop_file: Path) -> Iterator[threading.Event]:
     try:
         yield stopping
     except BaseException:
-        if aborting.is_set():  # inside Ray, Aborted has become some other error
+        if aborting.is_set():  # Ray may have turned Aborted into another error
             raise Aborted from None
         raise
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class State(StrEnum):
-    """What has become of a trial."""
+    """The state of a trial."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -22,18 +22,18 @@ class State(StrEnum):
 
     @property
     def is_result(self) -> bool:
-        """Whether nothing is left to do: the trial has a result, though not always a good one."""
+        """Whether the trial has a result, good or bad, so that nothing is left to run."""
         return self in (State.DONE, State.STOPPED, State.DIVERGED)
 
 
 @dataclass
 class Attempt:
-    """One run of a trial by one worker: when, where and with which code; None where a worker has not come so far.
+    """One run of a trial by one worker: when, where and with which code. Values that are not known yet are None.
 
     ``started`` and ``ended`` are seconds since 1970; ``ended`` is None for an attempt that runs or was killed.
     ``resumed_at`` is the critic iteration at which it began, ``unreadable`` says which checkpoints it could not use.
-    ``state``, ``error`` and ``errno`` are those of its end; ``last_epoch`` is the last epoch it stored, if it is DONE.
-    ``extra`` keeps what another version wrote and this one does not know.
+    ``state``, ``error`` and ``errno`` are those of its end. ``last_epoch`` is the last epoch it stored, if it is DONE.
+    ``extra`` keeps values that another version wrote and this one does not know.
     """
 
     started: float = 0.0
@@ -52,7 +52,7 @@ class Attempt:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """The attempt as ``status.json`` holds it: what is not known yet is left out."""
+        """The attempt as ``status.json`` holds it, without the values that are not known yet."""
         values = asdict(self)
         extra = values.pop("extra")
         always = {"error"} if self.ended is not None else set()
@@ -88,7 +88,7 @@ class Status:
 
     @property
     def devices(self) -> list[str]:
-        """The devices of the attempts that came so far as to have one."""
+        """The devices of the attempts, except those that ended before they had one."""
         return [attempt.device for attempt in self.attempts if attempt.device is not None]
 
     def to_json(self) -> str:

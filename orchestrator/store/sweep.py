@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial of the plan, as it stands in ``plan.json``."""
+    """A trial of the plan, as ``plan.json`` holds it."""
 
     trial_id: str
     variant: str
@@ -62,7 +62,7 @@ class SweepStore:
         self.name = name
         self.path = runs_dir / name
         self.at_work: set[str] = set()
-        """The trials that workers have: only they write there."""
+        """The trials that workers run now. Only the workers write into their directories."""
         self._elsewhere: dict[str, list[str]] | None = None
         self.stop_file = self.path / "stop"
         self.lock_file = self.path / "driver.lock"
@@ -166,11 +166,14 @@ class SweepStore:
         return TrialStore(self.path / "trials" / trial_id, self.replica)
 
     def begins(self, trial_id: str) -> None:
-        """A worker is given this trial."""
+        """Notes that a worker now runs this trial."""
         self.at_work.add(trial_id)
 
     def has_ended(self, trial_id: str) -> TrialStore:
-        """The trial as its worker left it. Raises OSError if the object store cannot be reached for minutes."""
+        """Notes that a trial's worker has ended, and returns the trial with everything that the worker wrote.
+
+        Raises OSError if the object store cannot be reached for minutes.
+        """
         self.at_work.discard(trial_id)
         trial, replica = self.trial(trial_id), self.replica
         if replica is not None:
@@ -179,7 +182,10 @@ class SweepStore:
 
     @contextlib.contextmanager
     def exchanging_news(self) -> Iterator[None]:
-        """Meanwhile this machine's copy follows what workers write into an object store, and passes stops on."""
+        """Within the context, this machine's copy receives what workers write into an object store.
+
+        Requests to stop are passed on to the workers.
+        """
         with contextlib.nullcontext() if self.replica is None else exchange_news(self.replica, self.name, self.at_work):
             yield
 
@@ -187,8 +193,8 @@ class SweepStore:
     def outline(self) -> Iterator[SweepStore]:
         """The sweep, for a command that deletes files.
 
-        For an object store it is a temporary outline, whose files have their real size but may be empty. Files that
-        are deleted there are deleted in the object store at the end.
+        In an object store it is a temporary outline: its files have the real sizes, but their content may be missing.
+        Files that are deleted in the outline are deleted in the object store at the end.
         """
         if self.replica is None:
             yield self
@@ -298,7 +304,7 @@ class SweepStore:
         shutil.rmtree(replaced, ignore_errors=True)
 
     def mend(self, why: str = "the driver of an earlier run died") -> None:
-        """Repairs what a driver that died, or left at once, has left half-done. Its workers must have ended.
+        """Repairs what the last driver left half-done when it died or left at once. Its workers must have ended.
 
         A trial whose directory was being replaced keeps the old directory or gets the new one. A trial that was RUNNING
         becomes LOST, with the error ``why``; it becomes STOPPED if early stopping had already decided so.

@@ -93,9 +93,9 @@ class TrialStore:
 
     @contextlib.contextmanager
     def at_hand(self, file: Path) -> Iterator[Path]:
-        """Holds one of the trial's checkpoints on this machine; an object store's checkpoints are not copied otherwise.
+        """Within the context, one of the trial's checkpoints is on this machine, even if it is in an object store.
 
-        The file may not exist.
+        The checkpoint may not exist.
         """
         with contextlib.nullcontext() if self._replica is None else self._replica.at_hand(file):
             yield file

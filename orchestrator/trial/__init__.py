@@ -1,1 +1,1 @@
-"""One trial, from the store and back into it: on a worker, or here without Ray."""
+"""Runs one trial, on a worker or in this process without Ray, and writes its results into the store."""

@@ -1,4 +1,4 @@
-"""A trial's part of a GPU's memory."""
+"""Limits a trial to its part of a GPU's memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gc
 
 
 def memory_share(gpus: float | None) -> float:
-    """The part of a GPU's memory that a trial may take: its fraction of the GPU, or all of it if it shares none."""
+    """The part of a GPU's memory that a trial may take: its fraction of the GPU, or 1 if it shares no GPU."""
     return gpus if gpus is not None and 0 < gpus < 1 else 1.0
 
 
@@ -19,7 +19,7 @@ def limit_gpu_memory(gpus: float | None) -> None:
 
 
 def out_of_memory(error: Exception, gpus: float | None) -> str | None:
-    """What to do if a GPU has no room left, in words; None for any other error."""
+    """The message for a GPU that ran out of memory, with what helps. None for any other error."""
     import torch
 
     if not isinstance(error, torch.OutOfMemoryError):
@@ -31,7 +31,7 @@ def out_of_memory(error: Exception, gpus: float | None) -> str | None:
 
 
 def free_memory() -> None:
-    """Frees what a trial used: the same worker process runs more trials."""
+    """Frees the memory that a trial used, because the same worker process runs more trials."""
     import torch
 
     gc.collect()

@@ -1,4 +1,4 @@
-"""One trial here, without Ray: for developing a method."""
+"""Trains one trial in this process, without Ray, to develop a method."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainers.config import TrialConfig
 
 
 def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | None = None) -> int:
-    """Trains from the start, into a directory of its own below ``train/``. Returns the exit code: 0, 1 or 130."""
+    """Trains a trial from the start, in a new directory below ``train/``. Returns the exit code: 0, 1 or 130."""
     for text in overrides:
         parse_override(text)
     cache = cache_dir(runs_dir)
@@ -44,7 +44,7 @@ def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | Non
 
     print(f"{trial.path}: {config.budget} critic iterations, {config.epochs} epochs", flush=True)
     stopping = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: stopping.set())  # an exception could get lost in somebody's callback
+    signal.signal(signal.SIGINT, lambda *_: stopping.set())  # an exception could be swallowed in a callback
     try:
         state = run_trial(trial, cache, should_stop=stopping.is_set, on_epoch=_tell)
     except OSError as error:
@@ -59,7 +59,7 @@ def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | Non
 
 
 def _tell(record: dict[str, Any]) -> None:
-    """A line for every evaluation."""
+    """Prints a line for each evaluated epoch."""
     if "evaluation_seconds" in record or record["epoch"] == 0:
         numbers = " ".join(f"{name}={value:.4g}" for name, value in record.items() if isinstance(value, float))
         print(f"epoch {record['epoch']} iteration {record['iteration']}: {numbers}", flush=True)

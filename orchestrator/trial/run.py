@@ -28,7 +28,7 @@ TRIAL_ID = re.compile("[0-9a-f]{12}")
 
 
 class Superseded(Exception):
-    """Another attempt at this trial has begun: this worker was given up for lost and must not write any more."""
+    """Another attempt at this trial has begun: this worker was taken for lost and must not write any more."""
 
 
 class OtherExtractor(RuntimeError):
@@ -45,10 +45,10 @@ def run_trial(
 ) -> State:
     """Runs a trial from its last checkpoint to its end, or until ``should_stop()``.
 
-    Returns the state it wrote: DONE, DIVERGED or FAILED, with the error in ``status.json`` and ``log.txt``; RUNNING
-    if it was stopped, with a checkpoint to go on from, or if another attempt has taken its place. Raises OSError if
-    the state cannot be written; errors inside the trial raise nothing. ``on_epoch`` sees every stored epoch. With a
-    fraction of a GPU as ``gpus`` the trial may take no more of the GPU's memory than that.
+    Returns the state it wrote: DONE, DIVERGED or FAILED, with the error in ``status.json`` and ``log.txt``. Returns
+    RUNNING if the trial was stopped, with a checkpoint to continue from, or if another attempt has taken its place.
+    Raises OSError if the state cannot be written, but no error of the trial itself. ``on_epoch`` is called with every
+    stored epoch. If ``gpus`` is a fraction, the trial may take only that fraction of the GPU's memory.
     """
     from trainers.training import Diverged
 
@@ -58,7 +58,7 @@ def run_trial(
     status.attempts.append(attempt)
     trial.write_status(status)
     trial.log(f"attempt {len(status.attempts)} on {attempt.host}, process {os.getpid()}")
-    gc.freeze()  # objects from before: the collection at the end then looks only at what this trial has made
+    gc.freeze()  # so that the collection at the end looks only at this trial's objects
     try:
         limit_gpu_memory(gpus)
         with warnings.catch_warnings():
@@ -88,7 +88,7 @@ def run_trial(
 
 
 class _Run:
-    """A trial's training with its place in the store: it stores epochs and checkpoints."""
+    """A trial's training, which stores its epochs and checkpoints."""
 
     def __init__(
         self, trial: TrialStore, status: Status, cache_dir: Path, on_epoch: Callable[[dict[str, Any]], None]
@@ -130,7 +130,7 @@ class _Run:
         return True
 
     def _resume(self) -> None:
-        """Loads the newest readable checkpoint; the attempt and the log say what was wrong with newer ones."""
+        """Loads the newest readable checkpoint. Notes in the attempt and the log why newer ones cannot be read."""
         attempt = self.status.attempts[-1]
         attempt.unreadable = checkpoints.resume(self.trial, self.log, self.training, self.identity)
         attempt.device, attempt.resumed_at = device_name(self.training.device), self.training.iteration
@@ -159,7 +159,7 @@ class _Run:
         self.on_epoch(record)
 
     def _checkpoint_due(self) -> bool:
-        """Whether ``checkpoint_seconds`` have passed; at least one iteration lies between two checkpoints."""
+        """Whether ``checkpoint_seconds`` have passed. At least one iteration must lie between two checkpoints."""
         seconds = self.config.checkpoint_seconds
         moved = self.training.iteration > self._saved_iteration
         return seconds is not None and moved and time.monotonic() - self._saved_at >= seconds
@@ -225,5 +225,5 @@ def is_current(trial: TrialStore, status: Status) -> bool:
 
 
 def last_line(error: Exception) -> str:
-    """What went wrong, in one line: ``ValueError: the last line of its message``."""
+    """An error in one line: ``ValueError: the last line of its message``."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[-1]}"

@@ -1,4 +1,4 @@
-"""Where and with which code an attempt runs."""
+"""Records where and with which code an attempt runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMIT = "ORCHESTRATOR_COMMIT"
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds the packages ``orchestrator`` and ``trainers``."""
 PACKAGES = ("torch", "torch-fidelity", "POT", "scikit-learn", "numpy", "ray", "mlflow")
-"""The distributions that a number may depend on."""
+"""The packages that results may depend on."""
 
 
 def begin_attempt() -> Attempt:
@@ -39,7 +39,7 @@ def device_name(device: Any) -> str:
 
 @functools.cache
 def git_commit() -> str:
-    """The commit of the running code, ``-dirty`` if it was changed since; ``unknown`` outside a checkout."""
+    """The commit of the running code, with ``-dirty`` if files were changed. ``unknown`` outside a checkout."""
     if told := os.environ.get(COMMIT):
         return told
 

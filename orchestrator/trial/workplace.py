@@ -1,4 +1,4 @@
-"""What a worker needs at hand: the trial's directory, the shared cache, and word of a stop."""
+"""Gives a worker what it needs for a trial: the trial's directory, the shared cache, and requests to stop."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from orchestrator.store.trial import CHECKPOINT_FILES, TrialStore
 def trial_at_hand(runs: Runs, sweep: str, trial_id: str) -> Iterator[tuple[TrialStore, Path, Callable[[], bool]]]:
     """Yields a trial to work on, the cache, and a function that says whether the trial is asked to stop.
 
-    If the runs directory is in an object store, the trial is a copy for this worker alone, and the cache belongs to
-    this machine; machines share their caches through the object store.
+    If the runs directory is in an object store, the trial is a copy for this worker alone. The cache belongs to this
+    machine; machines share what is in their caches through the object store.
     """
     if isinstance(runs, Path):
         store = SweepStore(runs, sweep)
@@ -43,7 +43,7 @@ def trial_at_hand(runs: Runs, sweep: str, trial_id: str) -> Iterator[tuple[Trial
 
 
 def fill_cache(runs: str, config: dict[str, Any]) -> None:
-    """Makes in an object store what trials share, so that the same extractor measures all of them."""
+    """Makes what trials share and puts it into the object store, so that one extractor measures all trials."""
     from trainers.config import TrialConfig
     from trainers.training import Training
 
@@ -57,7 +57,10 @@ def fill_cache(runs: str, config: dict[str, Any]) -> None:
 
 
 def _share(replica: Replica, cache: Path) -> None:
-    """Brings cache and object store level. If the store is away for minutes, the worker makes anew what it lacks."""
+    """Copies what cache and object store lack from each other.
+
+    If the object store cannot be reached for minutes, the worker makes what its cache lacks itself.
+    """
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{cache}.lock"), contextlib.suppress(OSError):
         replica.patiently(lambda: replica.share(cache))

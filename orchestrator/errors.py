@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import sys
 from collections.abc import Iterator, Sequence
 
 
@@ -32,3 +33,12 @@ def unsuitable(library: str, versions: str, missing: Sequence[str]) -> UserError
         f"({', '.join(missing)}). The versions that work are {library}{versions}: install one of them with "
         f"python -m pip install '{library}{versions}'"
     )
+
+
+def check_platform() -> None:
+    """Raises :class:`UserError` on a system other than Linux, before a missing module would."""
+    if sys.platform != "linux":
+        raise UserError(
+            f"this system is '{sys.platform}', and orchestrator runs on Linux only: it needs Linux's file locks and "
+            "/proc to keep a sweep safe. Run it in a Linux container or virtual machine, with Python 3.11 or 3.12"
+        )

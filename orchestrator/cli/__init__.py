@@ -1,4 +1,4 @@
-"""The commands, thin: what they do stands in the other folders and is imported when a command runs."""
+"""The commands. They only read options; the work is done in the other folders, imported when a command runs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from orchestrator.cli.compare import evaluate, export, plot, report
 from orchestrator.cli.keep import prune, sync
 from orchestrator.cli.look import status, ui
 from orchestrator.cli.run import conclude, resume, stop, sweep, train
-from orchestrator.errors import Aborted, UserError
+from orchestrator.errors import Aborted, UserError, check_platform
 
 COMMANDS = {
     "Run": (sweep, resume, stop, train),
     "Look": (status, ui),
     "Compare": (export, plot, report, evaluate),
-    "Look after": (prune, sync),
+    "Maintain": (prune, sync),
 }
 app = typer.Typer(
-    help="Experiment sweeps for Wasserstein GANs: which ground metric, which penalty, how many critic iterations.",
+    help="Experiment sweeps for Wasserstein GANs: compare ground metrics, penalties and numbers of critic iterations.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,12 +34,15 @@ SECONDS_TO_LEAVE = 60.0
 
 
 def program() -> None:
-    """The program ``orchestrator``: :func:`main` in a process of its own, which ends when that has."""
+    """Runs the program ``orchestrator``: :func:`main`, after which the process ends.
+
+    It ends at the latest :data:`SECONDS_TO_LEAVE` later, whatever threads are left.
+    """
     from orchestrator.leaving import leave_within
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that knows no '·' ends no sweep
+            stream.reconfigure(errors="replace")  # a terminal that cannot show '·' must not end a sweep
     code: object = 1
     try:
         main()
@@ -52,10 +55,14 @@ def program() -> None:
 
 
 def main() -> None:
-    """What ``sys.argv`` asks for. 0: every trial has its result; 1: some did not finish; 2: bad input; 130: stopped."""
+    """Runs the command in ``sys.argv`` and exits with its code.
+
+    0: every trial has its result. 1: some did not finish. 2: bad input. 130: interrupted.
+    """
     from trainers.parts import ConfigError
 
     try:
+        check_platform()
         app()
     except (UserError, ConfigError) as error:
         print(f"orchestrator: {error}", file=sys.stderr)

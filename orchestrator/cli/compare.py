@@ -12,28 +12,40 @@ from orchestrator.errors import UserError
 
 
 def export(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="The sweep's name; several make one table.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="The sweep's name; several share a table.")],
     format: Annotated[str, typer.Option(help="csv, markdown, latex, html or json.")] = "markdown",  # noqa: A002
     rows: Annotated[
-        str, typer.Option(metavar="NAME=VALUE,…", help="Only cells with this variant or axis value; NAME alone sorts.")
+        str,
+        typer.Option(
+            metavar="NAME=VALUE,…", help="Show only cells with this variant or axis value; NAME alone sorts by it."
+        ),
     ] = "",
     columns: Annotated[
-        str, typer.Option(metavar="NAME,…", help="Axes, or variant, that lie side by side; NAME=VALUE selects.")
+        str,
+        typer.Option(
+            metavar="NAME,…", help="Axes (or variant) whose values become columns; NAME=VALUE shows only that value."
+        ),
     ] = "",
     metrics: Annotated[
-        str, typer.Option(metavar="NAME,…", help="Which metrics; default: the evaluation's, and the seconds.")
+        str, typer.Option(metavar="NAME,…", help="The metrics to show; default: the evaluation's, and the seconds.")
     ] = "",
     at: Annotated[
-        str, typer.Option(help="last, best, epoch=K, seconds=S, or METRIC=VALUE: the evaluation nearest to it.")
+        str,
+        typer.Option(
+            help="The evaluation to show: last, best, epoch=K, seconds=S, or METRIC=VALUE (the one nearest to VALUE)."
+        ),
     ] = "last",
     baseline: Annotated[
-        str, typer.Option(metavar="CELL", help="Show differences to this cell, paired by seed; a cell as in the table.")
+        str,
+        typer.Option(
+            metavar="CELL", help="Show differences to this cell, paired by seed. Write the cell as the table shows it."
+        ),
     ] = "",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="A file; default: standard output.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: standard output.")] = None,
     runs_dir: RunsDir = "runs",
     feature_weights: FeatureWeights = None,
 ) -> None:
-    """Write a sweep's comparison table, or that of several."""
+    """Write the comparison table of one sweep, or of several."""
     from orchestrator.results.comparison import comparison_table
     from orchestrator.results.formats import FORMATS
     from orchestrator.results.frames import parse_at
@@ -50,13 +62,14 @@ def export(
     wanted = tuple(name.strip() for name in metrics.split(",") if name.strip())
     again = None
     if feature_weights is not None and when.what != "best":
-        raise UserError("--feature-weights goes with --at best: nothing else is measured again")
+        raise UserError("--feature-weights needs --at best: no other evaluation is measured again")
     if not any(store.has_results() for store in stores):
-        raise UserError(f"there is nothing to show: no trial of '{', '.join(names)}' has come to its end yet")
+        raise UserError(f"there is nothing to show yet: no trial of '{', '.join(names)}' has ended")
     if when.what == "best":
         from orchestrator.results.evaluate import best_again
 
-        lay_out(comparison_table(*stores, metrics=wanted, baseline=baseline), rows, columns)  # is all of it there?
+        # Raises UserError for unknown names before anything is measured.
+        lay_out(comparison_table(*stores, metrics=wanted, baseline=baseline), rows, columns)
         again = best_again(stores, feature_weights, tell=lambda text: typer.echo(text, err=True))
     table = comparison_table(*stores, at=when, metrics=wanted, baseline=baseline, again=again)
     text = FORMATS[format][1](lay_out(table, rows, columns))
@@ -71,9 +84,11 @@ def export(
 
 def plot(
     name: SweepName,
-    metric: Annotated[str | None, typer.Option(help="Any logged metric; default: what the sweep compares by.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Any logged metric; default: the one that the sweep compares by.")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Default: the sweep's folder figures/.")
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Default: figures/ in the sweep's folder.")
     ] = None,
     runs_dir: RunsDir = "runs",
 ) -> None:
@@ -96,7 +111,7 @@ def report(
     ] = None,
     runs_dir: RunsDir = "runs",
 ) -> None:
-    """Write one HTML file with all of a sweep: question, table, figures, samples, failures, cost, how to repeat it."""
+    """Write a sweep's report, one HTML file: question, table, figures, samples, failures, cost, how to repeat it."""
     from orchestrator.results.report import write_report
     from orchestrator.store.runs import runs_at
     from orchestrator.store.sweep import SweepStore
@@ -116,17 +131,19 @@ def evaluate(
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[OVERRIDE]…", help="evaluation=NAME, evaluation.KEY=value; for a folder dataset=NAME."),
+        typer.Argument(
+            metavar="[OVERRIDE]…", help="evaluation=NAME, evaluation.KEY=value; a folder needs dataset=NAME."
+        ),
     ] = None,
     trial: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Only this trial of the sweep; the first digits will do.")
+        list[str] | None, typer.Option(metavar="ID", help="Only this trial; the first digits of its id are enough.")
     ] = None,
-    checkpoint: Annotated[str, typer.Option(help="last or best.")] = "last",
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    checkpoint: Annotated[str, typer.Option(help="The checkpoint to measure: last or best.")] = "last",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     runs_dir: RunsDir = "runs",
     feature_weights: FeatureWeights = None,
 ) -> None:
-    """Measure again: the checkpoints of a sweep, one checkpoint, or a folder of images. The store stays as it is."""
+    """Measure a sweep's checkpoints again, or one checkpoint, or a folder of images. The store is not changed."""
     from json import dumps
 
     from orchestrator.results.evaluate import Request, evaluate, show_scores

@@ -1,4 +1,4 @@
-"""Commands that look after runs directories and MLflow: sync, prune."""
+"""Commands that maintain runs directories and MLflow: sync, prune."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestrator.cli.options import RunsDir, SweepName, TrackingUri
 
 
 def sync(name: SweepName, runs_dir: RunsDir = "runs", tracking_uri: TrackingUri = None) -> None:
-    """Bring MLflow level with the store."""
+    """Write to MLflow what the store has and MLflow lacks."""
     from orchestrator.store.lock import driver_lock
     from orchestrator.store.runs import runs_at
     from orchestrator.store.sweep import SweepStore
@@ -22,21 +22,21 @@ def sync(name: SweepName, runs_dir: RunsDir = "runs", tracking_uri: TrackingUri 
     check_uri(uri)
     with driver_lock(store, typer.echo):
         level(store, uri)
-    typer.echo(f"MLflow is level with '{name}'.")
+    typer.echo(f"MLflow is up to date with '{name}'.")
 
 
 def prune(
     name: SweepName,
     checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="Also the last and the best checkpoint of trials with a result.")
+        bool, typer.Option("--checkpoints", help="Also delete the last and best checkpoints of trials with a result.")
     ] = False,
     removed: Annotated[
-        bool, typer.Option("--removed", help="Also the trials that are no longer in the sweep file.")
+        bool, typer.Option("--removed", help="Also delete trials that are no longer in the sweep file.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
     runs_dir: RunsDir = "runs",
 ) -> None:
-    """Give disk space back: previous checkpoints of trials that have their result, and what restarts put aside."""
+    """Free disk space: delete the previous checkpoints of trials with a result, and attempts before a restart."""
     from orchestrator.screen.units import in_bytes
     from orchestrator.store.lock import driver_lock
     from orchestrator.store.pruning import prunable, prune, size_of

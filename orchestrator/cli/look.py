@@ -1,4 +1,4 @@
-"""Commands that show how far sweeps have come: status, ui."""
+"""Commands that show the progress of sweeps: status, ui."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from orchestrator.errors import UserError
 
 def status(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The sweep's name; default: all sweeps.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     runs_dir: RunsDir = "runs",
 ) -> None:
-    """Show how far a sweep, or every sweep, has come: from its directory alone, while it runs or afterwards."""
+    """Show the progress of a sweep, or of all sweeps. It is read from the runs directory, so the sweep need not run."""
     from json import dumps
 
     from orchestrator.screen.status import show_status, sweep_status
@@ -29,7 +29,7 @@ def status(
     for each in names:
         try:
             known.append(sweep_status(SweepStore.open(runs, each)))
-        except UserError as problem:  # one that is damaged hides no other
+        except UserError as problem:  # a damaged sweep must not hide the others
             if name:
                 raise
             typer.echo(f"orchestrator: {problem}", err=True)
@@ -48,10 +48,10 @@ def ui(
     runs_dir: RunsDir = "runs",
     tracking_uri: TrackingUri = None,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="On the loopback interface; default: 5000.")
+        int | None, typer.Option(min=1, max=65535, help="A port of the loopback interface; default: 5000.")
     ] = None,
 ) -> None:
-    """Open MLflow's pages on this machine: the list of sweeps, or one sweep's charts."""
+    """Serve MLflow's web pages on this machine: the list of sweeps, or one sweep's charts."""
     from orchestrator.store.runs import folder_at
     from orchestrator.tracking.ui import serve
 

@@ -32,7 +32,7 @@ def sweep(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[OVERRIDE]…", help="key=value for every trial; scale=NAME, seeds=N, continue_from=NAME."
+            metavar="[OVERRIDE]…", help="key=value for every trial; also scale=NAME, seeds=N, continue_from=NAME."
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Another name for the sweep; needed with overrides.")] = None,
@@ -45,7 +45,7 @@ def sweep(
     feature_weights: FeatureWeights = None,
     executor: ExecutorName = "ray",
 ) -> None:
-    """Plan a sweep, run what is not done, print the comparison table."""
+    """Plan a sweep, run the trials that are not done, print the comparison table."""
     from orchestrator.store.runs import cache_dir, folder_of, runs_at
     from orchestrator.store.sweep import SweepStore
     from orchestrator.store.weights import plan_with_weights
@@ -64,20 +64,22 @@ def sweep(
         return
     options = run_options(runs, tracking_uri, offline, address, max_concurrent, executor=executor)
     with disk_errors():
-        plan.trials[0].config.dataset.prepare(store.cache_dir)  # one of all trials
+        plan.trials[0].config.dataset.prepare(store.cache_dir)  # all trials share it
     raise typer.Exit(_drive(store, options, plan))
 
 
 def resume(
     name: SweepName,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="STATE", help="Only trials that are failed, lost or pending.")
+        list[str] | None, typer.Option(metavar="STATE", help="Only trials in this state: failed, lost or pending.")
     ] = None,
     trial: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Only this trial; the first digits will do.")
+        list[str] | None, typer.Option(metavar="ID", help="Only this trial; the first digits of its id are enough.")
     ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="From the start instead; old attempts are kept.")] = False,
-    retry_diverged: Annotated[bool, typer.Option("--retry-diverged", help="Diverged trials as well.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Train from the start; the old attempts are kept.")
+    ] = False,
+    retry_diverged: Annotated[bool, typer.Option("--retry-diverged", help="Also run diverged trials.")] = False,
     runs_dir: RunsDir = "runs",
     tracking_uri: TrackingUri = None,
     offline: Offline = False,
@@ -86,7 +88,7 @@ def resume(
     feature_weights: FeatureWeights = None,
     executor: ExecutorName = "ray",
 ) -> None:
-    """Run what failed, was lost or did not finish, from checkpoints."""
+    """Continue the trials that failed, were lost or did not finish, from their checkpoints."""
     from orchestrator.store.runs import runs_at
     from orchestrator.store.selection import select
     from orchestrator.store.sweep import SweepStore
@@ -99,14 +101,14 @@ def resume(
 
 def conclude(
     name: SweepName,
-    because: Annotated[str, typer.Option(help="Why it stopped early.")],
+    because: Annotated[str, typer.Option(help="Why the sweep stopped early.")],
     runs_dir: RunsDir = "runs",
     tracking_uri: TrackingUri = None,
     offline: Offline = False,
     address: Address = None,
     max_concurrent: MaxConcurrent = None,
 ) -> None:
-    """What a driver becomes when Ray has gone: mark what was running as lost, and print how to go on."""
+    """Mark running trials as lost and print how to go on. A driver turns into this command when Ray has gone."""
     from rich.console import Console
 
     from orchestrator.driver.conclusion import conclude_without_ray
@@ -119,7 +121,7 @@ def conclude(
 
 
 def stop(name: SweepName, runs_dir: RunsDir = "runs") -> None:
-    """Ask a running sweep to write checkpoints and end, and wait until it has."""
+    """Ask a running sweep to write checkpoints and end; wait until it has ended."""
     from orchestrator.store.lock import stop_driver
     from orchestrator.store.runs import runs_at
     from orchestrator.store.sweep import SweepStore
@@ -133,7 +135,7 @@ def train(
     runs_dir: RunsDir = "runs",
     feature_weights: FeatureWeights = None,
 ) -> None:
-    """Train one trial here, without Ray: for developing a method."""
+    """Train one trial in this process, without Ray, to develop a method."""
     from orchestrator.store.runs import folder_at
     from orchestrator.trial.here import train_here
 

@@ -40,10 +40,10 @@ def conclude(
         _show_table(store, console)
     where = as_arguments(store, options)
     if mirroring is None:
-        say(console, f"MLflow was left out; bring it level with: orchestrator sync {store.name}{where}")
+        say(console, f"Nothing was written to MLflow; update it with: orchestrator sync {store.name}{where}")
     else:
         if behind := mirroring.finish(generators=not interrupted and stopped_because is None):
-            say(console, f"MLflow is behind ({behind}); bring it level with: orchestrator sync {store.name}{where}")
+            say(console, f"MLflow is behind ({behind}); update it with: orchestrator sync {store.name}{where}")
         say(console, f"Curves, samples and generators in MLflow: orchestrator ui {store.name}{where}")
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
     say(console, f"{store.name}: {told}")

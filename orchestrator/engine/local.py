@@ -1,4 +1,4 @@
-"""Trials one after the other in this process, without Ray: for debugging. Breakpoints work."""
+"""An executor that runs trials one after the other in this process, without Ray. Breakpoints work."""
 
 from __future__ import annotations
 

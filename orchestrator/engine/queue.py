@@ -31,8 +31,8 @@ class Queue:
     """Hands out trials in order, then FAILED and LOST ones again, each after a back-off of 1, 2, 4 … seconds.
 
     The queue hands out no more trials than the ``placement`` has room for: all others wait here, not in Ray. A trial
-    that reached a node with other package versions is handed out again first and loses no retry. A LOST attempt costs
-    no retry if the next attempt began further on: nodes that leave do not use the retries up.
+    that reached a node with other package versions is handed out again first and loses no retry. A LOST attempt
+    counts as the first if it began at a later iteration than the one before: nodes that leave do not use up retries.
 
     ``stopped_because`` says why no more trials are handed out although some are left: ``max_failures`` trials have
     failed for good, or the store cannot be written any more.
@@ -100,7 +100,7 @@ class Queue:
         self.placement.end(trial_id, finished=False)
 
     def ended(self, trial_id: str, *, died: bool = False) -> None:
-        """The trial's worker has ended (``died``: without saying so), so the driver may write the trial's state.
+        """Writes the state of a trial whose worker has ended. ``died`` says that the worker ended without a result.
 
         A second call for the same attempt changes nothing.
         """

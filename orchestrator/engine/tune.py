@@ -1,7 +1,7 @@
-"""Ray Tune as an executor: a Ray to run on, and trials handed to Tune.
+"""Ray Tune as an executor: starts or joins a Ray, and hands trials to Tune.
 
-Tune is the engine and is thrown away afterwards. It asks a searcher for the next trial; the searcher asks the queue,
-which makes every decision (what comes next, whether to try again and when) from the store.
+Tune only runs trials; its state is deleted at the end. Tune asks a searcher for the next trial, and the searcher asks
+the queue. The queue decides from the store which trial is next, and whether and when to retry one.
 """
 
 from __future__ import annotations
@@ -31,27 +31,26 @@ RAY_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without GPUs sees none
-    "SPT_NOENV": "1",  # a process that gives itself a title leaves its environment, and so its mark, alone
+    "SPT_NOENV": "1",  # a process that sets its title must not overwrite its environment, which holds the mark
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # its snapshots, which nobody reads
-    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # the searcher hands out what fits: all of it starts at once
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # no snapshots: nothing reads them
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # the searcher hands out only what fits, so all of it may start at once
     "TUNE_RESULT_BUFFER_LENGTH": "0",
-    "TUNE_STATE_REFRESH_PERIOD": "1000000000",  # for a warning it asks the head for resources, and hangs if it is gone
+    "TUNE_STATE_REFRESH_PERIOD": "1000000000",  # no questions to the head about resources: they hang if it is gone
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
 LOCAL_ENVIRONMENT = {"RAY_task_events_report_interval_ms": "0"}
-"""A local head keeps no record of tasks, some 15 kB a trial, that only a dashboard would show."""
+"""Makes a local head keep no record of tasks. Only a dashboard shows it, and it takes about 15 kB a trial."""
 
 
 def check_address(address: str | None) -> None:
-    """Raises :class:`UserError` for an address that Ray Client would serve, where nobody answers, or where we are not
-    let in."""
+    """Raises :class:`UserError` for an address of Ray Client, one where no Ray answers, or one that refuses us."""
     if address is not None and "://" in address:
         raise UserError(
-            f"--address {address}: give host:port of a Ray cluster, from a machine in it; through ray:// Tune's "
-            "callbacks and signals would leave this process"
+            f"--address {address}: expected host:port of a Ray cluster, from a machine in it; with ray:// (Ray Client) "
+            "Tune's callbacks and signals would not run in this process"
         )
     if address is not None and address != "auto":
         prepare_environment(local=False)
@@ -59,7 +58,7 @@ def check_address(address: str | None) -> None:
 
 
 def prepare_environment(*, local: bool) -> None:
-    """What Ray reads when it is imported and keeps as long as the process lives; for a local Ray a random token."""
+    """Sets the environment variables that Ray reads once, when it is imported. A local Ray gets a random token."""
     os.environ.update(RAY_ENVIRONMENT | (LOCAL_ENVIRONMENT if local else {}))
     if local and "RAY_AUTH_MODE" not in os.environ:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
@@ -67,12 +66,12 @@ def prepare_environment(*, local: bool) -> None:
 
 @contextlib.contextmanager
 def ray_session(address: str | None, mark: str) -> Iterator[None]:
-    """A local Ray that is gone at the end, or a cluster that is joined, whose workers run the code that runs here.
+    """Starts a local Ray, which ends with the context, or joins a cluster, whose workers then run our code.
 
-    The local Ray asks everybody for a random token, since it listens on every interface; its processes bear the
-    driver's ``mark``, should this process be killed, and take no notice of SIGTERM, which job managers send to all
-    processes at once: what follows from it is the driver's to say. Raises :class:`UserError` for an address that
-    nobody answers or that Ray Client would serve.
+    A local Ray listens on every interface, so it asks for a random token. Its processes carry the driver's ``mark``:
+    if this process is killed, the next driver finds and ends them. They ignore SIGTERM, which job managers send to all
+    processes at once, because only the driver decides what a SIGTERM means. Raises :class:`UserError` if Ray does not
+    start or the cluster cannot be joined.
     """
     prepare_environment(local=address is None)
     from orchestrator.engine import ray_private
@@ -93,7 +92,8 @@ def ray_session(address: str | None, mark: str) -> Iterator[None]:
             with _sigterm_later():
                 ray.init(**quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"Ray does not start{f' at {address}' if address else ''}: {error}") from None
+            problem = f"--address {address}: this cluster cannot be joined" if address else "Ray does not start"
+            raise UserError(f"{problem}: {error}") from None
         yield
     finally:
         _shut_down()
@@ -104,31 +104,33 @@ def ray_session(address: str | None, mark: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sigterm_later() -> Iterator[None]:
-    """SIGTERM waits until the end, and meets the handler that was there before; processes that are started meanwhile
-    inherit that it is blocked, and hand that on."""
+    """Blocks SIGTERM within the context and restores its handler at the end.
+
+    Processes that are started within the context inherit that SIGTERM is blocked, and so do their children.
+    """
     before = signal.getsignal(signal.SIGTERM)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray has put its own there
+            signal.signal(signal.SIGTERM, before)  # Ray has replaced it
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _shut_down() -> None:
-    """``ray.shutdown``, at once."""
+    """Calls ``ray.shutdown`` without Ray's waiting times."""
     import ray
 
     from orchestrator.engine.ray_private import kill_at_shutdown
 
-    gc.collect()  # should another thread drop one of Ray's references later, Ray would end this process
+    gc.collect()  # Ray ends this process if another thread drops one of its references later
     kill_at_shutdown()
     ray.shutdown()
 
 
 def our_code() -> dict[str, Any]:
-    """The runtime environment that brings our two packages, as they are here, to every worker of a cluster."""
+    """The runtime environment that sends our two packages, as they are here, to every worker of a cluster."""
     return {
         "py_modules": [str(ROOT / name) for name in ("orchestrator", "trainers")],
         "excludes": ["__pycache__/"],
@@ -137,9 +139,9 @@ def our_code() -> dict[str, Any]:
 
 
 class TuneExecutor:
-    """Runs trials by Ray Tune on the Ray that this process has joined: as many at once as the placement has room for.
+    """Runs trials by Ray Tune on the Ray that this process has joined, as many at once as the placement has room for.
 
-    However many trials there are, Ray holds those that fit at once, and Tune the last ones that ended.
+    Memory does not grow with the sweep: Ray holds only the trials that fit at once, and Tune only the last ended ones.
     """
 
     def __init__(self, placement: Placement, mark: str) -> None:
@@ -154,7 +156,7 @@ class TuneExecutor:
         from orchestrator.engine.tune_searcher import TuneSearcher
 
         store = queue.store
-        storage = temporary_folder("orchestrator-tune", self._mark)  # Tune pickles here; nothing is ever read again
+        storage = temporary_folder("orchestrator-tune", self._mark)  # Tune writes pickles here; nothing reads them
         storage.mkdir(mode=0o700)
         runs = location(store.runs) if store.replica else str(store.runs_dir.resolve())
         early_stopping = store.plan()["early_stopping"]
@@ -175,7 +177,7 @@ class TuneExecutor:
             ),
             run_config=tune.RunConfig(name=store.name, storage_path=str(storage), verbose=0),
         )
-        for name in ("ray", "ray.tune"):  # a killed worker is told by its state, not by Ray's traceback
+        for name in ("ray", "ray.tune"):  # the trial's state reports a killed worker; Ray's traceback is not shown
             logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             if store.replica is not None:
@@ -191,9 +193,9 @@ def _bundle(config: Mapping[str, Any], kinds: Sequence[Demand]) -> Any:
 
 
 def _fill_cache(queue: Queue, runs: str, placement: Placement) -> None:
-    """Makes the shared cache on one node first; else each machine that shares the object store would make its own.
+    """Makes the shared cache on one node first. Otherwise each machine would make its own.
 
-    Trials that have begun have had the cache. An error here is left to the trials, which meet it again.
+    Does nothing if every trial has begun before, because then the cache exists. Ignores errors: trials meet them again.
     """
     import ray
 
@@ -215,9 +217,9 @@ def _fill_cache(queue: Queue, runs: str, placement: Placement) -> None:
 
 
 def tune_trial(config: dict[str, Any], runs: str, sweep: str, metric: str | None, versions: Mapping[str, str]) -> None:
-    """What Tune runs on a worker. Early stopping is told every stored epoch that has the ``metric`` it looks at.
+    """Runs one trial on a worker. Reports to early stopping every stored epoch that has the ``metric`` it watches.
 
-    If the packages here have other ``versions`` than the driver's, the trial is not touched and goes back.
+    If packages here have other versions than ``versions``, the driver's, the trial is refused and not touched.
     """
     import ray
     from ray import tune

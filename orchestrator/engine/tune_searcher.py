@@ -1,4 +1,4 @@
-"""The queue as Ray Tune asks for it: a searcher."""
+"""A searcher for Ray Tune that asks the queue for the next trial."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from orchestrator.engine.queue import Queue
 
 
 class TuneSearcher(Searcher):
-    """Passes Tune's questions and news on to the queue. Tune has ids of its own for trials.
+    """Passes Tune's questions and results on to the queue. Tune has its own ids for trials.
 
-    Tune's own retries stay off: they put a killed trial at the end of its list and can leave a slot empty.
+    Tune's own retries stay off: they put a killed trial at the end of Tune's list and can leave a slot empty.
     """
 
     def __init__(self, queue: Queue) -> None:
@@ -21,7 +21,7 @@ class TuneSearcher(Searcher):
         self._running: dict[str, str] = {}  # Tune's id to ours
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's configuration for Tune; None to be asked again; FINISHED when the queue is finished."""
+        """The next trial's configuration for Tune. None asks Tune to call again; FINISHED ends the run."""
         if self._queue.finished:
             return self.FINISHED
         assignment = self._queue.next()
@@ -58,11 +58,11 @@ class TuneSearcher(Searcher):
         """Does nothing: the store is the state."""
 
     def get_state(self) -> dict[str, Any]:
-        """Nothing that Tune should keep."""
+        """Returns an empty state: the store is the state."""
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Does nothing: there is no state to take back."""
+        """Does nothing: the store is the state."""
 
-    def __getstate__(self) -> dict[str, Any]:  # Tune pickles its searcher once and never reads that
+    def __getstate__(self) -> dict[str, Any]:  # Tune pickles its searcher once and never reads the pickle
         return {}

@@ -55,10 +55,8 @@ class Attempt:
         """The attempt as ``status.json`` holds it: what is not known yet is left out."""
         values = asdict(self)
         extra = values.pop("extra")
-        told = {name: value for name, value in values.items() if value is not None and value != []}
-        if self.ended is not None:
-            told["error"] = self.error
-        return told | extra
+        always = {"error"} if self.ended is not None else set()
+        return {name: value for name, value in values.items() if value not in (None, []) or name in always} | extra
 
 
 def attempt_from(values: Mapping[str, Any]) -> Attempt:

@@ -131,7 +131,7 @@ def test_sync_brings_mlflow_level(half_finished: SweepStore, tracking_uri: str, 
     for _ in range(2):
         code, out, errors = command_line("sync", "hand", "--runs-dir", half_finished.runs_dir)
         assert (code, errors) == (0, "")
-        assert "level with 'hand'" in out
+        assert "up to date with 'hand'" in out
         assert len(dump(tracking_uri, "hand")) == 3
 
 

@@ -222,7 +222,7 @@ def test_gpus_are_not_asked_for_where_every_trial_is_told_to_use_the_cpu() -> No
 
 @pytest.mark.parametrize("address", ["ray://host:10001", "http://host"])
 def test_an_address_through_ray_client_is_refused_with_the_reason(address: str) -> None:
-    with pytest.raises(UserError, match=r"host:port .* callbacks and signals would leave"):
+    with pytest.raises(UserError, match=r"host:port .* callbacks and signals would not run"):
         check_address(address)
     check_address(None)
 

@@ -135,7 +135,7 @@ def test_what_was_not_promising_was_stopped_after_the_grace_with_a_checkpoint(ea
 def test_offline_mlflow_is_neither_imported_nor_given_anything(early: Early) -> None:
     assert not (early.trap / "imported").exists()
     assert {path.name for path in early.store.runs_dir.iterdir()} <= {"early", "cache"}
-    assert "MLflow was left out; bring it level with: orchestrator sync early" in early.out
+    assert "Nothing was written to MLflow; update it with: orchestrator sync early" in early.out
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_the_command_that_the_end_told_brings_mlflow_level(
 ) -> None:
     monkeypatch.chdir(early.folder)
     shutil.copy(empty_database, "runs/mlflow.db")  # making its tables takes seconds
-    assert command_line("sync", "early")[:2] == (0, "MLflow is level with 'early'.\n")
+    assert command_line("sync", "early")[:2] == (0, "MLflow is up to date with 'early'.\n")
     runs = dump(default_uri(early.store.runs_dir), "early")
     assert len(runs) == 6
     for entry in early.store.entries():

@@ -297,7 +297,7 @@ def test_a_driver_whose_head_was_restarted_ends_with_the_reason_and_the_way_on(s
     *_, counts, why, way_on = out.splitlines()
     assert counts == "far: 1 LOST, 1 DONE"
     assert why == (
-        f"Stopped early: the head of the Ray cluster at {address} was restarted and knows nothing of this sweep"
+        f"Stopped early: the head of the Ray cluster at {address} was restarted and no longer knows this sweep"
     )
     options = shlex.join(["--runs-dir", RUNS, "--tracking-uri", story.topology.tracking_uri])
     assert way_on == f"Some trials did not finish; go on with: orchestrator resume far {options} --address {address}"

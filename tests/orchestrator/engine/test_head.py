@@ -21,8 +21,8 @@ def test_a_driver_whom_the_cluster_does_not_let_in_begins_nothing_and_says_what_
     ended = orchestrator(*sweep, *cluster.arguments, cwd=tmp_path, **(cluster.environment | changes))
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == (
-        f"orchestrator: --address {cluster.arguments[1]}: the cluster refuses our token: RAY_AUTH_MODE=token and "
-        "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file) have to be what its nodes were started with\n"
+        f"orchestrator: --address {cluster.arguments[1]}: the cluster refuses our token; set RAY_AUTH_MODE=token "
+        "and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file) to the values with which its nodes were started\n"
     )
     assert not (tmp_path / "runs" / "hand").exists()
 

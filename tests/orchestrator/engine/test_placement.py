@@ -25,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.engine.placement import (
+    Assignment,
     Demand,
     Node,
     Placement,
@@ -49,6 +50,10 @@ QUARTER: Demand = (("CPU", 1.0), ("GPU", 0.25))
 
 def node(name: str, **resources: float) -> Node:
     return Node(f"id-{name}", name, resources)
+
+
+def _bundle(assignment: Assignment, placement: Placement) -> Any:
+    return bundle_of(assignment.kind, ",".join(assignment.avoid), placement.kinds)
 
 
 @pytest.mark.parametrize(
@@ -106,13 +111,17 @@ def test_what_is_shared_out_is_wanted_and_there(sizes: list[tuple[int, int, int]
 @pytest.mark.parametrize(
     ("demand_", "told"),
     [
-        pytest.param((("CPU", 2.0),), r"resources\.cpus: .*2 CPUs and no node has more than 1 \(2 on 2", id="CPUs"),
+        pytest.param(
+            (("CPU", 2.0),),
+            r"resources\.cpus: .*2 CPUs and no node has more than 1 \(2 nodes have 2 together",
+            id="CPUs",
+        ),
         pytest.param(GPU, r"resources\.gpus: .*1 GPUs and no node has more than 0; .*device=cpu", id="GPUs"),
         pytest.param((("CPU", 1.0), ("big_memry", 1.0)), r"custom\.big_memry: .*'big_memory'.*ray start", id="name"),
         pytest.param(
             (("CPU", 1.0), ("big_memory", 4.0)), r"custom\.big_memory: .*4 and no node has more than 1", id="4"
         ),
-        pytest.param((("fast_disk", 1.0), ("big_memory", 1.0)), "no single node has together", id="together"),
+        pytest.param((("fast_disk", 1.0), ("big_memory", 1.0)), "no single node has all of that", id="together"),
     ],
 )
 def test_what_no_single_node_can_serve_is_refused(demand_: Demand, told: str) -> None:
@@ -168,12 +177,12 @@ def test_a_refused_node_counts_no_more_and_is_told_once() -> None:
     placement = Placement(dict.fromkeys("abc", CPU), tell=told.append, look=lambda: nodes)
     placement.check()
     assert placement.at_once() == 2
-    assert bundle_of(placement.begin("a"), placement.kinds).bundles == [{"CPU": 1.0}]
+    assert _bundle(placement.begin("a"), placement).bundles == [{"CPU": 1.0}]
     for _ in range(2):
         placement.refuse("id-b", "torch 9 there and 2 here")
     assert told == ["node b gets no trials: it has torch 9 there and 2 here"]
     assert placement.at_once() == 1
-    bundle = bundle_of(placement.begin("b"), placement.kinds)
+    bundle = _bundle(placement.begin("b"), placement)
     assert bundle._bound.kwargs["bundle_label_selector"] == [{"ray.io/node-id": "!in(id-b)"}]
 
 
@@ -181,18 +190,18 @@ def test_trials_without_a_gpu_are_kept_off_gpus_that_others_want() -> None:
     nodes = [node("gpu", CPU=2, GPU=1), node("cpu", CPU=1), node("head", CPU=0)]
     placement = Placement({"a": CPU, "b": CPU, "c": CPU, "d": GPU}, look=lambda: nodes)
     placement.check()
-    avoided = [placement.begin(trial_id)["avoid"] for trial_id in "abd"]
-    assert avoided == ["id-gpu", "id-cpu", ""]  # of the two processors beside the GPU one is to spare
+    avoided = [placement.begin(trial_id).avoid for trial_id in "abd"]
+    assert avoided == [("id-gpu",), ("id-cpu",), ()]  # of the two processors beside the GPU one is to spare
     assert placement.may_begin() == set()
     placement.end("a", finished=True)
-    assert placement.begin("c")["avoid"] == "id-gpu"
+    assert placement.begin("c").avoid == ("id-gpu",)
 
 
 def test_trials_without_a_gpu_run_wherever_there_are_only_nodes_of_one_sort() -> None:
     for resources in ({"CPU": 2, "GPU": 1}, {"CPU": 2}):
         placement = Placement({"a": CPU}, look=lambda resources=resources: [node("a", **resources)])
         placement.check()
-        assert placement.begin("a")["avoid"] == ""
+        assert placement.begin("a").avoid == ()
 
 
 def test_versions_differ_by_package_and_not_by_build() -> None:

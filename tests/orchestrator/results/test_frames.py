@@ -84,7 +84,7 @@ def test_where_to_look() -> None:
         with pytest.raises(UserError, match="expected last, best, epoch=K, seconds=S, or METRIC=VALUE") as raised:
             parse_at(text)
         assert f"--at {text}:" in str(raised.value)
-    with pytest.raises(UserError, match=r"--at training_seconds=0.1: .* is a sum over epochs; say seconds=0.1$"):
+    with pytest.raises(UserError, match=r"--at training_seconds=0.1: .* is a sum over epochs; write seconds=0.1$"):
         parse_at("training_seconds=0.1")
 
 

@@ -129,7 +129,7 @@ def test_rows_come_in_the_order_that_is_asked_for(table: Table) -> None:
         ("q=3", "", r"--rows: no cell has objective.q=3; there are 1, 2, —"),
         ("variant=clip|clap", "", r"--rows: no cell has variant=clap; there are qp, clip"),
         ("q=", "", r"--rows q=: expected NAME=VALUE or NAME=VALUE\|VALUE"),
-        ("q", "p,q", r"--columns: 'objective.q' is in --rows as well"),
+        ("q", "p,q", r"--columns: 'objective.q' is also in --rows"),
         ("variant=clip,q=1", "", r"--rows: no cell has objective.q=1; there are —"),
     ],
 )
@@ -141,7 +141,7 @@ def test_what_cannot_be_laid_out_is_told(table: Table, rows: str, across: str, m
 def test_a_short_name_of_two_axes_is_not_guessed(tmp_path: Path) -> None:
     zipped = "zip: {critic.lr: [1e-4, 1e-3], generator.lr: [1e-4, 1e-3]}"
     text = f"name: hand\nbase: [dataset=mixture, batch_size=8, budget=40]\n{zipped}\ncompare: {{metric: exact_w1}}\n"
-    with pytest.raises(UserError, match=r"--rows: 'lr' may be critic.lr or generator.lr"):
+    with pytest.raises(UserError, match=r"--rows: 'lr' is ambiguous; write critic.lr or generator.lr"):
         lay_out(comparison_table(make_sweep(tmp_path, text)), "lr")
 
 

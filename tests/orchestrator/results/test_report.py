@@ -220,7 +220,7 @@ def test_a_folder_is_no_file(
     (tmp_path / "there").mkdir()
     code, out, message = command_line("report", "hand", "-o", folder)
     assert (code, out) == (2, "")
-    assert message == f"orchestrator: --output {folder}: is a folder; expected a file\n"
+    assert message == f"orchestrator: --output {folder}: expected a file; this is a folder\n"
 
 
 @pytest.mark.parametrize("content", ["", '{"metrics": ', "[]"])

@@ -189,7 +189,7 @@ def test_offline_does_not_go_with_a_tracking_uri(
     store: SweepStore, every_state: dict[State, str], command_line: CommandLine
 ) -> None:
     told = refused(command_line, store, "hand", "--tracking-uri", "sqlite:///other.db")
-    assert told == "--offline leaves MLflow out: it does not go with --tracking-uri"
+    assert told == "--offline writes nothing to MLflow, so it cannot be combined with --tracking-uri"
 
 
 def test_a_selection_that_nothing_fits_starts_nothing_and_says_what_is_left(

@@ -285,7 +285,7 @@ def test_a_ray_that_does_not_answer(tmp_path: Path, command_line: CommandLine, c
     address = f"127.0.0.1:{closed_port}"
     path = write_file(tmp_path, GOOD)
     message = refused(command_line("sweep", path, "--address", address, "--runs-dir", tmp_path / "runs"))
-    assert f"--address {address}: no Ray cluster answers" in message
+    assert f"--address {address}: no server answers" in message
     assert not (tmp_path / "runs").exists()
 
 
@@ -400,7 +400,7 @@ def test_the_user_interface_before_any_sweep(tmp_path: Path, command_line: Comma
         pytest.param(["--rows", "wieght"], ["--rows", "have no 'wieght'", "penalty.weight"], id="an axis"),
         pytest.param(["--rows", "weight=3"], ["no cell has penalty.weight=3; there are 1, 2"], id="a value"),
         pytest.param(["--rows", "weight="], ["expected NAME=VALUE"], id="a selection without a value"),
-        pytest.param(["--feature-weights", "x"], ["--feature-weights goes with --at best"], id="weights for nothing"),
+        pytest.param(["--feature-weights", "x"], ["--feature-weights needs --at best"], id="weights for nothing"),
         pytest.param(["--columns", "weight|"], ["--columns", "have no 'weight|'"], id="a malformed selection"),
     ],
 )
@@ -415,4 +415,4 @@ def test_a_table_that_cannot_be_made(
 
 def test_a_sweep_of_which_nothing_has_come_to_its_end(store: SweepStore, command_line: CommandLine) -> None:
     message = refused(command_line("export", "hand", "--runs-dir", store.runs_dir))
-    assert message == "orchestrator: there is nothing to show: no trial of 'hand' has come to its end yet\n"
+    assert message == "orchestrator: there is nothing to show yet: no trial of 'hand' has ended\n"

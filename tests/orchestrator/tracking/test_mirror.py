@@ -263,7 +263,7 @@ def test_a_moved_directory_takes_its_mlflow_along_points_and_files(
     assert len(before) == 3
 
     here.rename(there)
-    assert command_line("sync", "hand", "--runs-dir", there) == (0, "MLflow is level with 'hand'.\n", "")
+    assert command_line("sync", "hand", "--runs-dir", there) == (0, "MLflow is up to date with 'hand'.\n", "")
     assert everything(there) == before
     for number, (place, entry) in enumerate([(elsewhere, second), (here, third), (there, fourth)]):
         there.rename(place) if number == 0 else (elsewhere if number == 1 else here).rename(place)
@@ -340,7 +340,7 @@ def test_sync_makes_a_deleted_database_again(
     assert len(before) == 5
     moved = finished.runs_dir.rename(tmp_path / "moved")  # else this process would go on with the file it has open
     (moved / "mlflow.db").unlink()
-    assert command_line("sync", "hand", "--runs-dir", moved) == (0, "MLflow is level with 'hand'.\n", "")
+    assert command_line("sync", "hand", "--runs-dir", moved) == (0, "MLflow is up to date with 'hand'.\n", "")
     assert everything(moved) == before
 
 

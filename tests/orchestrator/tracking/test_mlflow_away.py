@@ -215,7 +215,7 @@ def test_a_database_that_is_deleted_even_while_a_sweep_runs_is_made_again_and_ha
 
     both = [sys.executable, "-c", SYNC]
     ran = subprocess.run(both, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
-    assert ran.stdout == "MLflow is level with 'hand'.\nMLflow is level with 'deleted'.\n", ran.stderr
+    assert ran.stdout == "MLflow is up to date with 'hand'.\nMLflow is up to date with 'deleted'.\n", ran.stderr
     after = copied(tracking_uri, tmp_path)
     ended.check_mirror(dump(after, "deleted"))
     assert dump(after, "hand", times=False) == before
@@ -300,14 +300,14 @@ def test_a_server_that_does_not_come_back_is_brought_level_by_the_command_that_t
     gone.check_trials()
     lines = [line for line in gone.shown.splitlines() if line.startswith("MLflow is behind (")]
     assert len(lines) == 1
-    arguments = told_command(gone.shown, "bring it level with: ")
+    arguments = told_command(gone.shown, "update it with: ")
     assert arguments == ["sync", "gone", "--tracking-uri", gone.uri]
     monkeypatch.chdir(gone.store.runs_dir.parent)
     stored = sum(len(trial.epochs()) for trial in gone.trials())
     assert 0 < sum(len(run["metrics"].get("iteration", [])) for run in outage.behind.values()) < stored
 
     code, out, _ = command_line(*arguments)
-    assert (code, out.splitlines()[-1]) == (0, "MLflow is level with 'gone'.")
+    assert (code, out.splitlines()[-1]) == (0, "MLflow is up to date with 'gone'.")
     level = dump(gone.uri, "gone")
     gone.check_mirror(level)
     assert {name: level[name]["id"] for name in outage.behind} == {n: run["id"] for n, run in outage.behind.items()}
@@ -320,7 +320,7 @@ def test_what_mlflow_would_say_to_its_own_users_stays_out_of_what_we_say(
 ) -> None:
     gone = outage.gone
     words = ["sync", "gone", "--runs-dir", gone.store.runs_dir, "--tracking-uri", gone.uri]
-    assert command_line(*words)[:2] == (0, "MLflow is level with 'gone'.\n")
+    assert command_line(*words)[:2] == (0, "MLflow is up to date with 'gone'.\n")
 
 
 class Forgetful(BaseHTTPRequestHandler):

@@ -3,9 +3,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SWEEP ?= sweeps/ground_metrics.yaml
 
-.PHONY: install sweep test lint format bench bench-overhead clean
+.PHONY: install sweep test lint format docs bench bench-overhead clean
 
-# The virtual environment from pinned versions; made again when the pins change.
+# Makes the virtual environment from pinned versions, and makes it again when the pins change.
 install: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.txt pyproject.toml
@@ -14,11 +14,11 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# The main job: ground metrics, penalties and critic iterations on real digits.
+# Runs the main sweep: ground metrics, penalties and critic iterations on real digits.
 sweep: install
 	$(BIN)/orchestrator sweep $(SWEEP)
 
-# Hundreds of processes start: their bytecode is worth keeping.
+# Keeps bytecode, because the tests start hundreds of processes.
 test: install
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
@@ -31,13 +31,18 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Training steps beside WGAN-GP's, the textbook's and the machine's limits; `make bench BENCH="--device cuda"`.
+# Builds the documentation as a site, site/index.html. A broken link is an error. It needs no network.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	! grep -rlE '<(script|link|img)[^>]* (src|href)="?https?:' site --include='*.html' # nothing is loaded from elsewhere
+
+# Compares training steps with WGAN-GP, the textbook and the machine's limits; `make bench BENCH="--device cuda"`.
 bench: install
 	$(BIN)/python -m bench.performance $(BENCH)
 
-# Scheduling cost a trial, ours beside bare Ray Tune.
+# Measures the scheduling cost per trial, ours against plain Ray Tune.
 bench-overhead: install
 	$(BIN)/python bench/overhead.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,1 +1,1 @@
-"""Measurements: each module is a command, and ``results`` holds what they printed."""
+"""Measurements. Each module is a command; ``results`` holds their output."""

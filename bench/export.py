@@ -1,9 +1,9 @@
-"""What a table of ten thousand trials of fifty epochs takes: seconds and peak memory of ``export`` and ``load``.
+"""Time and peak memory of ``export`` and ``load`` for ten thousand trials of fifty epochs.
 
-The sweep is planned by the real planner (2,000 cells of five seeds) and its store written as workers would have
-written it, with numbers from a fixed seed and ten evaluations a trial. Every command is a process of its own; its peak
-memory is what the kernel says of it. Prints a page for ``bench/results``, or writes it with ``-o``. Exits 1 if an
-export takes 20 s or 1 GB. Quick, to try it out: ``export.py --trials 100``.
+The real planner plans the sweep (2,000 cells of five seeds). Its store is written as workers would write it, with
+numbers from a fixed seed and ten evaluations per trial. Every command is its own process; its peak memory is what the
+kernel reports. Prints a page for ``bench/results``, or writes it with ``-o``. Exits with 1 if a command takes more than
+20 s or 1 GB. For a quick try: ``export.py --trials 100``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status
 from orchestrator.sweep.file import read_sweep_file
 from orchestrator.sweep.plan import make_plan
 
@@ -44,7 +44,7 @@ COMMANDS = {
 
 
 def write_sweep(folder: Path, trials: int) -> None:
-    """A finished sweep of so many trials in ``folder/runs/wide``."""
+    """Writes a finished sweep of ``trials`` trials to ``folder/runs/wide``."""
     axis = ", ".join(f"{1.01 + number / 1000:.3f}" for number in range(trials // SEEDS // 2))
     text = (
         f"name: wide\nbase: [trainer=qp_wgan]\ngrid: {{objective.q: [{axis}], objective.p: [1, 2]}}\nseeds: {SEEDS}\n"
@@ -54,7 +54,7 @@ def write_sweep(folder: Path, trials: int) -> None:
     store.make()
     store.write_plan(make_plan(read_sweep_file(folder / "wide.yaml"), [], None))
     source = random.Random(0)
-    attempt = {"started": 0.0, "ended": 1.0, "commit": "0" * 12, "host": "here", "pid": 1, "versions": {}}
+    attempt = Attempt(started=0.0, ended=1.0, commit="0" * 12, host="here", pid=1)
     references = {
         "metrics": METRICS,
         "higher_is_better": METRICS[1:2] + METRICS[3:],
@@ -69,7 +69,7 @@ def write_sweep(folder: Path, trials: int) -> None:
 
 
 def record(epoch: int, source: random.Random) -> dict[str, Any]:
-    """A line of ``metrics.jsonl`` as long as a real one."""
+    """The record of an epoch, as long as a real line of ``metrics.jsonl``."""
     values: dict[str, Any] = {"epoch": epoch, "iteration": 28 * epoch}
     if epoch:
         values |= {name: source.random() for name in (*STATISTICS, "epoch_seconds", "images_per_second")}

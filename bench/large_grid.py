@@ -1,11 +1,11 @@
-"""Thousands of trials that do nothing: what the driver's memory and that of Ray's head do meanwhile.
+"""Memory of the driver and of Ray's head over thousands of trials that do nothing.
 
-Real store, searcher, Ray and Ray Tune; a trial only writes that it is DONE, so that what grows with each is theirs.
-The first two wait for each other: trials shorter than the start of a worker would keep the second one from starting.
-The curves that ``many_trials.py`` measures have in addition what training, MLflow and the table take.
+Store, searcher, Ray and Ray Tune are real. A trial only writes that it is DONE, so that all growth is theirs. The first
+two trials wait for each other: without that, the first worker would run all trials before the second one has started.
+``many_trials.py`` measures the same curves with training, MLflow and the table.
 
-Prints a page for ``bench/results``, or writes it with ``-o``. Exits 1 if driver or head grow by more than BOUND a
-trial over the second half. Quick, to try it out: ``large_grid.py 200``.
+Prints a page for ``bench/results``, or writes it with ``-o``. Exits with 1 if driver or head grow by more than BOUND
+per trial over the second half. For a quick try: ``large_grid.py 200``.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.engine import tune as executor
+from orchestrator.engine.executor import run_trials
 from orchestrator.engine.placement import Placement
-from orchestrator.engine.tune import ray_session, run_trials
+from orchestrator.engine.tune import TuneExecutor, ray_session
 from orchestrator.store.lock import marked_processes
+from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status
 from orchestrator.sweep.file import read_sweep_file
 from orchestrator.sweep.plan import make_plan
-from orchestrator.trial.run import git_commit
+from orchestrator.trial.surroundings import git_commit
 
 BOUND = 4.0
-"""kB a trial: our own list of trials, and what the allocator does not give back."""
+"""kB per trial. It leaves room for our own list of trials and for memory that the allocator does not give back."""
 
 SEEDS = 10
 ROWS = 10
@@ -48,7 +49,7 @@ Sample = tuple[int, float, float, float]
 
 
 def do_nothing(config: dict[str, Any], runs: str, sweep: str, metric: str | None, versions: Mapping[str, str]) -> None:
-    """Takes the place of ``executor.tune_trial``."""
+    """A trial that does nothing, in place of ``executor.tune_trial``."""
     from ray import tune
 
     path = Path(runs, sweep)
@@ -57,26 +58,28 @@ def do_nothing(config: dict[str, Any], runs: str, sweep: str, metric: str | None
     deadline = time.monotonic() + 60
     while (path / "begun").stat().st_size < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    SweepStore(path.parent, path.name).trial(config["trial_id"]).write_status(Status(State.DONE, [{"started": 1.0}]))
+    SweepStore(path.parent, path.name).trial(config["trial_id"]).write_status(
+        Status(State.DONE, [Attempt(started=1.0)])
+    )
     with (path / "ended").open("ab") as file:
         file.write(b".")
     tune.report({"state": "DONE"})
 
 
 def resident(pid: int) -> float:
-    """kB."""
+    """The resident memory of a process in kB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return float(next(line for line in lines if line.startswith("VmRSS")).split()[1])
 
 
 def head() -> int:
-    """The process of Ray's head (gcs_server)."""
+    """The process id of Ray's head (gcs_server)."""
     mark = os.environ["ORCHESTRATOR_DRIVER"]
     return next(pid for pid in marked_processes(mark) if b"gcs_server" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def measure(trials: int) -> tuple[list[Sample], int]:
-    """Runs them. Returns samples, and how many trials Ray Tune has in memory at the end."""
+    """Runs the trials. Returns samples, and the number of trials that Ray Tune still has in memory at the end."""
     with tempfile.TemporaryDirectory(prefix="large-grid-") as name:
         folder = Path(name)
         bounds = [round(0.01 + 0.001 * cell, 3) for cell in range(trials // SEEDS)]
@@ -103,7 +106,7 @@ def measure(trials: int) -> tuple[list[Sample], int]:
 
             watching = threading.Thread(target=watch)
             watching.start()
-            run_trials(store, ids, placement=Placement(dict.fromkeys(ids, (("CPU", 1.0),)), 2), mark=mark)
+            run_trials(store, ids, TuneExecutor(Placement(dict.fromkeys(ids, (("CPU", 1.0),)), 2), mark))
             over.set()
             watching.join()
             kept = sum(isinstance(each, Trial) for each in gc.get_objects())
@@ -114,13 +117,13 @@ def measure(trials: int) -> tuple[list[Sample], int]:
 
 
 def growth(samples: list[Sample], column: int) -> float:
-    """kB a trial: least squares over the second half."""
+    """Growth in kB per trial, by least squares over the second half."""
     half = [sample for sample in samples if samples[-1][0] / 2 <= sample[0] < samples[-1][0]]
     return statistics.linear_regression([each[0] for each in half], [each[column] for each in half]).slope
 
 
 def page(samples: list[Sample], kept: int) -> str:
-    """What goes into ``bench/results``."""
+    """The page for ``bench/results``."""
     total = samples[-1][0]
     lines = ["| trials that have ended | seconds | driver: MB | head: MB |", "|---:|---:|---:|---:|"]
     for row in range(1, ROWS + 1):

@@ -1,12 +1,12 @@
-"""A thousand trials of a trivial trainer beside a hundred: what every command takes, and the driver's memory.
+"""Time of every command and memory of the driver, for a hundred and for a thousand trivial trials.
 
-Real commands in a temporary directory: the plan alone, the sweep (plan, Ray, store, MLflow in SQLite, table), then what
-reads the finished store. A trial is one epoch of two critic iterations on 140 points with its two evaluations, so that
-what is measured is the house around it. While the sweep runs, the driver's resident memory and processor time are read
-from /proc twice a second, together with how many trials are DONE in the store.
+The commands are real and run in a temporary directory: the plan alone, the sweep (plan, Ray, store, MLflow in SQLite,
+table), then the commands that read the finished store. A trial is one epoch of two critic iterations on 140 points with
+two evaluations, so that nearly all time is spent around it. While the sweep runs, the driver's resident memory and
+processor time are read from /proc twice a second, together with the number of DONE trials in the store.
 
-Prints a page for ``bench/results``, or writes it with ``-o``. Exits 1 if the driver of the largest sweep grows by more
-than BOUND a finished trial. Quick, to try it out: ``many_trials.py 20 60``.
+Prints a page for ``bench/results``, or writes it with ``-o``. Exits with 1 if the driver of the largest sweep grows by
+more than BOUND per finished trial. For a quick try: ``many_trials.py 20 60``.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BOUND = 100.0
-"""kB of the driver's resident memory a finished trial, so that 10,000 trials cost it a gigabyte at most.
+"""kB of the driver's resident memory per finished trial, so that 10,000 trials need a gigabyte at most.
 
-Growth comes from MLflow's client (an artifact repository a run, up to 1,024 of them), the last ``status.json`` in our
-Watch, and what the allocator cannot give back. Ray Tune forgets trials that have ended: ``large_grid.py``.
+Memory grows by MLflow's client (an artifact repository per run, up to 1,024 of them), by the last ``status.json`` of
+each trial in our Watch, and by what the allocator cannot give back. Ray Tune forgets trials that have ended; see
+``large_grid.py``.
 """
 
 SEEDS = 10
@@ -54,9 +55,9 @@ COMMANDS = {
 
 @dataclass(frozen=True)
 class Sample:
-    """The driver at one moment.
+    """The driver at one moment: seconds since its start, DONE trials, resident memory in kB, its peak, and load.
 
-    Seconds since its start, trials DONE, resident memory and its peak in kB, processor seconds, the machine's load.
+    ``cpu`` is in processor seconds; ``load`` is the machine's load average.
     """
 
     seconds: float
@@ -69,10 +70,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Measured:
-    """A sweep of so many trials.
+    """The measurements of a sweep of ``trials`` trials.
 
-    ``seconds`` are each command's wall-clock and processor time (its own process, not Ray's), ``work`` is what the
-    trials' attempts took in all, from started to ended, ``samples`` are the driver's.
+    ``seconds`` has each command's wall-clock and processor time, of its own process without Ray's. ``work`` is the
+    total time in seconds of the trials' attempts, from started to ended. ``samples`` are the driver's.
     """
 
     trials: int
@@ -81,33 +82,33 @@ class Measured:
     samples: list[Sample]
 
     def at(self, done: float) -> Sample:
-        """The first moment at which so many trials are done; the last one, if it was between two samples."""
+        """The first sample with at least ``done`` DONE trials; the last sample if there is none."""
         return next((sample for sample in self.samples if sample.done >= done), self.samples[-1])
 
     @property
     def before(self) -> Sample:
-        """The last moment at which no trial is done: Ray has started, and the first trials are at work."""
+        """The last sample without a DONE trial, when Ray has started and the first trials run."""
         return [sample for sample in self.samples if not sample.done][-1]
 
     @property
     def growth(self) -> float:
-        """kB a finished trial: least squares over the second half, when imports and MLflow's database are long over."""
+        """Growth in kB per finished trial, by least squares over the second half, long after all imports."""
         half = [sample for sample in self.samples if self.trials / 2 <= sample.done < self.trials]
         if len({sample.done for sample in half}) < 2:
             return math.nan
         return statistics.linear_regression([s.done for s in half], [s.resident for s in half]).slope
 
     def between(self, first: float, last: float) -> tuple[float, float]:
-        """Seconds and the driver's processor seconds a trial, between two shares of the trials."""
+        """Seconds and the driver's processor seconds per trial, between two shares (0 to 1) of the trials."""
         start, end = self.at(max(1, first * self.trials)), self.at(last * self.trials)
         trials = max(1, end.done - start.done)
         return (end.seconds - start.seconds) / trials, (end.cpu - start.cpu) / trials
 
 
 class Finished:
-    """Counts a sweep's trials that are DONE without disturbing it.
+    """Counts the DONE trials of a sweep without disturbing it.
 
-    They finish in the plan's order but for those at work, so that only the first unfinished ones are looked at.
+    Trials finish nearly in the order of the plan. So only the first unfinished trials are read each time.
     """
 
     def __init__(self, sweep: Path) -> None:
@@ -116,7 +117,7 @@ class Finished:
         self._total = 0
 
     def count(self) -> int:
-        """How many are DONE."""
+        """The number of DONE trials."""
         if not self._total and (self._sweep / "plan.json").exists():
             plan = json.loads((self._sweep / "plan.json").read_text())
             self._left.extend(trial["trial_id"] for trial in plan["trials"])
@@ -131,7 +132,7 @@ class Finished:
 
 
 def sample(process: subprocess.Popen[bytes], started: float, finished: Finished) -> Sample | None:
-    """None while the process has no memory: it is just ending."""
+    """Reads the driver's process; None if it has no memory because it is just ending."""
     folder = Path(f"/proc/{process.pid}")
     status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
     if "VmRSS" not in status:
@@ -143,13 +144,13 @@ def sample(process: subprocess.Popen[bytes], started: float, finished: Finished)
 
 
 def cpu_of_children() -> float:
-    """Processor seconds of the processes that have ended."""
+    """Processor seconds of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def measure(trials: int) -> Measured:
-    """Runs every command. Raises RuntimeError for one that fails, or if a trial is not DONE in the end."""
+    """Runs every command. Raises RuntimeError if a command fails or a trial is not DONE at the end."""
     seconds: dict[str, tuple[float, float]] = {}
     samples: list[Sample] = []
     with tempfile.TemporaryDirectory(prefix="many-trials-") as name:
@@ -181,7 +182,7 @@ def measure(trials: int) -> Measured:
 
 
 def rows(result: Measured) -> dict[str, str]:
-    """One sweep's column of the table."""
+    """The column of one sweep in the table."""
     column = {
         f"{label}: seconds (processor)": f"{wall:.1f} ({cpu:.1f})" for label, (wall, cpu) in result.seconds.items()
     }
@@ -200,8 +201,8 @@ def rows(result: Measured) -> dict[str, str]:
 
 
 def page(results: list[Measured]) -> str:
-    """What goes into ``bench/results``."""
-    from orchestrator.trial.run import git_commit
+    """The page for ``bench/results``."""
+    from orchestrator.trial.surroundings import git_commit
 
     columns = [rows(result) for result in results]
     lines = ["| | " + " | ".join(f"{result.trials} trials" for result in results) + " |"]
@@ -227,13 +228,13 @@ def page(results: list[Measured]) -> str:
 
 
 def is_kept(results: list[Measured]) -> bool:
-    """Whether the largest sweep keeps the bound; too few trials to tell also do."""
+    """Whether the largest sweep keeps the bound. True if there are too few trials to tell."""
     return not max(results, key=lambda result: result.trials).growth > BOUND
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="A thousand trials beside a hundred: time of commands, driver's memory."
+        description="Time of commands and memory of the driver, for a hundred and a thousand trials."
     )
     parser.add_argument("trials", nargs="*", type=int, default=[100, 1000], help=f"multiples of {SEEDS}")
     parser.add_argument("-o", "--output", type=Path, help="the page; default: standard output")

@@ -1,13 +1,13 @@
-"""Scheduling cost a trial beyond its own work: ours beside bare Ray Tune, in turns in one run.
+"""Scheduling cost per trial beyond its own work: ours against bare Ray Tune, in turns in one run.
 
-Every contender is a command of its own, timed from its start to its end, once with FEW and once with MANY trials:
+Every contender is a separate command, timed from start to end, once with FEW and once with MANY trials:
 
-    cost a trial = (wall-clock with MANY − wall-clock with FEW − work of the difference / workers) / (MANY − FEW)
+    cost per trial = (wall-clock with MANY − wall-clock with FEW − work of the difference / workers) / (MANY − FEW)
 
-so that starting Python, Ray and the workers counts for nobody. Bare Ray Tune's trials sleep WORK seconds; it has its
-defaults, as its tutorials show it, and with reuse_actors=True, the best we know. Ours are real trials of one critic
-iteration through plan, store, Ray, MLflow mirror and progress; their own work is what their attempts say (started to
-ended). Prints a JSON line for each command, then the table.
+The difference removes the start of Python, Ray and the workers. The trials of bare Ray Tune sleep WORK seconds. Ray
+Tune runs with its defaults, as in its tutorials, and with reuse_actors=True, the best setting we know. Our trials are
+real ones of one critic iteration, through plan, store, Ray, MLflow mirror and progress. Their own work is the time of
+their attempts, from started to ended. Prints a JSON line for each command, then the table.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ CONTENDERS: dict[str, Callable[[int], dict[str, float]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Scheduling cost a trial, ours beside bare Ray Tune.")
+    parser = argparse.ArgumentParser(description="Scheduling cost per trial, ours against bare Ray Tune.")
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()

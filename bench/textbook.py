@@ -1,25 +1,28 @@
-"""WGAN-GP, WWGAN and (q,p)-WGAN written plainly, the way the papers' public code does it: what ours is timed against.
+"""Plain WGAN-GP, WWGAN and (q,p)-WGAN in the way of the papers' public code, against which ours is timed.
 
-Same methods, losses and networks as ``trainers``; a test holds the critic's losses and gradients against ours. Read and
-followed, with none of their code taken:
+Methods, losses and networks are the same as in ``trainers``; a test compares the critic's losses and gradients with
+ours. The code follows these sources without copying from them:
 
-- caogang/wgan-gp at ae47a18 (``gan_cifar10.py``): the critic sees real images, fakes and interpolates in three passes,
-  each with a backward pass of its own; fakes without a graph; each image is transformed alone and the batch stacked.
-- dukleryoni/WWGAN at ab09c76 (``train.py``, ``wwgan_utils.py``): three forward passes, one backward pass of the sum;
-  fakes with the generator's graph, detached for the critic; each difference of neighbours is a new ``Conv2d``, its
-  kernel filled from a Python list (and, since ``requires_grad = False`` there sets the module's attribute and not the
-  weight's, differentiated in vain); norms that are only logged; ``.item()`` of each loss and norm in each step.
-- sverdoot/qp-wgan at 12301de (``src/qpwgan.py``): fakes and real images in one pass; ``torch.norm`` of the broadcast
-  difference of all 2m × 2m pairs of B = both, once for the critic and again for the generator; P2 computed although it
-  is zero there; one batch of fakes with its graph for both steps, so that the critic's backward pass goes on through
-  the costs and the generator; ``.item()`` of each loss.
+- caogang/wgan-gp at ae47a18 (``gan_cifar10.py``): The critic sees real images, fakes and interpolates in three passes,
+  each with its own backward pass. Fakes have no graph. Each image is transformed alone, then the batch is stacked.
+- dukleryoni/WWGAN at ab09c76 (``train.py``, ``wwgan_utils.py``): Three forward passes and one backward pass of the sum.
+  Fakes have the generator's graph and are detached for the critic. Each difference of neighbours is a new ``Conv2d``
+  with a kernel from a Python list. The kernel is differentiated needlessly, because ``requires_grad = False`` there
+  sets the module's attribute, not the weight's. Some norms are only logged. Each step calls ``.item()`` on every loss
+  and norm.
+- sverdoot/qp-wgan at 12301de (``src/qpwgan.py``): Fakes and real images go through the critic in one pass.
+  ``torch.norm`` is taken of the broadcast difference of all 2m × 2m pairs of B = both, once for the critic and again
+  for the generator. P2 is computed although it is zero there. One batch of fakes with its graph serves both steps, so
+  that the critic's backward pass continues through the costs and the generator. ``.item()`` is called on every loss.
 
-All three switch ``requires_grad`` of the critic's weights off in the generator's step, and so does this; all three have
-Adam with torch's defaults (unfused) and a loader: with workers (4 in WWGAN, none by default in qp-wgan, a generator in
-the same process in wgan-gp), here 2. In favour of the textbook: sverdoot's anomaly detection, TensorBoard, Weights &
-Biases and plots are left out, and gradients are set to None rather than to zero, torch's default now. One difference is
-kept out because it would be another method: the authors' three wide kernel of adjacent pixels loses the last column's
-edges (and row's); here it is two wide, and no edge is lost.
+As in all three sources, ``requires_grad`` of the critic's weights is off in the generator's step, and Adam has torch's
+defaults (not fused). All three have a loader: WWGAN with 4 workers, qp-wgan with none by default, wgan-gp with a Python
+generator in the same process. Here it has 2 workers.
+
+Two choices favour the textbook: sverdoot's anomaly detection, TensorBoard, Weights & Biases and plots are left out, and
+gradients are set to None instead of zero, which is now torch's default. One difference is left out because it would
+make another method: the authors' kernel for adjacent pixels is three wide and loses the edges of the last column and
+row. Here it is two wide and loses none.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ WORKERS = 2
 ADJACENT = ([[1.0, -1.0]], [[1.0], [-1.0]])
 DISTANT = ([[1.0, 0.0, -1.0]], [[1.0], [0.0], [-1.0]])
 DIAGONAL = ([[1.0, 0.0], [0.0, -1.0]], [[0.0, 1.0], [-1.0, 0.0]])
-"""Kernels of f_i − f_j over the diamond's edges; those of X_i + X_j are their absolute values."""
+"""Kernels of f_i − f_j over the diamond's edges. Their absolute values are the kernels of X_i + X_j."""
 
 
 @dataclass
@@ -57,7 +60,7 @@ class Players:
 
 
 Step = Callable[[Players, Tensor], dict[str, float]]
-"""One critic and one generator iteration on a batch of real images in [−1, 1]: the logged numbers."""
+"""One critic and one generator iteration on a batch of real images in [−1, 1]. Returns the logged numbers."""
 
 
 class Images(TorchDataset[Tensor]):
@@ -86,7 +89,7 @@ def make_players(network: Network, shape: tuple[int, ...], device: torch.device,
 
 
 def batches(images: Tensor, batch_size: int, device: torch.device) -> Iterator[Tensor]:
-    """One epoch in random order, from worker processes that start with it. What is no full batch is dropped."""
+    """One epoch in random order, from worker processes that start with it. The last batch is dropped if not full."""
     loader = DataLoader(
         Images(images),
         batch_size=batch_size,
@@ -169,7 +172,7 @@ def wasserstein_norm_squared(gradient: Tensor, images: Tensor) -> Tensor:
 
 
 def convolved(images: Tensor, kernel: list[list[float]]) -> Tensor:
-    """Each channel with one kernel, in a layer made for this call."""
+    """Convolves each channel with one kernel, in a layer made for this call."""
     channels = images.shape[1]
     layer = nn.Conv2d(channels, channels, (len(kernel), len(kernel[0])), groups=channels, bias=False)
     layer.weight.data = torch.tensor([kernel] * channels).unsqueeze(1)
@@ -244,5 +247,5 @@ def interpolated_gradient(critic: nn.Module, real: Tensor, fake: Tensor) -> tupl
 
 
 def noise(players: Players, real: Tensor) -> Tensor:
-    """N(0, I) for as many fakes as there are real images."""
+    """Noise from N(0, I), as many samples as there are real images."""
     return torch.randn(len(real), players.latent_size, device=real.device)

@@ -1,7 +1,7 @@
-"""How many epochs a second an MLflow server takes: one ``log_batch`` each, as the driver sends them.
+"""The number of epochs per second that an MLflow server takes, with one ``log_batch`` per epoch as the driver sends it.
 
-``python bench/tracking.py --tracking-uri http://127.0.0.1:5000`` against a server that is up (``docker/mlflow.sh``),
-with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. It makes an experiment of its own and deletes it.
+``python bench/tracking.py --tracking-uri http://127.0.0.1:5000`` needs a running server (``docker/mlflow.sh``),
+MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. It makes its own experiment and deletes it at the end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import uuid
 
 
 def log_epochs(run_id: str, metrics: int, until: float, seconds: list[float]) -> None:
-    """Logs epochs of so many metrics to a run until then; appends what each took."""
+    """Logs epochs of ``metrics`` metrics to a run until the time ``until``. Appends the seconds of each."""
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
@@ -30,8 +30,10 @@ def log_epochs(run_id: str, metrics: int, until: float, seconds: list[float]) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tracking-uri", required=True)
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4], help="threads, each with a run of its own")
-    parser.add_argument("--metrics", type=int, default=15, help="metrics an epoch")
+    parser.add_argument(
+        "--clients", type=int, nargs="+", default=[1, 4], help="numbers of threads, each with its own run"
+    )
+    parser.add_argument("--metrics", type=int, default=15, help="metrics per epoch")
     parser.add_argument("--seconds", type=float, default=15)
     arguments = parser.parse_args()
 

@@ -1,11 +1,11 @@
-"""What share of a trial lies outside training and evaluation: ``python -m bench.trial_share [OVERRIDE]…``.
+"""The share of a trial outside training and evaluation: ``python -m bench.trial_share [OVERRIDE]…``.
 
     share = 1 − (Σ epoch_seconds + Σ evaluation_seconds) / (ended − started)
 
-of each trial of a sweep of seeds, ten epochs of the digits unless overrides say otherwise (``dataset=mnist
-budget=9370``), from its ``status.json`` and ``metrics.jsonl``. A worker process serves many trials: the first in each
-process imports torch-fidelity and the like for those after it, and the first of all trains the classifier, so that
-they are told apart; the median is of the others.
+It is computed for each trial of a sweep over seeds, from ``status.json`` and ``metrics.jsonl``. A trial has ten epochs
+of the digits, unless overrides such as ``dataset=mnist budget=9370`` change that. A worker process runs many trials.
+The first trial in a process imports libraries such as torch-fidelity for the later ones, and the very first one trains
+the classifier. So the first trials are marked, and the median is over the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TARGET = 0.03
 
 
 def sweep(overrides: list[str], seeds: int) -> list[dict[str, Any]]:
-    """Process, start, and seconds of attempt, training and evaluation of each trial, in the order of their starts."""
+    """Runs the sweep. Returns what :func:`read` returns of each trial, in the order in which they started."""
     with tempfile.TemporaryDirectory(prefix="trial-share-") as name:
         folder = Path(name)
         (folder / "share.yaml").write_text(f"base: {json.dumps([TEN_EPOCHS, *overrides])}\nseeds: {seeds}\n")
@@ -36,6 +36,7 @@ def sweep(overrides: list[str], seeds: int) -> list[dict[str, Any]]:
 
 
 def read(trial: Path) -> dict[str, Any]:
+    """A trial's process id, start, number of epochs, and seconds of its attempt, training and evaluation."""
     (attempt,) = json.loads((trial / "status.json").read_text())["attempts"]
     epochs: list[dict[str, Any]] = [json.loads(line) for line in (trial / "metrics.jsonl").read_text().splitlines()]
     return {

@@ -1,4 +1,4 @@
-"""Prints what pyproject.toml asks for, a line a requirement: to build and to run the package, and the named extras."""
+"""Prints the requirements in pyproject.toml, one per line: to build and run the package, and those of named extras."""
 
 import argparse
 import tomllib
@@ -16,7 +16,7 @@ def wanted(pyproject: dict[str, Any], extras: list[str], *, only: bool) -> list[
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("extras", nargs="*")
-    parser.add_argument("--only", action="store_true", help="the extras alone")
+    parser.add_argument("--only", action="store_true", help="print only the extras")
     arguments = parser.parse_args()
     table = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
     print(*wanted(table, arguments.extras, only=arguments.only), sep="\n")

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Becomes `orchestrator COMMAND …` on the cluster: driver.sh sweep sweeps/ground_metrics.yaml, driver.sh status NAME.
+# Runs `orchestrator COMMAND …` on the cluster: driver.sh sweep sweeps/ground_metrics.yaml, driver.sh status NAME.
 #
-# The drivers of sweeps must be on a machine of the cluster, so `sweep` and `resume` first make this one a Ray node that
-# runs no trials. It ends with the driver, and the driver with it.
+# A sweep's driver must run on a machine of the cluster. So `sweep` and `resume` first make this machine a Ray node that
+# runs no trials. The node ends when the driver ends, and the driver when the node ends.
 #
 # Must be set:  RAY_AUTH_TOKEN, RAY_HEAD_ADDRESS (host:port), MLFLOW_TRACKING_URI, RUNS_DIR (s3://bucket/prefix, or a
 #               folder that every machine sees); MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD and the AWS_
-#               variables as the servers ask for them
-# May be set:   RAY_NODE_OPTIONS, more options for `ray start`, by blanks
+#               variables, if the servers ask for them
+# May be set:   RAY_NODE_OPTIONS, more options for `ray start`, separated by blanks
 set -eu
 : "${RUNS_DIR:?s3://bucket/prefix, or a folder that every machine sees}"
 command="${1:?expected one of the commands of orchestrator, e.g. sweep FILE}"
@@ -18,7 +18,7 @@ case "$command" in
         : "${RAY_AUTH_TOKEN:?the token of the cluster}" "${RAY_HEAD_ADDRESS:?host:port of the Ray head}"
         : "${MLFLOW_TRACKING_URI:?http://host:port of the MLflow server}"
         export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
-        driver=$$ # still this process's number after exec: the driver gets every signal itself
+        driver=$$ # exec keeps this process's number, so the driver receives every signal itself
         (
             # shellcheck disable=SC2086 # several options
             ray start --block --address "$RAY_HEAD_ADDRESS" --num-cpus 0 --num-gpus 0 \

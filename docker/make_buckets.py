@@ -1,4 +1,4 @@
-"""Makes the buckets that are named and not there yet; AWS_ENDPOINT_URL and AWS_ credentials say where."""
+"""Makes the named buckets unless they exist. AWS_ENDPOINT_URL and the AWS_ credentials give the object store."""
 
 import argparse
 
@@ -6,7 +6,7 @@ import boto3
 
 
 def make_buckets(names: list[str]) -> list[str]:
-    """Returns the names of those that were made. Raises botocore's errors when the store does not answer or refuses."""
+    """Makes missing buckets and returns their names. Raises botocore's errors if the object store does not answer."""
     store = boto3.client("s3")
     there = {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}
     missing = [name for name in names if name not in there]
@@ -18,4 +18,4 @@ def make_buckets(names: list[str]) -> list[str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bucket", nargs="+")
-    print("made:", *make_buckets(parser.parse_args().bucket) or ["nothing, all are there"])
+    print("made:", *make_buckets(parser.parse_args().bucket) or ["nothing, all exist"])

@@ -1,4 +1,4 @@
-# MLflow's server, its database driver and its object store's client: no torch, no Ray, no code of ours but a script.
+# MLflow's server with its database driver and object store client. No torch, no Ray, and of our code only two scripts.
 #
 # docker build --file docker/mlflow.Dockerfile --tag orchestrator-mlflow:0.1.0 .
 FROM python:3.11.14-slim-bookworm

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Becomes MLflow's tracking server: PostgreSQL behind it, artifacts through it, everybody asked for a password.
+# Runs MLflow's tracking server with PostgreSQL. The server passes artifacts on and asks every user for a password.
 #
 # Must be set:  PGHOST, PGUSER, PGPASSWORD (libpq's variables: no password stands in a URI or on a command line)
-#               MLFLOW_AUTH_ADMIN_PASSWORD      of the first start's administrator, MLFLOW_AUTH_ADMIN_USERNAME (admin)
+#               MLFLOW_AUTH_ADMIN_PASSWORD      password of the administrator made at the first start, whose name is
+#                                               MLFLOW_AUTH_ADMIN_USERNAME (admin)
 #               MLFLOW_FLASK_SERVER_SECRET_KEY  signs sessions
-#               MLFLOW_SERVER_ALLOWED_HOSTS     Host headers that are answered, by commas
-#               MLFLOW_ARTIFACTS_DESTINATION    s3://bucket, by AWS_ENDPOINT_URL and AWS_ credentials; or a folder
+#               MLFLOW_SERVER_ALLOWED_HOSTS     Host headers that are answered, separated by commas
+#               MLFLOW_ARTIFACTS_DESTINATION    s3://bucket (with AWS_ENDPOINT_URL and AWS_ credentials), or a folder
 # May be set:   PGPORT (5432), MLFLOW_DATABASE (mlflow), MLFLOW_AUTH_DATABASE (mlflow_auth),
 #               MLFLOW_HOST (0.0.0.0), MLFLOW_PORT (5000), MLFLOW_WORKERS (4), TMPDIR (/tmp)
 # Further arguments go to `mlflow server`.
@@ -14,10 +15,10 @@ set -eu
 : "${MLFLOW_AUTH_ADMIN_PASSWORD:?MLflow has no default password}" "${MLFLOW_FLASK_SERVER_SECRET_KEY:?}"
 : "${MLFLOW_SERVER_ALLOWED_HOSTS:?which Host headers to answer}" "${MLFLOW_ARTIFACTS_DESTINATION:?}"
 export MLFLOW_AUTH_ADMIN_USERNAME="${MLFLOW_AUTH_ADMIN_USERNAME:-admin}"
-export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # eight more processes that nobody here needs
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # eight more processes that we do not need
 export MLFLOW_DISABLE_TELEMETRY=true
 
-# Who has no permission of their own sees nothing. A password that was right is not hashed again for a minute.
+# A user without permissions sees nothing. A correct password is cached for a minute, because hashing it is slow.
 MLFLOW_AUTH_CONFIG_PATH=$(mktemp "${TMPDIR:-/tmp}/mlflow-auth.XXXXXX")
 export MLFLOW_AUTH_CONFIG_PATH
 cat > "$MLFLOW_AUTH_CONFIG_PATH" << END

@@ -22,6 +22,9 @@ def load(path: str | Path) -> Results:
 
     See :func:`orchestrator.results.frames.load`.
     """
+    from orchestrator.errors import check_platform
+
+    check_platform()
     from orchestrator.results.frames import load as load_results
 
     return load_results(path)

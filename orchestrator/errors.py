@@ -1,28 +1,29 @@
-"""Errors that a user can act on."""
+"""Exceptions that commands turn into messages for the user."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import sys
 from collections.abc import Iterator, Sequence
 
 
 class UserError(Exception):
-    """Bad input. The message is one short paragraph: where, what was expected, the nearest valid name."""
+    """An error that the user can act on. The message is one short paragraph: where, what was expected, what helps."""
 
 
 class Aborted(BaseException):
-    """A second signal: leave at once."""
+    """Raised by a second signal, to leave at once."""
 
 
 @contextlib.contextmanager
 def disk_errors() -> Iterator[None]:
-    """A dataset that cannot be read, or kept in the cache, as a :class:`UserError`."""
+    """Raises OSErrors of a dataset that cannot be read, or kept in the cache, as :class:`UserError`."""
     try:
         yield
     except OSError as error:
         where = f" '{error.filename}':" if error.filename else ""
-        raise UserError(f"the dataset cannot be read or kept:{where} {error.strerror or error}") from None
+        raise UserError(f"the dataset cannot be read, or kept in the cache:{where} {error.strerror or error}") from None
 
 
 def unsuitable(library: str, versions: str, missing: Sequence[str]) -> UserError:
@@ -32,3 +33,12 @@ def unsuitable(library: str, versions: str, missing: Sequence[str]) -> UserError
         f"({', '.join(missing)}). The versions that work are {library}{versions}: install one of them with "
         f"python -m pip install '{library}{versions}'"
     )
+
+
+def check_platform() -> None:
+    """Raises :class:`UserError` on a system other than Linux, before a missing module would."""
+    if sys.platform != "linux":
+        raise UserError(
+            f"this system is '{sys.platform}', and orchestrator runs on Linux only: it needs Linux's file locks and "
+            "/proc to keep a sweep safe. Run it in a Linux container or virtual machine, with Python 3.11 or 3.12"
+        )

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the room they take."""
+"""Atomic writing of files, and the disk space that files take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A temporary file beside ``path`` that takes its place at the end; after an error nothing is left of it."""
+    """Opens a temporary file beside ``path``, and renames it to ``path`` at the end. After an error it is deleted."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -26,24 +26,24 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes to a temporary file beside, then renames."""
+    """Replaces a file atomically: a reader sees the old text or the new one."""
     with replacing(path) as file:
         file.write(text.encode())
 
 
 def reason(error: OSError) -> str:
-    """Why a file could not be written, without its name; of a tree that was being copied, its first file."""
+    """Why a file could not be written, without its name. For a copied tree it is the reason of the first file."""
     if isinstance(error, shutil.Error):
         return str(error.args[0][0][-1])
     return error.strerror or str(error)
 
 
 def disk_usage(folders: Iterable[Path]) -> int:
-    """Bytes that files take below some folders."""
+    """Total size in bytes of all files below some folders."""
     total = 0
     for folder in folders:
         for root, _, names in os.walk(folder):
             for name in names:
-                with contextlib.suppress(OSError):  # gone in the meantime
+                with contextlib.suppress(OSError):  # deleted in the meantime
                     total += os.lstat(os.path.join(root, name)).st_size
     return total

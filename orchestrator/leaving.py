@@ -1,4 +1,4 @@
-"""The end of a process whose result is there: no library's thread or exit handler keeps it for ever."""
+"""Makes sure that a process with a finished result ends, even if a library's thread or exit handler hangs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import threading
 
 
 def leave_within(seconds: float, code: int) -> None:
-    """Lets this process exit by itself, and ends it with ``code`` if it has not done so after ``seconds``.
+    """Ends this process with exit code ``code`` if it has not ended by itself after ``seconds``.
 
-    What its threads were waiting for is then on standard error. Daemon threads run until Python has gone through its
-    exit handlers and has joined the other threads, which is where a process hangs.
+    It then prints the stack of every thread on standard error. The timer is a daemon thread: it still runs while Python
+    calls exit handlers and joins other threads, which is where a process hangs.
     """
 
     def end() -> None:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
-        print(f"orchestrator: did not come to its end in {seconds:g} s and was ended; its threads:", file=sys.stderr)
+        print(
+            f"orchestrator: the process did not end within {seconds:g} s and was stopped. Its threads:", file=sys.stderr
+        )
         sys.stderr.flush()
         faulthandler.dump_traceback()
         os._exit(code)

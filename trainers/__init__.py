@@ -11,6 +11,6 @@ Ray, MLflow, Hydra or the orchestrator, so a trial can be run in a notebook::
         print(training.run_epoch())
 
 Importing the package, or any module that only describes a trial (``config``, ``parts``, ``objectives``,
-``penalties``, ``networks``, ``datasets``, ``image_datasets``, ``image_folder``, ``evaluation``), does not import
+``penalties``, ``networks``, ``datasets``, ``evaluation``, ``opponents``, ``probes``, ``metrics``), does not import
 torch: a plan of a thousand trials is validated in well under a second.
 """

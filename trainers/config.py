@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from trainers.datasets import Dataset
 from trainers.evaluation import Evaluation
+from trainers.metrics import Metric
 from trainers.networks import Network
 from trainers.objectives import Objective
+from trainers.opponents import GeneratorOpponent, Opponent
 from trainers.parts import MODULES, ConfigError, Part, build, build_part, number, plain, runtime_options
 from trainers.penalties import Penalty
-from trainers.probes import HIGHER_IS_BETTER, ProbeName, check_probes, metrics_of
-from trainers.transport_map import check_map
+from trainers.probes import Probe
 
 CONFIG_VERSION = 1
 """Raised whenever the same options come to mean another computation."""
 
-RUNTIME_OPTIONS = frozenset(
-    {"device", "checkpoint_seconds", "checkpoint_epochs"}.union(*(runtime_options(kind) for kind in MODULES))
-)
-"""Where and how a trial runs, by path (``evaluation.feature_weights``); no part of what it is."""
+RUNTIME_OPTIONS = frozenset({"device", "checkpoint_seconds", "checkpoint_epochs"})
+"""A trial's own options that say where and how it runs, and not what it is. Parts state theirs by ``parts.runtime``."""
+KINDS = {**{kind: kind for kind in MODULES if kind != "probe"}, "probes": "probe"}
+"""The kind of the part, or of the list of parts, behind an option of a trial."""
 
 LATER_OPTIONS: Mapping[str, Any] = {
     "opponent": "generator",
@@ -35,19 +35,6 @@ LATER_OPTIONS: Mapping[str, Any] = {
     "compile": False,
 }
 """Options that came after the first trials, by path, with the values that leave a trial's identity as it was."""
-
-EPOCH_METRICS = (
-    "critic_loss",
-    "generator_loss",
-    "dual_value",
-    "wasserstein_estimate",
-    "penalty",
-    "critic_gradient_norm",
-    "epoch_seconds",
-    "images_per_second",
-    "peak_memory_mb",
-)
-"""What every epoch of every trial logs, beside its evaluation's metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +66,8 @@ class TrialConfig:
     (q,p)-WGAN paper). ``threads`` is part of the trial because the order of a CPU's additions is.
     A checkpoint is due after ``checkpoint_seconds``, in the middle of an epoch too, and after every
     ``checkpoint_epochs`` epochs; None switches either off.
-    ``opponent``: what the critic tells the training examples from. The ``generator``'s fakes; or, to study how well it
-    estimates a distance, other minibatches of the ``data``; or ``noise`` of the data's shape, on whose side φ then
-    lives (ψ on the data's), so that samples are what φ's transport map makes of noise (Mallasto et al., § 5.3).
-    Against data and noise no generator is trained.
+    ``opponent``: what the critic tells the training examples from, see :mod:`trainers.opponents`. Against ``data`` and
+    ``noise`` no generator is trained.
     ``precision``: of the networks while they train. With ``bf16`` their matrix products and convolutions take bfloat16,
     meant for tensor cores and AMX; the last layers, weights, ground costs, penalties, losses and all of evaluation stay
     float32.
@@ -101,8 +86,8 @@ class TrialConfig:
     batch_size: int = number(64, at_least=2)
     critic_iterations: int = number(1, at_least=1)
     reuse_batch: bool = False
-    opponent: Literal["generator", "data", "noise"] = "generator"
-    probes: tuple[ProbeName, ...] = ()
+    opponent: Opponent = field(default=GeneratorOpponent())
+    probes: tuple[Probe, ...] = ()
     seed: int = number(0, at_least=0, below=2**64)
     threads: int = number(1, at_least=1)
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -114,11 +99,11 @@ class TrialConfig:
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, Part):
-                value.check(self)
-        check_probes(self)
-        if self.opponent == "noise":
-            check_map(*self.objective.cost)
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, Part):
+                    part.check(self)
+        if len({probe.name for probe in self.probes}) < len(self.probes):
+            raise ConfigError("probes", "names a probe twice")
         if self.batch_size > self.dataset.train_size:
             raise ConfigError(
                 "batch_size",
@@ -148,19 +133,14 @@ class TrialConfig:
         return identity_of(self.to_dict())
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """What evaluations and probes measure, the evaluation's first."""
-        return (*self.evaluation.metrics, *metrics_of(self.probes))
-
-    @property
-    def higher_is_better(self) -> frozenset[str]:
-        """The metrics of which more is better; of all others less is."""
-        return (self.evaluation.higher_is_better | HIGHER_IS_BETTER) & set(self.metrics)
+    def metrics(self) -> tuple[Metric, ...]:
+        """What tables show of evaluations and probes, the evaluation's first."""
+        return (*self.evaluation.metrics, *(metric for probe in self.probes for metric in probe.metrics))
 
     @property
     def latent_size(self) -> int:
-        """The dimension of the noise: the network's, or the data's where the opponent is noise."""
-        return math.prod(self.dataset.shape) if self.opponent == "noise" else self.network.latent_size
+        """The dimension of the noise that the opponent takes."""
+        return self.opponent.latent_size(self)
 
     @property
     def epoch_length(self) -> int:
@@ -180,13 +160,35 @@ def identity_of(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def without_runtime_options(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A trial's plain values without the runtime options, its own and its parts'."""
+def without_runtime_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's plain values without the runtime options, its own and its parts'.
+
+    A part's class says which those are. Where the package that brings it is missing, its options all stay.
+    """
     return {
-        key: without_runtime_options(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        key: _without_own(KINDS[key], value) if key in KINDS else value
         for key, value in values.items()
-        if f"{prefix}{key}" not in RUNTIME_OPTIONS
+        if key not in RUNTIME_OPTIONS
     }
+
+
+def _without_own(kind: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_own(kind, each) for each in value]
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        return value
+    runtime = runtime_options(kind, value["name"])
+    return {option: each for option, each in value.items() if option not in runtime}
+
+
+def is_runtime_option(path: str, values: Mapping[str, Any]) -> bool:
+    """Whether an option, ``evaluation.feature_weights`` say, is no part of the identity of trials with these values."""
+    key, _, option = path.partition(".")
+    if not option:
+        return key in RUNTIME_OPTIONS
+    value = values.get(key)
+    named = key in KINDS and isinstance(value, Mapping) and isinstance(value.get("name"), str)
+    return named and option in runtime_options(KINDS[key], values[key]["name"])
 
 
 def _without_later_defaults(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

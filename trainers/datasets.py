@@ -74,6 +74,8 @@ def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
 class Dataset(Part):
     """Where the examples come from."""
 
+    kind: ClassVar[str] = "dataset"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """One example's."""

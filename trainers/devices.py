@@ -8,12 +8,20 @@ from pathlib import Path
 
 import torch
 
+from trainers.parts import ConfigError
+
 
 def resolve_device(name: str) -> torch.device:
     """``auto`` is the current CUDA device where there is one, else the CPU."""
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def check_device(name: str) -> None:
+    """Raises :class:`~trainers.parts.ConfigError` for ``cuda`` on a machine without a GPU that torch can use."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device", "'cuda' needs a GPU that torch can use, and this machine has none; use cpu or auto")
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -31,7 +31,7 @@ def checkpoint_bytes(config: TrialConfig) -> int:
     """
     shape = config.dataset.shape
     critic = config.network.critic_weights(shape)
-    generator = config.network.generator_weights(shape) if config.opponent == "generator" else Weights(0, 0)
+    generator = config.network.generator_weights(shape) if config.opponent.trained else Weights(0, 0)
     size, tensors = RANDOM_STATE + SUMS, 2
     for weights, options in ((critic, config.critic), (generator, config.generator)):
         slots = SLOTS[options.optimizer]
@@ -48,7 +48,7 @@ def checkpoint_bytes(config: TrialConfig) -> int:
 
 def generator_bytes(config: TrialConfig) -> int:
     """The size of a trial's final generator alone, as ``torch.export`` writes it; 0 where there is none."""
-    if config.opponent != "generator":
+    if not config.opponent.trained:
         return 0
     weights = config.network.generator_weights(config.dataset.shape)
     tensors = weights.parameter_tensors + weights.buffer_tensors

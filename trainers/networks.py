@@ -6,6 +6,7 @@ images in [−1, 1] of shape (m, C, H, W), or to points.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ class Weights(NamedTuple):
 class Network(Part):
     """A critic and a generator of one architecture; ``latent_size`` is the dimension of the noise."""
 
+    kind: ClassVar[str] = "network"
+
     latent_size: int = number(128, at_least=1)
 
     def build_critic(self, shape: Shape) -> nn.Module:
@@ -45,12 +48,15 @@ class Network(Part):
         raise NotImplementedError(f"{type(self).__name__} must build a generator")
 
     def critic_weights(self, shape: Shape) -> Weights:
-        """What the critic of points of ``shape`` holds, counted without torch."""
-        raise NotImplementedError(f"{type(self).__name__} must count its critic's weights")
+        """What the critic of points of ``shape`` holds.
+
+        Counted from its modules, unless a subclass counts by a formula: our own do, so that planning needs no torch.
+        """
+        return _counted(self, "critic", shape)
 
     def generator_weights(self, shape: Shape) -> Weights:
-        """What the generator of points of ``shape`` holds, counted without torch."""
-        raise NotImplementedError(f"{type(self).__name__} must count its generator's weights")
+        """What the generator of points of ``shape`` holds, counted as the critic's."""
+        return _counted(self, "generator", shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +228,19 @@ class Dcgan(Network):
                 elif isinstance(module, nn.BatchNorm2d):
                     nn.init.normal_(module.weight, 1.0, 0.02)
         return network
+
+
+@functools.cache
+def _counted(network: Network, which: Literal["critic", "generator"], shape: Shape) -> Weights:
+    """The weights of a network's modules on torch's ``meta`` device, where no numbers are drawn or kept."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        module = network.build_critic(shape) if which == "critic" else network.build_generator(shape)
+    trained = list(module.parameters())
+    names = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    buffers = [tensor for name, tensor in module.state_dict().items() if name not in names]
+    return Weights(sum(p.numel() for p in trained), len(trained), sum(b.nbytes for b in buffers), len(buffers))
 
 
 def _check_widths(**widths: tuple[int, ...]) -> None:

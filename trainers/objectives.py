@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from trainers.parts import ConfigError, Part, number
 
@@ -22,14 +22,23 @@ if TYPE_CHECKING:
     from trainers.pair import Pair, Side
 
 
+class GroundCost(NamedTuple):
+    """c(x, y) = ‖x − y‖_q^p / p (Mallasto et al., eqs. 10 and 12)."""
+
+    q: float
+    p: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Objective(Part):
     """ψ for a critic φ. Subclasses implement :meth:`psi`; ``q`` and ``p`` name the ground cost ‖x − y‖_q^p / p."""
 
+    kind: ClassVar[str] = "objective"
+
     @property
-    def cost(self) -> tuple[float, float]:
-        """(q, p) of the ground cost whose transport the objective estimates."""
-        return 2.0, 1.0
+    def cost(self) -> GroundCost:
+        """The ground cost whose transport the objective estimates."""
+        return GroundCost(q=2.0, p=1.0)
 
     @property
     def admissible(self) -> bool:
@@ -79,8 +88,8 @@ class CTransform(Objective):
     detach_search: bool = False
 
     @property
-    def cost(self) -> tuple[float, float]:
-        return self.q, self.p
+    def cost(self) -> GroundCost:
+        return GroundCost(self.q, self.p)
 
     @property
     def admissible(self) -> bool:
@@ -137,12 +146,12 @@ class ExactTransport(Objective):
             raise ConfigError("penalty.name", problem)
         if trial.compile is not False:
             raise ConfigError("compile", "exact_transport is solved by POT, which does not compile: use false")
-        if trial.opponent == "noise":
-            raise ConfigError("opponent", "exact_transport has no critic to carry noise to the data")
+        if trial.opponent.carried:
+            raise ConfigError("opponent", f"exact_transport has no critic to carry {trial.opponent.words} to the data")
 
     @property
-    def cost(self) -> tuple[float, float]:
-        return self.q, self.p
+    def cost(self) -> GroundCost:
+        return GroundCost(self.q, self.p)
 
     def value(self, pair: Pair) -> Tensor:
         return self.generator_loss(pair).detach() + 0 * pair.phi("real").sum()  # the critic's gradient is zero
@@ -151,7 +160,7 @@ class ExactTransport(Objective):
         import ot
         import torch
 
-        from trainers.ground_costs import PIVOTS
+        from trainers.transport.ground_costs import PIVOTS
 
         cost = pair.cost("real", "fake")
         weights = [torch.full((size,), 1 / size, dtype=torch.float64) for size in cost.shape]

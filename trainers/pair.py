@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainers.ground_costs import cost_of, lq_distance
 from trainers.objectives import Objective
+from trainers.transport.ground_costs import cost_of, lq_distance
 
 Side = Literal["real", "fake"]
 Critic = Callable[[Tensor], Tensor]
@@ -66,10 +66,10 @@ class Pair:
         key = (x, y, detach and self.points[x].requires_grad)
         if key not in self._cost:
             left = self.points[x].detach() if key[2] else self.points[x]
-            q, p = self.objective.cost
-            distance = lq_distance(left, self.points[y], q=q, known=self._distance.get((x, y)))
+            cost = self.objective.cost
+            distance = lq_distance(left, self.points[y], q=cost.q, known=self._distance.get((x, y)))
             self._distance[x, y] = distance.detach()
-            self._cost[key] = cost_of(distance, p)
+            self._cost[key] = cost_of(distance, cost.p)
         return self._cost[key]
 
     def slack(self, x: Side, y: Side) -> Tensor:

@@ -4,9 +4,9 @@ A trial is described by dataclasses whose fields are its options. ``build`` make
 dictionary (from YAML, say), checks every value against the field's type and bounds, and refuses
 what it does not know with the path of the option and the nearest valid name.
 
-A *part* is such a dataclass chosen by its ``name``: an objective, a penalty, a dataset, a network or
-an evaluation. Objectives and penalties also come from other packages, through the entry-point groups
-``trainers.objectives`` and ``trainers.penalties``.
+A *part* is such a dataclass chosen by its ``name``: an objective, a penalty, a dataset, a network, an
+evaluation, an opponent or a probe. Other packages bring parts by entry points, a group for each kind
+(``trainers.penalties``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import importlib.metadata
 import sys
 import types
 import typing
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
@@ -27,12 +27,24 @@ T = TypeVar("T")
 MODULES = {
     "objective": ("trainers.objectives",),
     "penalty": ("trainers.penalties",),
-    "dataset": ("trainers.datasets", "trainers.image_datasets", "trainers.image_folder"),
+    "dataset": ("trainers.datasets", "trainers.data.image_datasets", "trainers.data.image_folder"),
     "network": ("trainers.networks",),
     "evaluation": ("trainers.evaluation",),
+    "opponent": ("trainers.opponents",),
+    "probe": ("trainers.probes",),
 }
 """Where the built-in parts of each kind are: every class there that has a name."""
-ENTRY_POINT_GROUPS = {"objective": "trainers.objectives", "penalty": "trainers.penalties"}
+ENTRY_POINT_GROUPS = {
+    "objective": "trainers.objectives",
+    "penalty": "trainers.penalties",
+    "dataset": "trainers.datasets",
+    "network": "trainers.networks",
+    "evaluation": "trainers.evaluations",
+    "opponent": "trainers.opponents",
+    "probe": "trainers.probes",
+}
+BARE = frozenset({"opponent", "probe"})
+"""The kinds of which a part without options is written as its name alone."""
 
 
 class ConfigError(ValueError):
@@ -47,10 +59,15 @@ class ConfigError(ValueError):
         self.problem = problem
 
 
+class PartError(TypeError):
+    """A part that returns something else than its kind promises."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """A named, exchangeable piece of a trial. Subclasses set ``name`` and add their options as fields."""
 
+    kind: ClassVar[str]
     name: ClassVar[str]
 
     def check(self, trial: Any) -> None:
@@ -97,34 +114,73 @@ def built_in(kind: str) -> dict[str, type[Part]]:
     return {cls.name: cls for cls in classes if "name" in vars(cls)}
 
 
+def brought_in(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
+    """The entry points of other packages' parts, by name."""
+    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUPS[kind])}
+
+
 @functools.cache
 def part_class(kind: str, name: str) -> type[Part]:
     """The class behind a part's name. Raises :class:`ConfigError` for a name that nobody brings or that breaks."""
     if cls := built_in(kind).get(name):
         return cls
-    group = ENTRY_POINT_GROUPS.get(kind)
-    points = {point.name: point for point in importlib.metadata.entry_points(group=group)} if group else {}
+    points = brought_in(kind)
     if name not in points:
         problem = f"there is no {kind} called '{name}'{nearest(name, {*built_in(kind), *points})}"
         raise ConfigError(f"{kind}.name", problem)
     try:
-        return points[name].load()
-    except (ImportError, AttributeError) as error:
+        found = points[name].load()
+    except Exception as error:  # whatever the other package raises
         problem = f"the entry point '{points[name].value}' of '{name}' cannot be loaded: {error}"
         raise ConfigError(f"{kind}.name", problem) from None
+    stated = getattr(found, "kind", None), getattr(found, "name", None)
+    if not (isinstance(found, type) and issubclass(found, Part) and stated == (kind, name)):
+        problem = f"the entry point '{points[name].value}' of '{name}' is no {kind} class with the name '{name}'"
+        raise ConfigError(f"{kind}.name", problem)
+    return found
 
 
-def runtime_options(kind: str) -> set[str]:
-    """The paths, such as ``evaluation.feature_weights``, of the :func:`runtime` options of this package's parts."""
-    return {f"{kind}.{f.name}" for cls in built_in(kind).values() for f in fields(cls) if f.metadata.get("runtime")}
+def installed(*kinds: str) -> Iterator[type[Part]]:
+    """Every part of these kinds that can be used here: this package's, then those of others, which are loaded."""
+    for kind in kinds:
+        yield from built_in(kind).values()
+    for kind in kinds:
+        for name in brought_in(kind):
+            if name not in built_in(kind) and (cls := stored_class(kind, name)):
+                yield cls
 
 
-def build_part(kind: str, values: Any) -> Part:
-    """The part that ``values["name"]`` names, built from the other values."""
-    if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
-        raise ConfigError(kind, f"expected a mapping with a name, got {values!r}")
-    options = {key: value for key, value in values.items() if key != "name"}
-    return build(part_class(kind, values["name"]), options, kind)
+def stored_class(kind: str, value: Any) -> type[Part] | None:
+    """The class of a part's plain value, as :func:`plain` writes it; None where its package is missing."""
+    name = value.get("name") if isinstance(value, Mapping) else value
+    try:
+        return part_class(kind, name) if isinstance(name, str) else None
+    except ConfigError:
+        return None
+
+
+@functools.cache
+def runtime_options(kind: str, name: str) -> frozenset[str]:
+    """The :func:`runtime` options of a part, which its class states; none where its package is missing."""
+    cls = stored_class(kind, name)
+    return frozenset(f.name for f in fields(cls) if f.metadata.get("runtime")) if cls else frozenset()
+
+
+def build_part(kind: str, values: Any, path: str = "") -> Part:
+    """The part that ``values["name"]`` names, built from the other values; of a kind in BARE also from a name alone."""
+    path = path or kind
+    if kind in BARE and isinstance(values, str):
+        name, options, named_at = values, {}, path
+    elif isinstance(values, Mapping) and isinstance(values.get("name"), str):
+        name, named_at = values["name"], f"{path}.name"
+        options = {key: value for key, value in values.items() if key != "name"}
+    else:
+        raise ConfigError(path, f"expected a {'name' if kind in BARE else 'mapping with a name'}, got {values!r}")
+    try:
+        cls = part_class(kind, name)
+    except ConfigError as error:
+        raise ConfigError(named_at, error.problem) from None
+    return build(cls, options, path)
 
 
 def build(cls: type[T], values: Any, path: str = "") -> T:
@@ -155,7 +211,12 @@ def build(cls: type[T], values: Any, path: str = "") -> T:
 
 
 def plain(value: Any) -> Any:
-    """The reverse of :func:`build`: dataclasses as dictionaries (parts with their name), tuples as lists."""
+    """The reverse of :func:`build`: dataclasses as dictionaries (parts with their name), tuples as lists.
+
+    A part of a kind in BARE that has no options is its name.
+    """
+    if isinstance(value, Part) and value.kind in BARE and not fields(value):
+        return value.name
     if is_dataclass(value) and not isinstance(value, type):
         named = {"name": value.name} if isinstance(value, Part) else {}
         return named | {f.name: plain(getattr(value, f.name)) for f in fields(value)}
@@ -211,7 +272,7 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
     if hint is str:
         return _expect(isinstance(value, str), value, "a word", path)
     if isinstance(hint, type) and issubclass(hint, Part):
-        return build_part(path, value)
+        return build_part(hint.kind, value, path)
     return build(hint, value, path)
 
 

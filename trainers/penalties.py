@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class Penalty(Part):
     """A term of the critic's loss, a constraint on its weights, or both."""
 
+    kind: ClassVar[str] = "penalty"
+
     def __call__(self, critic: Critic, pair: Pair) -> Tensor:
         """The term added to the critic's loss, a scalar."""
         return pair.phi("real").new_zeros(())
@@ -65,15 +67,19 @@ class GradientPenalty(Penalty):
 
     def norm(self, gradient: Tensor, points: Tensor) -> Tensor:
         """The norm of ∇φ at each point, both of shape (m, …), as (m,)."""
-        from trainers.gradients import euclidean_norm
+        from trainers.transport.gradients import euclidean_norm
 
         return euclidean_norm(gradient)
 
-    def __call__(self, critic: Critic, pair: Pair) -> Tensor:
-        from trainers.gradients import input_gradient, interpolate
+    def gradient(self, critic: Critic, pair: Pair) -> tuple[Tensor, Tensor]:
+        """∇φ(x̂) and the random interpolates x̂, both of shape (m, …)."""
+        from trainers.transport.gradients import input_gradient, interpolate
 
         points = interpolate(pair.points["real"], pair.points["fake"])
-        excess = self.norm(input_gradient(critic, points, differentiable=True), points) - 1
+        return input_gradient(critic, points, differentiable=True), points
+
+    def __call__(self, critic: Critic, pair: Pair) -> Tensor:
+        excess = self.norm(*self.gradient(critic, pair)) - 1
         if self.one_sided:
             excess = excess.clamp(min=0)
         return self.weight * excess.square().mean()
@@ -112,7 +118,7 @@ class WassersteinPenalty(GradientPenalty):
     ``mass``: pixel ``intensity`` in [0, 1], or a ``probability`` with mass one.
     ``reference``: what sees a uniform gradient, which L(X) does not: α(Σ g)² (``rank_one``, eq. 9),
     γ‖g‖² (``identity``, the authors' code) or ``none``; ``reference_weight`` is α or γ.
-    See :func:`trainers.pixel_graph.wasserstein_norm_squared` for the formula.
+    See :func:`trainers.transport.pixel_graph.wasserstein_norm_squared` for the formula.
     """
 
     name: ClassVar[str] = "wasserstein"
@@ -156,8 +162,8 @@ class WassersteinPenalty(GradientPenalty):
             raise ConfigError("penalty.channel_edges", f"{trial.dataset.name} has one channel: nothing to join")
 
     def norm(self, gradient: Tensor, points: Tensor) -> Tensor:
-        from trainers.gradients import TINY
-        from trainers.pixel_graph import wasserstein_norm_squared
+        from trainers.transport.gradients import TINY
+        from trainers.transport.pixel_graph import wasserstein_norm_squared
 
         return (wasserstein_norm_squared(gradient, points, self) + TINY).sqrt()
 

@@ -1,4 +1,4 @@
-"""Runs every contender undisturbed and killed, in turns; prints a JSON line for each, then the table."""
+"""Runs every contender undisturbed and killed, in turns. Prints a JSON line for each, then the table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ seeds: 2
 MARK = "BENCH_PEERS_MARK"
 WORKERS = os.cpu_count() or 1
 STRAGGLERS_SECONDS = 5.0
-"""What a killed command's workers still write; no command counts it."""
+"""Time in which the workers of a killed command may still write. No command's seconds include it."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Ours:
         """How many epochs are done, by trial."""
         found = Counter[str]()
         for file in self.folder.glob("peers/trials/*/metrics.jsonl"):
-            found[file.parent.name] = file.read_text().count("\n") - 1  # the first is the untrained generator's
+            found[file.parent.name] = file.read_text().count("\n") - 1  # without the line of the untrained generator
         return found
 
     def computed_again(self, before: Counter[str]) -> int:
@@ -64,10 +64,10 @@ class Ours:
         return again
 
     def end_what_is_left(self, mark: str) -> None:
-        """Nothing: the next command does."""
+        """Does nothing, because the next command ends them."""
 
     def mlflow_runs(self) -> int:
-        """Of trials; the sweep's own run is their parent."""
+        """The number of trials' runs, without the sweep's own run."""
         return count(self.folder / "mlflow.db", "select count(*) from tags where key = 'mlflow.parentRunId'")
 
     def results(self) -> dict[str, float]:
@@ -80,7 +80,7 @@ class Ours:
 
 @dataclass
 class Peer:
-    """A script beside this one, which trains by ``bench.peers.trial.train`` and keeps all in ``folder``."""
+    """A script in this package that trains with ``bench.peers.trial.train`` and keeps all files in ``folder``."""
 
     folder: Path
     words: list[str]
@@ -97,7 +97,7 @@ class Peer:
         return len(self._log()) - len(set(self._log()))
 
     def end_what_is_left(self, mark: str) -> None:
-        """Ends its processes, as somebody would have to."""
+        """Ends the processes that the killed command left, as a user would have to."""
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # gone in the meantime
                 if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
@@ -122,7 +122,7 @@ Contender = Ours | Peer
 
 
 def contenders(trials: int) -> dict[str, Any]:
-    """By name, what makes one in a folder."""
+    """Functions that make a contender in a folder, by name."""
     every = f"+index={','.join(map(str, range(trials)))}"
 
     def hydra(folder: Path, *options: str) -> Peer:
@@ -155,8 +155,11 @@ def count(database: Path, query: str) -> int:
 
 
 def prepare(folder: Path) -> tuple[int, int]:
-    """The sweep file, the trials, and what they share: a classifier, features, a database (two processes that make
-    its tables at once are told that they exist). Returns trials and epochs."""
+    """Writes the sweep file, the trials, and what they share: a classifier, features and a database.
+
+    The database is made first, because two processes that make its tables at the same time fail. Returns the numbers of
+    trials and epochs.
+    """
     import mlflow
 
     from orchestrator.sweep.file import read_sweep_file
@@ -177,7 +180,7 @@ def prepare(folder: Path) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def begun(contender: Contender, mark: str, *, again: bool = False) -> Iterator[subprocess.Popen[bytes]]:
-    """The contender's command, at work."""
+    """The contender's running command. It is killed at the end."""
     with (contender.folder / "output.txt").open("ab") as output:
         process = subprocess.Popen(
             contender.command(again=again), env=os.environ | {MARK: mark}, stdout=output, stderr=output
@@ -198,7 +201,7 @@ def timed(contender: Contender, mark: str, *, again: bool = False) -> float:
 
 
 def measure(make: Any, prepared: Path, folder: Path, epochs: int) -> dict[str, Any]:
-    """One contender, undisturbed and killed."""
+    """Measures one contender, undisturbed and killed."""
     mark = uuid.uuid4().hex
     undisturbed, killed = (
         make(shutil.copytree(prepared, folder / name, symlinks=True)) for name in ("undisturbed", "killed")

@@ -1,4 +1,4 @@
-"""Hydra multirun, as its guide shows it: ``python -m bench.peers.hydra_multirun -m +folder=FOLDER +index=0,1,2``."""
+"""Hydra multirun, as in its guide: ``python -m bench.peers.hydra_multirun -m +folder=FOLDER +index=0,1,2``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bare Ray Tune, as its guides show it: ``python -m bench.peers.ray_tune FOLDER``, and again to go on."""
+"""Bare Ray Tune, as in its guides: ``python -m bench.peers.ray_tune FOLDER``. The same command again resumes it."""
 
 from __future__ import annotations
 

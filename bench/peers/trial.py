@@ -1,4 +1,4 @@
-"""One trial as somebody writes it who calls ``trainers`` from a script of their own."""
+"""One trial, written as in a user's own script that calls ``trainers``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def train(
     report: Callable[[Any, dict[str, float]], None],
     state: dict[str, Any] | None = None,
 ) -> None:
-    """Trains to the end, from ``state`` if there is any; ``report`` sees every epoch, ``epochs.log`` gets a line."""
+    """Trains to the end, from ``state`` if given. Calls ``report`` and adds a line to ``epochs.log`` every epoch."""
     from trainers.config import TrialConfig
     from trainers.training import Training
 
@@ -40,7 +40,7 @@ def train(
 
 
 def keep(folder: Path, label: str, metrics: dict[str, float]) -> None:
-    """The final metrics of a trial, by rename: a process may be killed at any time."""
+    """Writes the final metrics of a trial atomically, because the process may be killed at any time."""
     file = folder / "final" / f"{label}.json"
     file.parent.mkdir(exist_ok=True)
     half = file.with_suffix(f".{os.getpid()}")

@@ -1,4 +1,4 @@
-"""``python -m bench.performance``."""
+"""The command ``python -m bench.performance``."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from bench.performance.steps import measure_steps, print_steps
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Training steps beside WGAN-GP's, the textbook's and the machine's limits."
+        description="Compares training steps with WGAN-GP, with the textbook and with the machine's limits."
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--networks", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
-    parser.add_argument("--quick", action="store_true", help="as few turns as show that everything runs")
-    parser.add_argument("--output", type=Path, help="raw figures, as JSON")
+    parser.add_argument("--quick", action="store_true", help="only a few turns, to see that everything runs")
+    parser.add_argument("--output", type=Path, help="write the raw figures as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory(prefix="performance-") as cache:
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace, bench: Bench) -> None:
-    """All sections, each printed when it is done."""
+    """Measures all sections and prints each when it is done."""
     settings = {name: SETTINGS[name] for name in options.networks}
     torch.backends.cudnn.allow_tf32 = False
     facts = machine(bench)

@@ -1,4 +1,4 @@
-"""Epochs: the textbook's, ours, and ours with other options."""
+"""Times of epochs: the textbook's, ours, and ours with other options."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BF16_TARGET = 1.5
 
 
 def measure_epochs(bench: Bench, name: str, setting: Setting, facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for each method that the textbook has."""
+    """Measures each method that the textbook has. Returns a row per method."""
     rows: list[dict[str, Any]] = []
     turns = bench.turns(name)
     variants: dict[str, dict[str, Any]] = {"ours": {}, "compiled": {"compile": True}, "bf16": {"precision": "bf16"}}
@@ -49,7 +49,7 @@ def measure_epochs(bench: Bench, name: str, setting: Setting, facts: dict[str, A
             try:
                 training = bench.training(setting, method, images=turns.epoch_iterations * BATCH, **options)
                 training.run_epoch()
-            except Exception as error:  # an option that this machine cannot do loses its row, not the others'
+            except Exception as error:  # this machine lacks the option; the other rows are still measured
                 failed[variant] = f"{type(error).__name__}: {str(error).strip()[:200]}"
             else:
                 ours[variant] = training.run_epoch
@@ -71,12 +71,12 @@ def measure_epochs(bench: Bench, name: str, setting: Setting, facts: dict[str, A
 
 
 def bf16_is_worth_it(facts: dict[str, Any]) -> bool:
-    """Whether its matrix products are no slower than fp32's: without AMX or AVX-512 they can be fifty times slower."""
+    """Whether matrix products in bf16 are as fast as in fp32. Without AMX or AVX-512 they can be fifty times slower."""
     return facts["bf16_flops"] >= facts["fp32_flops"]
 
 
 class TextbookEpochs:
-    """The textbook's training, an epoch's first iterations at a time."""
+    """The textbook's training. Each run takes the first iterations of an epoch."""
 
     def __init__(self, bench: Bench, setting: Setting, step: textbook.Step, iterations: int) -> None:
         self._bench = bench
@@ -86,7 +86,7 @@ class TextbookEpochs:
         self._images = random_data(RandomImages(shape=setting.shape)).train
 
     def run(self) -> tuple[float, float]:
-        """Seconds until the first batch, and seconds an iteration from there on."""
+        """Seconds until the first batch, and seconds per iteration after it."""
         started = time.perf_counter()
         loader = textbook.batches(self._images, BATCH, self._bench.device)
         batches = itertools.chain([next(loader)], loader)
@@ -100,7 +100,7 @@ class TextbookEpochs:
 
 
 def epoch_ratios(times: dict[str, list[float]], length: int) -> dict[str, float]:
-    """Medians over the rounds: textbook / ours for whole epochs and the loop alone, ours / ours compiled or bf16."""
+    """Medians over the rounds of textbook / ours, for whole epochs and for the loop, and of ours / compiled or bf16."""
     book = [loader / length + loop for loader, loop in zip(times["loader"], times["textbook"], strict=True)]
     ratios = {"textbook/ours": median_ratio(book, times["ours"])}
     ratios["textbook loop/ours"] = median_ratio(times["textbook"], times["ours"])

@@ -1,4 +1,4 @@
-"""An evaluation in parts."""
+"""Times of the parts of an evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVALUATED = 10_000
 
 
 def measure_evaluation(bench: Bench, facts: dict[str, Any], count: int) -> dict[str, Any] | str:
-    """Seconds and floors; a line where torch-fidelity is not there."""
+    """Seconds and floors of each part; a line of text if torch-fidelity is not installed."""
     try:
         from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 

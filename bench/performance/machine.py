@@ -1,4 +1,4 @@
-"""What the machine is, and the rates that floors are made of."""
+"""Describes the machine and measures the rates from which floors are computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.performance.settings import Bench
 
 
 def machine(bench: Bench) -> dict[str, Any]:
-    """What it is, its FLOP/s in matrix products and its bytes a second in copies, the best of several."""
+    """The machine's properties, FLOP/s in matrix products and bytes per second in copies, each the best of several."""
     size = 8192 if bench.device.type == "cuda" else 2048
     rates = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
@@ -49,7 +49,7 @@ def processor() -> str:
 
 
 def flags() -> set[str]:
-    """What the processor says that it can do."""
+    """The feature flags of the processor."""
     return {flag for line in cpuinfo() if line.startswith("flags") for flag in line.partition(":")[2].split()}
 
 

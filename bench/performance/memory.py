@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from bench import textbook
 from bench.performance.settings import Bench, print_table, shown, verdict
-from trainers.ground_costs import ground_cost
 from trainers.objectives import CTransform
 from trainers.pair import Pair
+from trainers.transport.ground_costs import ground_cost
 
 MEMORY_QS = (1.0, 1.5, 2.0)
 MEMORY_TARGETS = {64: 5.0, 256: 30.0}
@@ -37,7 +37,7 @@ class NoCritic(nn.Module):
 
 
 def costs_of_step(real: Tensor, fake: Tensor, *, q: float, p: float) -> Tensor:
-    """ψ of the fakes with B = both: costs of m × m pairs twice, of which the minima alone have a gradient."""
+    """ψ of the fakes with B = both: the costs of m × m pairs twice. Only the minima have a gradient."""
     return Pair(CTransform(q=q, p=p), NoCritic(), real, fake).psi("fake")
 
 
@@ -51,7 +51,7 @@ COSTS: dict[str, Callable[..., Tensor]] = {
 
 
 def measure_memory(bench: Bench) -> list[dict[str, Any]]:
-    """MB beyond what was there, d = 3072, for each m and q."""
+    """Extra peak memory in MB with d = 3072, for each m and q."""
     cases = [
         (name, m, q)
         for m, q, name in itertools.product(MEMORY_TARGETS, MEMORY_QS, COSTS)
@@ -70,7 +70,7 @@ def measure_memory(bench: Bench) -> list[dict[str, Any]]:
 
 
 def cpu_peaks(bench: Bench, cases: list[tuple[str, int, float]]) -> list[float]:
-    """In a process of its own, in which everything of 64 kB or more goes back to the system when it is freed."""
+    """Measures in a separate process, whose allocator returns blocks of 64 kB or more to the system when freed."""
     result = subprocess.run(
         [sys.executable, "-m", "bench.performance.memory", str(bench.threads), json.dumps(cases)],
         env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"},
@@ -93,7 +93,7 @@ def cuda_peak(name: str, m: int, q: float) -> float:
 
 
 def cpu_peak(name: str, m: int, q: float) -> float:
-    """Of this process: its high-water mark, set back to what it holds before the call. A small call comes first."""
+    """The extra peak memory of this process in MB. The high-water mark is reset after a small first call."""
     forward_and_backward(name, 8, q, torch.device("cpu"))()
     act = forward_and_backward(name, m, q, torch.device("cpu"))
     Path("/proc/self/clear_refs").write_text("5")
@@ -103,14 +103,17 @@ def cpu_peak(name: str, m: int, q: float) -> float:
 
 
 def resident(key: str) -> float:
-    """MB."""
+    """An entry of this process's ``/proc/self/status``, such as ``VmRSS``, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1]) * 1024 / 1e6
 
 
 def forward_and_backward(name: str, m: int, q: float, device: torch.device) -> Callable[[], None]:
-    """The cost of 2 m points and 2 m others with p = 1, each entry of weight 1, down to both sides' gradients; or the
-    generator's of m real and m fake images, down to the fakes'."""
+    """A function that computes a ground cost with p = 1 and its gradients.
+
+    The cost is between 2 m points and 2 m others, each entry has weight 1, and there are gradients for both sides. With
+    :data:`STEP` it is the generator's cost of m real and m fake images, with a gradient for the fakes.
+    """
     count = m if name == STEP else 2 * m
     x, y = (torch.randn(count, 3, 32, 32, device=device).requires_grad_() for _ in range(2))
     if name == STEP:

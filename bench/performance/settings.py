@@ -1,4 +1,4 @@
-"""Networks, methods and turns; a trial of each; tables."""
+"""What the sections share: networks, methods, turns, trials and the printing of tables."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from trainers.training import Training
 BATCH = 64
 ENDLESS = 10**9
 IMAGES = 60_000
-"""So many that no turn reaches the end of an epoch."""
+"""Enough images that no turn reaches the end of an epoch."""
 PAIRS = ((1.0, 1.0), (2.0, 1.0), (2.0, 2.0), (1.5, 1.0), (1.2, 1.0), (3.0, 2.0))
 BASE = "WGAN-GP"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomImages(Dataset):
-    """Random bytes."""
+    """A dataset of random bytes."""
 
     name: ClassVar[str] = "random"
 
@@ -44,7 +44,7 @@ class RandomImages(Dataset):
 
 @functools.cache
 def random_data(dataset: RandomImages) -> Data:
-    """The same memory for all trials of a process."""
+    """The data of a dataset, cached so that all trials of a process share the memory."""
     source = torch.Generator().manual_seed(0)
     count = max(dataset.train_size, dataset.held_out_size)
     images = torch.randint(0, 256, (count, *dataset.shape), generator=source, dtype=torch.uint8)
@@ -53,7 +53,7 @@ def random_data(dataset: RandomImages) -> Data:
 
 @dataclass(frozen=True)
 class Setting:
-    """A network on images of one shape; ``epoch`` is how many the real dataset has."""
+    """A network on images of one shape. ``epoch`` is the number of images in the real dataset."""
 
     shape: tuple[int, ...]
     network: Network
@@ -69,11 +69,11 @@ SETTINGS = {
     ),
     "CIFAR-10 DCGAN": Setting((3, 32, 32), Dcgan(), 50_000),
 }
-"""As in the presets mlp, qp_mlp and qp_dcgan: the digits', Table 2's and Table 3's of the (q,p)-WGAN paper."""
+"""As in the presets mlp (digits), qp_mlp and qp_dcgan (Tables 2 and 3 of the (q,p)-WGAN paper)."""
 
 
 class Turns(NamedTuple):
-    """Iterations of a turn and rounds of turns, of steps and of epochs."""
+    """Iterations per turn and number of rounds, for steps and for epochs."""
 
     iterations: int
     rounds: int
@@ -86,9 +86,9 @@ TURNS = {
     "cuda": dict.fromkeys(SETTINGS, Turns(20, 20, 100, 4)) | {"digits MLP": Turns(20, 20, 20, 10)},
 }
 QUICK = Turns(1, 2, 3, 1)
-"""As few as show that everything runs."""
+"""A few turns, to see that everything runs."""
 LONGEST, FEWEST = 60.0, 3
-"""Seconds of a network's rounds, on a machine slower than they were made for, and how many there are at least."""
+"""On a slow machine the rounds of a network end after LONGEST seconds, but not before FEWEST rounds."""
 
 
 def qp_name(q: float, p: float) -> str:
@@ -96,7 +96,7 @@ def qp_name(q: float, p: float) -> str:
 
 
 def methods() -> dict[str, tuple[Objective, Penalty]]:
-    """Objective and penalty by name; neighbours in this order take turns next to each other."""
+    """Objective and penalty by name. Methods take turns in this order."""
     duality = KantorovichRubinstein()
     return {
         "WGAN": (duality, WeightClipping()),
@@ -107,7 +107,7 @@ def methods() -> dict[str, tuple[Objective, Penalty]]:
 
 
 class Bench:
-    """What all sections share: device, threads, and where progress goes."""
+    """The options that all sections share: device, threads, cache; and their progress lines."""
 
     def __init__(self, device: Literal["cpu", "cuda"], threads: int, cache_dir: Path, *, quick: bool) -> None:
         self.kind = device
@@ -118,15 +118,15 @@ class Bench:
         self.started = time.perf_counter()
 
     def say(self, text: str) -> None:
-        """A line of progress on stderr."""
+        """Prints a line of progress on standard error."""
         print(f"{time.perf_counter() - self.started:5.0f} s  {text}", file=sys.stderr, flush=True)
 
     def turns(self, name: str) -> Turns:
-        """How often what is done with a network."""
+        """The turns of a network on this device."""
         return QUICK if self.quick else TURNS[self.device.type][name]
 
     def rounds(self, name: str, count: int) -> Iterator[int]:
-        """0, 1, …, fewer than ``count`` only where they take longer than LONGEST: then three, or what fits."""
+        """Yields 0, 1, … up to ``count``. Ends earlier if that takes longer than LONGEST, but not before FEWEST."""
         started = time.perf_counter()
         for number in range(count):
             if number >= FEWEST and time.perf_counter() - started > LONGEST:
@@ -136,7 +136,7 @@ class Bench:
             yield number
 
     def training(self, setting: Setting, method: str, *, images: int = IMAGES, **options: Any) -> Training:
-        """A trial about to begin, one critic iteration to one of the generator unless ``options`` say otherwise."""
+        """A new trial. It has one critic iteration per generator iteration unless ``options`` change that."""
         objective, penalty = methods()[method]
         values = {"reuse_batch": isinstance(objective, CTransform), "budget": ENDLESS} | options
         config = TrialConfig(
@@ -155,7 +155,7 @@ class Bench:
         return Training(config, cache_dir=self.cache_dir)
 
     def seconds(self, act: Callable[[], object]) -> float:
-        """How long it takes, the device's work included."""
+        """The seconds that a call takes, including the device's work."""
         self.synchronize()
         started = time.perf_counter()
         act()
@@ -168,7 +168,10 @@ class Bench:
 
 
 def advance(training: Training, iterations: int) -> None:
-    """So many critic iterations within an epoch, and what generator iterations go with them."""
+    """Runs ``iterations`` critic iterations within an epoch, with the generator iterations that belong to them.
+
+    Raises RuntimeError if the epoch ends before.
+    """
     left = iter(range(iterations))
     if training.run_epoch(lambda: next(left, None) is None) is not None:
         raise RuntimeError("an epoch ended within a turn: the dataset is too small for it")

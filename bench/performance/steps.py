@@ -1,4 +1,4 @@
-"""A critic and a generator iteration: time, floor, ratio to WGAN-GP."""
+"""Time, floor and ratio to WGAN-GP of a critic and a generator iteration."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from trainers.training import Training
 
 
 def step_target(method: str) -> float | None:
-    """The most that a method's step may take, in WGAN-GP's."""
+    """The largest allowed ratio of a method's step time to WGAN-GP's; None if there is no target."""
     if method == "WWGAN":
         return 1.01
     if method.startswith("("):
@@ -40,19 +40,22 @@ def step_target(method: str) -> float | None:
 
 
 class Work(NamedTuple):
-    """Floating-point operations and least bytes of one step."""
+    """Floating-point operations of one step, and the least bytes that it moves."""
 
     flops: float
     bytes: float
 
     def seconds(self, facts: dict[str, Any]) -> float:
-        """The floor."""
+        """The floor in seconds."""
         return max(self.flops / facts["fp32_flops"], self.bytes / facts["bytes_a_second"])
 
 
 def count_work(bench: Bench, setting: Setting, method: str) -> tuple[Work, Work]:
-    """The critic's step and the generator's: with two critic iterations to one of the generator, the first is a
-    critic's alone, and the second, less the first, leaves the generator's."""
+    """The work of the critic's step and of the generator's.
+
+    With two critic iterations per generator iteration, the first iteration is only the critic's. The second minus the
+    first is the generator's.
+    """
     training = bench.training(setting, method, critic_iterations=2)
     first, second = count(training), count(training)
     config, pixels = training.config, math.prod(setting.shape)
@@ -72,7 +75,7 @@ def count_work(bench: Bench, setting: Setting, method: str) -> tuple[Work, Work]
 
 
 def flop_counter() -> FlopCounterMode:
-    """torch's counter without its attribution to modules, whose hooks ``torch.autograd.grad`` within a step refuses."""
+    """torch's counter without counts per module, whose hooks do not work with ``torch.autograd.grad`` within a step."""
 
     class Everywhere(contextlib.nullcontext[None]):
         parents = frozenset({"Global"})
@@ -83,12 +86,12 @@ def flop_counter() -> FlopCounterMode:
 
 
 def updated(parameters: int, options: OptimizerConfig) -> float:
-    """Bytes of a step's parameters, their gradients and the optimizer's slots."""
+    """Bytes that a step moves for the trained parameters, their gradients and the optimizer's slots."""
     return 4.0 * parameters * (4 + 2 * SLOTS[options.optimizer])
 
 
 def count(training: Training) -> Work:
-    """Matrix products' operations, and 2 bytes for each byte of layers' outputs, in one iteration."""
+    """The work of one iteration: operations of matrix products, and 2 bytes for each byte of layers' outputs."""
     outputs = 0
 
     def add(module: nn.Module, _: Any, output: Any) -> None:
@@ -107,7 +110,7 @@ def count(training: Training) -> Work:
 
 
 def measure_steps(bench: Bench, name: str, setting: Setting, facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for each method."""
+    """Measures each method. Returns a row per method."""
     bench.say(f"{name}: counting operations")
     one = qp_name(*PAIRS[0])  # the counts of all (q,p) are the same
     work = {method: count_work(bench, setting, method) for method in methods() if method[0] != "(" or method == one}

@@ -1,2 +1,2 @@
--- MLflow's users and permissions have a database of their own; the server's own is POSTGRES_DB.
+-- The database of MLflow's users and permissions. The server's own database is POSTGRES_DB.
 CREATE DATABASE mlflow_auth;

@@ -1,1 +1,1 @@
-"""How trials are run: the queue that decides what comes next, and the executors that run it, Ray Tune first."""
+"""Runs trials: the queue decides which trial is next, an executor (Ray Tune by default) runs it."""

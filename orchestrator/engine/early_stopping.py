@@ -1,8 +1,8 @@
-"""Early stopping by Ray Tune's schedulers (ASHA, median stopping), on the epochs that the store has.
+"""Early stopping by Ray Tune's schedulers (ASHA, median stopping), from the epochs in the store.
 
-Tune's scheduler only decides. A decision is a file in the trial's directory: the worker sees it before its next step,
-writes a checkpoint and ends. So the scheduler can be rebuilt at any time, by showing it the stored epochs again in the
-order of their timestamps.
+Tune's scheduler only decides. A decision is a file in the trial's directory. The worker sees the file before its next
+step, writes a checkpoint and ends. So the scheduler holds no state of its own: it can be rebuilt at any time by showing
+it the stored epochs again, in the order of their timestamps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TIME = "iteration"
 
 
 class Stopper:
-    """Watches the epochs of a sweep's trials and tells those that are not promising to stop."""
+    """Watches the epochs of a sweep's trials and tells trials that are not promising to stop."""
 
     def __init__(self, store: SweepStore, options: EarlyStopping) -> None:
         self._store = store
@@ -36,7 +36,10 @@ class Stopper:
         self._replay()
 
     def observe(self, trial_id: str, record: Mapping[str, Any]) -> None:
-        """An epoch that has been stored. One that was seen already, or has no value of the metric, counts nothing."""
+        """Shows the scheduler a stored epoch, and writes its decision if it stops the trial.
+
+        An epoch that was seen before, or that has no value of the metric, is ignored.
+        """
         if self._decides_to_stop(trial_id, record):
             told = {"metric": self._metric, "value": record[self._metric], TIME: record[TIME]}
             trial = self._store.trial(trial_id)
@@ -47,7 +50,7 @@ class Stopper:
         if not record["epoch"] > self._seen[trial_id] or self._metric not in record:
             return False
         self._seen[trial_id] = record["epoch"]
-        if record["epoch"] in (0, self._epochs[trial_id]):  # untrained, or at its end anyhow
+        if record["epoch"] in (0, self._epochs[trial_id]):  # the untrained generator, or the last epoch
             return False
         return ray_private.stops(self._scheduler, trial_id, record)
 
@@ -56,7 +59,7 @@ class Stopper:
         last = {trial_id: record["epoch"] for trial_id, record in stored if self._metric in record}
         for trial_id, record in sorted(stored, key=lambda pair: pair[1]["timestamp"]):
             if record["epoch"] == last.get(trial_id):
-                self.observe(trial_id, record)  # the driver may have died before it could say so
+                self.observe(trial_id, record)  # the driver may have died before it wrote the decision
             else:
                 self._decides_to_stop(trial_id, record)
 
@@ -72,6 +75,6 @@ def _scheduler(options: EarlyStopping, longest_budget: int) -> Any:
         return AsyncHyperBandScheduler(
             **common, max_t=longest_budget, reduction_factor=options.reduction_factor, stop_last_trials=False
         )
-    common["min_time_slice"] = math.inf  # it would pause trials for want of others to compare with
-    # A hard stop forbids what comes later; a worker may have stored another epoch before it sees that it shall stop.
+    common["min_time_slice"] = math.inf  # otherwise it pauses trials while there are too few to compare with
+    # A hard stop allows no later epochs, but a worker may store another epoch before it sees the decision.
     return MedianStoppingRule(**common, min_samples_required=options.minimum_trials, hard_stop=False)

@@ -1,7 +1,8 @@
-"""Ray Tune forgets the trials that have ended: by itself it keeps each of them, some 35 kB, as long as it runs.
+"""A scheduler that makes Ray Tune forget ended trials. Tune by itself keeps about 35 kB of each until its run ends.
 
-Tune has no setting for it, and a run of its own for every so many trials would make all workers wait for the slowest
-trial of each run, and start again. So :class:`Forgetting` reaches into Tune's controller; a test counts what is kept.
+Tune has no setting for this. Dividing a sweep into several runs of Tune would not help: all workers would wait for the
+slowest trial of each run and then start again. So :class:`Forgetting` reaches into Tune's controller. A test counts
+the trials that are kept.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from ray.tune.schedulers import FIFOScheduler
 from orchestrator.engine import ray_private
 
 KEPT = 100
-"""Trials that may have ended before they are forgotten together: a few MB, and rarely anything to do."""
+"""Ended trials are forgotten together, once there are so many of them. They take a few MB until then."""
 
 
 class Forgetting(FIFOScheduler):
-    """Tune's own first-in-first-out scheduler. Of the trials that have ended it leaves Tune :data:`KEPT` at most.
+    """Tune's own first-in-first-out scheduler, except that Tune keeps fewer than :data:`KEPT` ended trials.
 
-    When the searcher has nothing more, what still waits in Ray is not to begin either: the sweep was stopped.
+    When the queue is finished, trials that still wait in Ray are ended before they begin: the sweep was stopped.
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:

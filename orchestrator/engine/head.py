@@ -1,8 +1,9 @@
-"""A Ray cluster's head, as a driver sees it: whether it lets us in, and whether it is there while a sweep runs.
+"""Checks that a Ray cluster's head accepts our token, and watches that the head stays while a sweep runs.
 
-Ray leaves both to be guessed. With a wrong token it tries again for twenty seconds and then cannot connect. Where the
-head has gone its calls hang, in the main thread too, and a minute later it ends the process without a word. A head that
-is started again without a memory (that needs Redis) lets calls hang for ever, or Ray's own checks abort the process.
+Ray reports neither problem clearly. With a wrong token it retries for twenty seconds and then says that it cannot
+connect. When the head is gone, Ray's calls hang, in the main thread too; a minute later Ray ends the process without a
+message. A head that was restarted without its state (keeping it needs Redis) makes calls hang for ever, or Ray's own
+checks abort the process.
 """
 
 from __future__ import annotations
@@ -21,23 +22,27 @@ LOOK_SECONDS = 2.0
 LEAVING_SECONDS = 5.0
 CONCLUDING_SECONDS = 600.0
 PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
-"""Ray's own variable: for how many seconds nodes and drivers wait for a head that is away; 60 if it is not set."""
+"""Ray's own variable: for how many seconds nodes and drivers wait for a head that does not answer. Unset means 60."""
 
 
 @functools.cache
 def patience() -> float:
-    """For how long a head may be away. Ray itself is told to wait longer: there are things to be done before."""
+    """For how many seconds the head may fail to answer before we give it up.
+
+    Ray itself is told to wait :data:`CONCLUDING_SECONDS` longer, so that the driver can conclude the sweep before Ray
+    ends the process.
+    """
     seconds = float(os.environ.get(PATIENCE, "60"))
     os.environ[PATIENCE] = f"{seconds + CONCLUDING_SECONDS:.0f}"
     return seconds
 
 
 def check_head(address: str) -> None:
-    """Raises :class:`UserError` where nobody listens, no Ray answers, or our token is refused."""
+    """Raises :class:`UserError` if no server listens at the address, it is not Ray, or it refuses our token."""
     try:
         socket.create_connection(_host_and_port(address), timeout=5).close()
     except (OSError, ValueError) as error:
-        raise UserError(f"--address {address}: no Ray cluster answers there ({error})") from None
+        raise UserError(f"--address {address}: no server answers at this address ({error})") from None
     patience()
     from ray.exceptions import AuthenticationError, RayError
 
@@ -48,17 +53,20 @@ def check_head(address: str) -> None:
             cluster_id(address)
     except AuthenticationError:
         raise UserError(
-            f"--address {address}: the cluster refuses our token: RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
-            "RAY_AUTH_TOKEN_PATH, a file) have to be what its nodes were started with"
+            f"--address {address}: the cluster refuses our token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
+            "RAY_AUTH_TOKEN_PATH, a file) to the values with which its nodes were started"
         ) from None
     except RayError as error:
-        raise UserError(f"--address {address}: what answers there is no Ray cluster ({error})") from None
+        raise UserError(f"--address {address}: the server at this address is not a Ray cluster ({error})") from None
 
 
 @contextlib.contextmanager
-def watched(address: str | None, gone: Callable[[str], None]) -> Iterator[None]:
-    """Calls ``gone`` with the reason, in a thread of its own, once the head is gone for good: it has been away for
-    longer than our :func:`patience`, or has come back as another. A local Ray (None) is not watched."""
+def watch_head(address: str | None, gone: Callable[[str], None]) -> Iterator[None]:
+    """Calls ``gone`` with the reason, in a thread of its own, once the head is gone for good.
+
+    The head is gone if it has not answered for longer than :func:`patience`, or if another cluster answers at its
+    address. A local Ray (None) is not watched.
+    """
     if address in (None, "auto"):
         yield
         return
@@ -69,7 +77,7 @@ def watched(address: str | None, gone: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join(LEAVING_SECONDS)  # nothing should ask Ray any more when it is shut down
+        thread.join(LEAVING_SECONDS)  # no thread should call Ray while it shuts down
 
 
 def _watch(address: str, gone: Callable[[str], None], ended: threading.Event) -> None:
@@ -84,7 +92,7 @@ def _watch(address: str, gone: Callable[[str], None], ended: threading.Event) ->
         elif ended.is_set():
             return
         elif there is not None:
-            gone(f"the head of the Ray cluster at {address} was restarted and knows nothing of this sweep")
+            gone(f"the head of the Ray cluster at {address} was restarted and no longer knows this sweep")
             return
         elif time.monotonic() - answered > patience():
             gone(f"the head of the Ray cluster at {address} has not answered for {patience():.0f} s")
@@ -92,13 +100,13 @@ def _watch(address: str, gone: Callable[[str], None], ended: threading.Event) ->
 
 
 def _look(address: str) -> str | None:
-    """The cluster that answers; None if nobody does."""
+    """The id of the cluster that answers; None if none does."""
     from ray.exceptions import AuthenticationError, RayError
 
     from orchestrator.engine.ray_private import cluster_id
 
     try:
-        socket.create_connection(_host_and_port(address), timeout=5).close()  # Ray's own client waits for minutes
+        socket.create_connection(_host_and_port(address), timeout=5).close()  # Ray's own client would wait for minutes
         return cluster_id(address)
     except AuthenticationError:
         return "another, with another token"
@@ -113,7 +121,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Ray's C++ writes there whatever one sets."""
+    """Hides what Ray's C++ code writes to standard error; no setting of Ray does."""
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

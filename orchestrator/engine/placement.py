@@ -1,6 +1,6 @@
-"""Where trials run: what each asks of a node, how many fit into the cluster as it is now, and which nodes may not.
+"""Where trials run: what a trial asks of a node, how many trials fit into the cluster now, and which nodes get none.
 
-A trial runs on one node, so everything is counted node by node. Ray decides which trial runs where.
+A trial runs on one node, so everything is counted node by node. Ray decides which trial runs on which node.
 """
 
 from __future__ import annotations
@@ -16,58 +16,72 @@ from orchestrator.errors import UserError
 from orchestrator.sweep.file import Resources, is_custom
 from trainers.parts import nearest
 
-Request = tuple[tuple[str, float], ...]
-"""What one trial takes of its node, by Ray's names: ``(("CPU", 1.0), ("GPU", 0.25))``."""
+Demand = tuple[tuple[str, float], ...]
+"""What one trial takes of its node, under Ray's names: ``(("CPU", 1.0), ("GPU", 0.25))``."""
 
 COMPARED = ("torch", "torchvision", "numpy", "torch-fidelity", "POT", "scikit-learn")
-"""The packages that a number depends on. Python's and Ray's versions are compared by Ray when a node joins."""
+"""The packages that results depend on. Ray itself compares Python's and Ray's versions when a node joins."""
 
 LOOK_SECONDS = 2.0
-"""How old the list of nodes may be."""
+"""How old the list of nodes may be, in seconds."""
 
 HEAD_SECONDS = 5.0
-"""How long the head may take to answer."""
+"""How long the head may take to answer, in seconds."""
 
 ANSWER_SECONDS = 120.0
-"""How long a node may take to answer: a worker process starts there, and our code is unpacked."""
+"""How long a node may take to answer, in seconds: a worker process starts there, and our code is unpacked."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node that is alive: Ray's id, a name for people, and what it has."""
+    """A node that is alive: Ray's id of it, a name for people, and its resources."""
 
     node_id: str
     name: str
     resources: Mapping[str, float]
 
-    def fits(self, request: Request) -> int:
-        """How many trials with this request it can run at once. One that shares a GPU is on one GPU."""
+    def fits(self, demand: Demand) -> int:
+        """How many trials with this demand the node can run at once. A fraction of a GPU comes from a single GPU."""
         counts = []
-        for name, wanted in request:
+        for name, wanted in demand:
             there = self.resources.get(name, 0.0)
             share = name == "GPU" and wanted < 1
             counts.append(int(there) * int(1 / wanted + 1e-9) if share else int(there / wanted + 1e-9))
         return min(counts)
 
 
-def request_of(resources: Resources, device: str) -> Request:
-    """What a trial asks for: one whose device is cpu asks for no GPU."""
+@dataclass(frozen=True)
+class Assignment:
+    """A trial that begins now.
+
+    ``kind`` is the index of its demand in ``Placement.kinds``, ``avoid`` are the ids of nodes that it must not run on,
+    and ``gpus`` is the number of GPUs, or the fraction of one, that it may use.
+    """
+
+    trial_id: str
+    kind: int
+    avoid: tuple[str, ...]
+    gpus: float
+
+
+def demand_of(resources: Resources, device: str) -> Demand:
+    """What a trial asks for. A trial whose device is cpu asks for no GPU."""
     gpus = 0.0 if device == "cpu" else resources.gpus
     wanted = {"CPU": resources.cpus, "GPU": gpus, **resources.custom}
     return tuple((name, float(number)) for name, number in wanted.items() if number)
 
 
-def bundle_of(config: Mapping[str, Any], kinds: Sequence[Request]) -> Any:
-    """The placement group of a trial as the searcher suggests it: ``kind`` is its request, ``avoid`` are node ids."""
+def bundle_of(kind: int, avoid: str, kinds: Sequence[Demand]) -> Any:
+    """Tune's placement group for a trial. ``avoid`` holds node ids, separated by commas."""
     from ray.tune import PlacementGroupFactory
 
     from orchestrator.engine.ray_private import avoiding
 
-    return PlacementGroupFactory([dict(kinds[config["kind"]])], "PACK", **avoiding(config["avoid"]))
+    return PlacementGroupFactory([dict(kinds[kind])], "PACK", **avoiding(avoid))
 
 
 def alive_nodes() -> list[Node] | None:
-    """The nodes of the cluster that this process has joined; None while its head does not answer."""
+    """The nodes of the cluster that this process has joined. None while its head does not answer."""
     from ray.exceptions import RayError
 
     from orchestrator.engine import ray_private
@@ -78,41 +92,42 @@ def alive_nodes() -> list[Node] | None:
         return None
 
 
-def share_out(nodes: Sequence[Node], wanted: Mapping[Request, int]) -> dict[Request, int]:
+def share_out(nodes: Sequence[Node], wanted: Mapping[Demand, int]) -> dict[Demand, int]:
     """How many trials of each kind may run at once, so that all of them fit together."""
-    return {request: sum(shares.values()) for request, shares in shares_by_node(nodes, wanted).items()}
+    return {demand: sum(shares.values()) for demand, shares in shares_by_node(nodes, wanted).items()}
 
 
-def shares_by_node(nodes: Sequence[Node], wanted: Mapping[Request, int]) -> dict[Request, dict[str, int]]:
-    """The same by node id.
+def shares_by_node(nodes: Sequence[Node], wanted: Mapping[Demand, int]) -> dict[Demand, dict[str, int]]:
+    """How many trials of each kind each node may run at once, by node id, so that all of them fit together.
 
-    Kinds that fewer nodes can run come first, and so does what needs a GPU before what does not: the processors
-    beside a GPU are not taken by trials that leave it idle. Trials without a GPU come onto nodes without GPUs first.
+    Room goes first to the kinds that the fewest nodes can run, then to those that ask for more kinds of resources. So
+    trials without a GPU do not take the processors beside a GPU, which would leave it idle. Trials without a GPU are
+    put on nodes without GPUs first.
     """
     left = {node.node_id: dict(node.resources) for node in nodes}
-    shares: dict[Request, dict[str, int]] = {}
-    for request in sorted(wanted, key=lambda each: (sum(bool(node.fits(each)) for node in nodes), -len(each), each)):
-        missing = wanted[request]
-        shares[request] = {}
-        for node in sorted(nodes, key=lambda each: not _needs_gpu(request) and each.resources.get("GPU", 0.0)):
+    shares: dict[Demand, dict[str, int]] = {}
+    for demand in sorted(wanted, key=lambda each: (sum(bool(node.fits(each)) for node in nodes), -len(each), each)):
+        missing = wanted[demand]
+        shares[demand] = {}
+        for node in sorted(nodes, key=lambda each: not _needs_gpu(demand) and each.resources.get("GPU", 0.0)):
             remaining = left[node.node_id]
-            number = min(missing, Node(node.node_id, node.name, remaining).fits(request))
+            number = min(missing, Node(node.node_id, node.name, remaining).fits(demand))
             missing -= number
-            shares[request][node.node_id] = number
-            for name, each in request:
+            shares[demand][node.node_id] = number
+            for name, each in demand:
                 remaining[name] = remaining.get(name, 0.0) - number * each
     return shares
 
 
-def _needs_gpu(request: Request) -> bool:
-    return any(name == "GPU" for name, _ in request)
+def _needs_gpu(demand: Demand) -> bool:
+    return any(name == "GPU" for name, _ in demand)
 
 
-def unservable(nodes: Sequence[Node], request: Request) -> str | None:
-    """Why no node of these can ever run a trial with this request, in words; None if one can."""
-    if any(node.fits(request) for node in nodes):
+def unservable(nodes: Sequence[Node], demand: Demand) -> str | None:
+    """The reason why none of these nodes can ever run a trial with this demand. None if a node can."""
+    if any(node.fits(demand) for node in nodes):
         return None
-    for name, wanted in request:
+    for name, wanted in demand:
         most = max((node.resources.get(name, 0.0) for node in nodes), default=0.0)
         if wanted <= most:
             continue
@@ -120,23 +135,23 @@ def unservable(nodes: Sequence[Node], request: Request) -> str | None:
             total = sum(node.resources.get(name, 0.0) for node in nodes)
             return (
                 f"resources.{name.lower()}s: a trial asks for {wanted:g} {name}s and no node has more than {most:g}"
-                + (f" ({total:g} on {len(nodes)} nodes together, but a trial runs on one)" if total > most else "")
-                + ("; without a GPU set device=cpu or leave gpus out" if name == "GPU" else "")
+                + (f" ({len(nodes)} nodes have {total:g} together, but a trial runs on one)" if total > most else "")
+                + ("; to run without a GPU, set device=cpu or leave gpus out" if name == "GPU" else "")
             )
         if most:
             return f"resources.custom.{name}: a trial asks for {wanted:g} and no node has more than {most:g}"
         known = sorted({other for node in nodes for other in node.resources if is_custom(other)})
         there = nearest(name, known) if known else ""
         return (
-            f"resources.custom.{name}: no node offers it{there}; a node offers what it was started with: "
+            f"resources.custom.{name}: no node offers this resource{there}; a node that offers it is started with: "
             f"ray start --resources='{{\"{name}\": 1}}'"
         )
-    asked = ", ".join(f"{wanted:g} {name}" for name, wanted in request)
-    return f"resources: a trial asks for {asked}, which no single node has together"
+    asked = ", ".join(f"{wanted:g} {name}" for name, wanted in demand)
+    return f"resources: a trial asks for {asked}, and no single node has all of that"
 
 
 def compared_versions() -> dict[str, str]:
-    """The versions of this process's packages that have to be the same on every node: without the build (+cu128)."""
+    """The versions here of the packages that must be the same on every node, without the build (``+cu128``)."""
     found = {}
     for name in COMPARED:
         try:
@@ -147,13 +162,13 @@ def compared_versions() -> dict[str, str]:
 
 
 def difference(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str | None:
-    """What differs between a node and the driver, in words; None if nothing does."""
+    """The versions that differ between a node and the driver, as text. None if all are the same."""
     told = [f"{name} {theirs[name]} there and {ours[name]} here" for name in ours if theirs[name] != ours[name]]
     return ", ".join(told) or None
 
 
 def check_versions(nodes: Sequence[Node]) -> None:
-    """Asks every node for its versions. Raises :class:`UserError` naming the nodes that differ, and both versions."""
+    """Asks every node for its versions. Raises :class:`UserError` that names nodes with other versions, and both."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -169,38 +184,38 @@ def check_versions(nodes: Sequence[Node]) -> None:
         try:
             if differing := difference(ray.get(answer), ours):
                 problems.append(f"node {asked[answer]} has {differing}")
-        except ray.exceptions.RayError as error:  # it has just left, or cannot run our code
+        except ray.exceptions.RayError as error:  # the node has just left, or cannot run our code
             problems.append(f"node {asked[answer]} cannot run our code: {str(error).strip().splitlines()[-1]}")
     if problems:
         raise UserError(
-            f"{'; '.join(sorted(problems))}. Numbers of other versions do not compare: install the same ones on every "
-            f"node, or end Ray on those"
+            f"{'; '.join(sorted(problems))}. Results of different versions cannot be compared: install the same "
+            f"versions on every node, or end Ray on the nodes that differ"
         )
 
 
 class Placement:
-    """How many trials of each kind may be with Ray, by the nodes that are alive now, and which nodes get none.
+    """Decides how many trials of each kind Ray may hold, from the nodes that are alive now, and which nodes get none.
 
-    ``requests`` are those of all trials that are to run, ``limit`` is what the user allows at most (None: whatever
-    fits). With ``beyond`` the limit alone counts: trials that do not fit wait in Ray, which is what makes a cluster
-    that grows on demand grow.
+    ``demands`` holds the demand of every trial to run. ``limit`` is the largest number of trials at once (None:
+    as many as fit). With ``beyond`` only the limit counts, if there is one: trials that do not fit wait in Ray, and
+    they make a cluster that grows on demand grow.
     """
 
     def __init__(
         self,
-        requests: Mapping[str, Request],
+        demands: Mapping[str, Demand],
         limit: int | None = None,
         *,
         beyond: bool = False,
         tell: Callable[[str], None] = lambda text: None,
         look: Callable[[], list[Node] | None] = alive_nodes,
     ) -> None:
-        self.kinds = sorted(set(requests.values()))
-        self._requests = requests
-        self._running: Counter[Request] = Counter()
+        self.kinds = sorted(set(demands.values()))
+        self._demands = demands
+        self._running: Counter[Demand] = Counter()
         self._off_gpus: set[str] = set()
-        """The trials that run on nodes without GPUs because they were sent there."""
-        self._unfinished = Counter(requests.values())
+        """The running trials that were kept off nodes with GPUs."""
+        self._unfinished = Counter(demands.values())
         self._limit = limit
         self._beyond = beyond and limit is not None
         self._tell = tell
@@ -210,8 +225,10 @@ class Placement:
         self._refused: list[str] = []
 
     def nodes(self) -> list[Node]:
-        """The nodes that are alive and not refused, looked up every :data:`LOOK_SECONDS`; those known
-        before while the head does not answer."""
+        """The nodes that are alive and not refused, looked up every :data:`LOOK_SECONDS`.
+
+        While the head does not answer, these are the nodes known before.
+        """
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS:
             found = self._look()
@@ -223,11 +240,14 @@ class Placement:
         return [node for node in self._nodes if node.node_id not in self._refused]
 
     def serving(self) -> list[Node]:
-        """Those of them that can run one of the trials."""
+        """The nodes that can run at least one of the trials."""
         return [node for node in self.nodes() if any(node.fits(kind) for kind in self.kinds)]
 
     def check(self) -> None:
-        """Raises :class:`UserError` for a request that no node can ever serve; one that may come later is told."""
+        """Raises :class:`UserError` for a demand that no node can ever serve.
+
+        With ``beyond`` such a node may still join, so the user is only told.
+        """
         for kind in self.kinds:
             if why := unservable(self.nodes(), kind):
                 if not self._beyond:
@@ -235,12 +255,12 @@ class Placement:
                 self._tell(f"{why}; such trials wait for a node that can run them")
 
     def at_once(self) -> int:
-        """How many of the unfinished trials can run at once on the nodes that were seen last; one at least."""
+        """How many of the unfinished trials can run at once on the nodes that were seen last. At least one."""
         fit = self._limit if self._beyond else sum(share_out(self._usable(), self._unfinished).values())
         return max(1, min(number for number in (fit, self._limit) if number is not None))
 
-    def may_begin(self) -> set[Request]:
-        """The kinds of which another trial may be handed to Ray, beside those that run."""
+    def may_begin(self) -> set[Demand]:
+        """The kinds of which another trial may be handed to Ray, in addition to the running ones."""
         if self._limit is not None and self._running.total() >= self._limit:
             return set()
         if self._beyond:
@@ -248,63 +268,62 @@ class Placement:
         shares = share_out(self.nodes(), self._unfinished)
         return {kind for kind, number in shares.items() if self._running[kind] < number}
 
-    def kind(self, trial_id: str) -> Request:
+    def kind(self, trial_id: str) -> Demand:
         """What a trial asks for."""
-        return self._requests[trial_id]
+        return self._demands[trial_id]
 
-    def begin(self, trial_id: str) -> dict[str, Any]:
-        """Counts a trial as running. Returns what :func:`bundle_of` and the worker have to know of it."""
-        kind = self._requests[trial_id]
-        avoid = [*self._refused, *self._left_to_others(trial_id)]
+    def begin(self, trial_id: str) -> Assignment:
+        """Counts a trial as running."""
+        kind = self._demands[trial_id]
+        avoid = (*self._refused, *self._left_to_others(trial_id))
         self._running[kind] += 1
-        return {
-            "kind": self.kinds.index(kind),
-            "avoid": ",".join(avoid),
-            "gpus": dict(kind).get("GPU", 0.0),
-        }
+        return Assignment(trial_id, self.kinds.index(kind), avoid, dict(kind).get("GPU", 0.0))
 
     def _left_to_others(self, trial_id: str) -> list[str]:
-        """The nodes that a trial is kept off: Ray would put one without a GPU beside the GPU that another waits for."""
-        kind = self._requests[trial_id]
+        """The ids of nodes that a trial must leave to other trials.
+
+        Without this, Ray may put a trial that needs no GPU on a node whose GPU another trial waits for.
+        """
+        kind = self._demands[trial_id]
         fitting = [node for node in self._usable() if node.fits(kind)]
         with_gpus = [node.node_id for node in fitting if node.resources.get("GPU")]
         others = [node.node_id for node in fitting if node.node_id not in with_gpus]
         if _needs_gpu(kind) or not with_gpus or not others:
             return []
         shares = shares_by_node(self._usable(), self._unfinished)[kind]
-        there = sum(self._requests[other] == kind for other in self._off_gpus)
+        there = sum(self._demands[other] == kind for other in self._off_gpus)
         if there < sum(shares[node_id] for node_id in others):
             self._off_gpus.add(trial_id)
             return with_gpus
         return [] if self._beyond else others
 
     def end(self, trial_id: str, *, finished: bool) -> None:
-        """Counts a trial as running no more, and as finished if it will not run again."""
+        """Counts a trial as no longer running, and as finished if it will not run again."""
         self._off_gpus.discard(trial_id)
-        self._running[self._requests[trial_id]] -= 1
-        self._unfinished[self._requests[trial_id]] -= finished
+        self._running[self._demands[trial_id]] -= 1
+        self._unfinished[self._demands[trial_id]] -= finished
 
     def refuse(self, node_id: str, why: str) -> None:
-        """A node that has other versions gets no more trials; the user is told once."""
+        """Gives a node with other versions no more trials. The user is told once."""
         if node_id not in self._refused:
             name = next((node.name for node in self._nodes if node.node_id == node_id), node_id)
             self._refused.append(node_id)
             self._tell(f"node {name} gets no trials: it has {why}")
 
 
-def anywhere(trial_ids: Sequence[str]) -> Placement:
-    """A placement that knows of no nodes and lets every trial begin."""
-    return Placement(dict.fromkeys(trial_ids, ()), len(trial_ids), beyond=True, look=list)
+def anywhere(trial_ids: Sequence[str], at_once: int | None = None) -> Placement:
+    """A placement that knows no nodes and lets all trials run at once, or at most ``at_once`` of them."""
+    return Placement(dict.fromkeys(trial_ids, ()), at_once or len(trial_ids), beyond=True, look=list)
 
 
-def place(
-    requests: Mapping[str, Request], address: str | None, limit: int | None, tell: Callable[[str], None]
+def make_placement(
+    demands: Mapping[str, Demand], address: str | None, limit: int | None, tell: Callable[[str], None]
 ) -> Placement:
-    """The placement of these trials on the Ray that this process has joined, here or at ``address``.
+    """The placement of these trials on the Ray that this process has joined: a local one, or the one at ``address``.
 
-    Raises :class:`UserError` for a request that no node can serve, and for nodes of a cluster with other versions.
+    Raises :class:`UserError` for a demand that no node can serve, and for nodes of a cluster with other versions.
     """
-    placement = Placement(requests, limit, beyond=address is not None, tell=tell)
+    placement = Placement(demands, limit, beyond=address is not None, tell=tell)
     placement.check()
     if address is not None:
         check_versions(placement.serving())

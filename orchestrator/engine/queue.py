@@ -1,4 +1,7 @@
-"""Which trial Tune runs next: decided from the store, not by Tune."""
+"""The queue of a sweep: which trial runs next, and what the end of an attempt means. Decided from the store.
+
+The queue knows neither Ray nor MLflow. An :class:`~orchestrator.engine.executor.Executor` runs what it hands out.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +10,31 @@ import errno
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ray.tune.search import Searcher
-
-from orchestrator.engine.placement import Placement, anywhere
+from orchestrator.engine.placement import Assignment, Placement, anywhere
 from orchestrator.files import reason
+from orchestrator.store.states import Attempt, State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
+from orchestrator.sweep.file import EarlyStopping
 
 if TYPE_CHECKING:
     from orchestrator.engine.early_stopping import Stopper
 
 LONGEST_BACK_OFF = 60.0
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""What is no fault of a trial's: trying it again, or the next one, would end alike."""
+"""Errors that are no fault of the trial: its next attempt, and the next trial, would fail in the same way."""
 
 
-class StoreSearcher(Searcher):
-    """Suggests trials in order, then those that FAILED or were LOST again, each after a back-off of 1, 2, 4 … s.
+class Queue:
+    """Hands out trials in order, then FAILED and LOST ones again, each after a back-off of 1, 2, 4 … seconds.
 
-    With a ``placement`` it suggests no more than its nodes have room for: all others wait here, not in Ray. A trial
-    that came to a node with other versions comes again first, and has lost nothing. Attempts that were LOST cost no
-    retry once another has begun further than they did: nodes that leave do not use them up.
-    Tune's own retries stay off: they put a killed trial at the end of the queue and can leave its slot empty.
-    ``stopped_because`` says why no more trials are suggested although some are left: ``max_failures`` trials have
+    The queue hands out no more trials than the ``placement`` has room for: all others wait here, not in Ray. A trial
+    that reached a node with other package versions is handed out again first and loses no retry. A LOST attempt
+    counts as the first if it began at a later iteration than the one before: nodes that leave do not use up retries.
+
+    ``stopped_because`` says why no more trials are handed out although some are left: ``max_failures`` trials have
     failed for good, or the store cannot be written any more.
     """
 
@@ -46,113 +48,128 @@ class StoreSearcher(Searcher):
         stopper: Stopper | None = None,
         placement: Placement | None = None,
     ) -> None:
-        super().__init__()
+        self.store = store
+        self.trial_ids = tuple(trial_ids)
+        self.placement = placement if placement is not None else anywhere(trial_ids)
         self.stopped_because: str | None = None
-        self._store = store
         self._waiting = deque((trial_id, 0.0) for trial_id in trial_ids)
-        self._running: dict[str, str] = {}  # Tune's id to ours
+        self._running: set[str] = set()
         self._tries: dict[str, int] = {}
         self._retries = retries
         self._failures = 0
         self._max_failures = max_failures
         self._stopper = stopper
-        self._placement = placement if placement is not None else anywhere(trial_ids)
 
-    def suggest(self, trial_id: str) -> Any:
-        """The next trial's configuration for Tune; None to be asked again; FINISHED when nothing is left."""
-        if self.stopped_because or self._store.stop_file.exists():
-            return self.FINISHED
-        if not self._waiting:
-            return None if self._running else self.FINISHED
-        now, kinds = time.monotonic(), self._placement.may_begin()
-        ready = (item for item in self._waiting if item[1] <= now and self._placement.kind(item[0]) in kinds)
+    @property
+    def finished(self) -> bool:
+        """Whether :meth:`next` will hand out nothing more, whatever becomes of the trials that run."""
+        if self.stopped_because or self.store.stop_file.exists():
+            return True
+        return not self._waiting and not self._running
+
+    def next(self) -> Assignment | None:
+        """The trial that begins now. None if none may: ask again later, unless the queue is :attr:`finished`."""
+        if self.finished or not self._waiting:
+            return None
+        now, kinds = time.monotonic(), self.placement.may_begin()
+        ready = (item for item in self._waiting if item[1] <= now and self.placement.kind(item[0]) in kinds)
         if not kinds or (next_one := next(ready, None)) is None:
             return None
         self._waiting.remove(next_one)
-        ours = next_one[0]
-        self._running[trial_id] = ours
-        self._store.begins(ours)
-        self._tries[ours] = self._tries.get(ours, 0) + 1
-        return {"trial_id": ours, **self._placement.begin(ours)}
+        trial_id = next_one[0]
+        self._running.add(trial_id)
+        self.store.begins(trial_id)
+        self._tries[trial_id] = self._tries.get(trial_id, 0) + 1
+        return self.placement.begin(trial_id)
 
-    def on_trial_result(self, trial_id: str, result: dict) -> None:
-        """Shows early stopping a stored epoch; everything else is read from the store."""
-        ours = self._running.get(trial_id)
-        if self._stopper is not None and ours is not None and "epoch" in result:
+    def observe(self, trial_id: str, record: Mapping[str, Any]) -> None:
+        """Shows early stopping an epoch that a running trial has stored."""
+        if self._stopper is not None and trial_id in self._running:
             with self._noticing_disk_errors():
-                self._stopper.observe(ours, result)
+                self._stopper.observe(trial_id, record)
 
-    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        """Reads what became of the trial; the worker has ended, so the driver may write."""
-        ours = self._running.pop(trial_id, None)
-        if ours is None:
+    def refused(self, trial_id: str, node: str, why: str) -> None:
+        """A node did not run the trial because it has other versions: the trial is next, and the node gets no more."""
+        if trial_id not in self._running:
             return
-        waiting = len(self._waiting)
-        if result is not None and "refused" in result:
-            self._placement.refuse(result["node"], result["refused"])
-            self._store.at_work.discard(ours)
-            self._tries[ours] -= 1
-            self._waiting.appendleft((ours, 0.0))
-        else:
-            with self._noticing_disk_errors():
-                self._completed(ours, error)
-        self._placement.end(ours, finished=len(self._waiting) == waiting)
+        self._running.remove(trial_id)
+        self.placement.refuse(node, why)
+        self.store.at_work.discard(trial_id)
+        self._tries[trial_id] -= 1
+        self._waiting.appendleft((trial_id, 0.0))
+        self.placement.end(trial_id, finished=False)
 
-    def _completed(self, ours: str, error: bool) -> None:
-        trial = self._store.has_ended(ours)
+    def ended(self, trial_id: str, *, died: bool = False) -> None:
+        """Writes the state of a trial whose worker has ended. ``died`` says that the worker ended without a result.
+
+        A second call for the same attempt changes nothing.
+        """
+        if trial_id not in self._running:
+            return
+        self._running.remove(trial_id)
+        waiting = len(self._waiting)
+        with self._noticing_disk_errors():
+            self._conclude(trial_id, died)
+        self.placement.end(trial_id, finished=len(self._waiting) == waiting)
+
+    def _conclude(self, trial_id: str, died: bool) -> None:
+        trial = self.store.has_ended(trial_id)
         status = trial.status()
         if not status.state.is_result and status.state is not State.FAILED:
-            # The worker wrote no end: it died, or it stopped because it was told to.
-            if error:
+            # The worker wrote no final state: it died, or it stopped because it was told to.
+            if died:
                 status = trial.set_state(State.LOST, "the worker died (killed, out of memory, or its node is gone)")
             else:
                 status = trial.set_state(State.STOPPED if trial.early_stop_file.exists() else State.PENDING)
         if status.state not in (State.FAILED, State.LOST):
             return
-        if status.attempts and status.attempts[-1].get("errno") in DISK_ERRORS:
-            self.stopped_because = f"{self._store.path}: {os.strerror(status.attempts[-1]['errno'])}"
-        if status.state is State.LOST and _got_on(status.attempts):
-            self._tries[ours] = min(self._tries[ours], 1)
-        if self._tries[ours] <= self._retries:
-            back_off = min(2.0 ** (self._tries[ours] - 1), LONGEST_BACK_OFF)
-            self._waiting.append((ours, time.monotonic() + back_off))
+        number = status.attempts[-1].errno if status.attempts else None
+        if number in DISK_ERRORS:
+            self.stopped_because = f"{self.store.path}: {os.strerror(number)}"
+        if status.state is State.LOST and _began_further(status.attempts):
+            self._tries[trial_id] = min(self._tries[trial_id], 1)
+        if self._tries[trial_id] <= self._retries:
+            back_off = min(2.0 ** (self._tries[trial_id] - 1), LONGEST_BACK_OFF)
+            self._waiting.append((trial_id, time.monotonic() + back_off))
             return
         self._failures += 1
         if self._max_failures is not None and self._failures >= self._max_failures:
             self.stopped_because = f"{self._failures} trials have failed for good (max_failures: {self._max_failures})"
-            self._store.stop_file.touch()
+            self.store.stop_file.touch()
 
     @contextlib.contextmanager
     def _noticing_disk_errors(self) -> Iterator[None]:
-        """The store cannot be written: what is stored stays, and nothing more is started.
+        """Stops the queue if the store cannot be written; what is stored stays.
 
-        Where a trial's directory alone was deleted, the others go on.
+        If only one trial's directory was deleted, the other trials go on.
         """
         try:
             yield
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and (self._store.path / "trials").exists():
+            if isinstance(error, FileNotFoundError) and (self.store.path / "trials").exists():
                 return
-            self.stopped_because = f"{self._store.path}: {reason(error)}"
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the store is the state."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the store is the state."""
-
-    def get_state(self) -> dict[str, Any]:
-        """Nothing for Tune to keep."""
-        return {}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Nothing to take back."""
-
-    def __getstate__(self) -> dict[str, Any]:  # Tune pickles its searcher once, and never reads that
-        return {}
+            self.stopped_because = f"{self.store.path}: {reason(error)}"
 
 
-def _got_on(attempts: Sequence[dict[str, Any]]) -> bool:
-    """Whether the last attempt began further than the one before."""
-    begun = [attempt.get("resumed_at", 0) for attempt in attempts[-2:]]
+def make_queue(store: SweepStore, trial_ids: Sequence[str], placement: Placement) -> Queue:
+    """The queue of these trials with the retries, failures and early stopping that the plan asks for."""
+    plan = store.plan()
+    stopper = None
+    if plan["early_stopping"]:
+        from orchestrator.engine.early_stopping import Stopper
+
+        stopper = Stopper(store, EarlyStopping(**plan["early_stopping"]))
+    return Queue(
+        store,
+        trial_ids,
+        retries=plan["retries"],
+        max_failures=plan["max_failures"],
+        stopper=stopper,
+        placement=placement,
+    )
+
+
+def _began_further(attempts: Sequence[Attempt]) -> bool:
+    """Whether the last attempt began at a later iteration than the one before."""
+    begun = [attempt.resumed_at or 0 for attempt in attempts[-2:]]
     return len(begun) == 2 and begun[1] > begun[0]

@@ -54,7 +54,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "ray.tune.progress_reporter:TrialProgressCallback": (),
     "ray.util.placement_group:placement_group": ("bundle_label_selector",),
 }
-"""What is used: ``module:object``, and the names that the object's code or message must have."""
+"""The parts that are used: ``module:object``, and the names that the object's code or message must contain."""
 
 NODE_ID = "ray.io/node-id"
 """The label that Ray gives every node."""
@@ -75,7 +75,7 @@ def alive_nodes(timeout: float) -> list[tuple[str, str, dict[str, float]]]:
     """The id, a name for people, and the resources of every node that is alive in the cluster we have joined.
 
     Raises a RayError when the head has not answered within ``timeout`` seconds. Reason: ``ray.nodes()`` has no
-    timeout. It hangs where the head is gone, and ends the process where a head was started again without a memory.
+    timeout. It hangs if the head is gone, and ends the process if a head was restarted without its state.
     Seen to work with Ray 2.59.0 and 2.60.0.
     """
     from ray._private.worker import global_worker
@@ -93,9 +93,9 @@ def alive_nodes(timeout: float) -> list[tuple[str, str, dict[str, float]]]:
 
 
 def avoiding(node_ids: str) -> dict[str, Any]:
-    """Arguments for ``PlacementGroupFactory`` that keep a trial off these nodes (ids with commas between them).
+    """Arguments for ``PlacementGroupFactory`` that keep a trial off these nodes (ids separated by commas).
 
-    Reason: Tune has no option for it. It hands what it does not know on to ``placement_group``. Seen to work with Ray
+    Reason: Tune has no option for it, but passes unknown arguments on to ``placement_group``. Seen to work with Ray
     2.59.0 and 2.60.0.
     """
     return {"bundle_label_selector": [{NODE_ID: f"!in({node_ids})"}]} if node_ids else {}
@@ -104,8 +104,8 @@ def avoiding(node_ids: str) -> dict[str, Any]:
 def session_folder(folder: Path) -> dict[str, Any]:
     """Arguments for ``ray.init`` that put the session's files into ``folder``.
 
-    Reason: the folder bears the driver's mark, so that the next driver can remove what a killed one left. The option
-    begins with an underscore. Seen to work with Ray 2.59.0 and 2.60.0.
+    Reason: the folder's name holds the driver's mark, so that the next driver can remove the folder of a killed one.
+    The option begins with an underscore. Seen to work with Ray 2.59.0 and 2.60.0.
     """
     return {"_temp_dir": str(folder)}
 
@@ -113,8 +113,8 @@ def session_folder(folder: Path) -> dict[str, Any]:
 def kill_at_shutdown() -> None:
     """Makes ``ray.shutdown`` kill the processes of a local Ray at once.
 
-    Reason: it sends SIGTERM to one process after the other and waits a second for each before it kills. Seen to work
-    with Ray 2.59.0 and 2.60.0.
+    Reason: ``ray.shutdown`` sends SIGTERM to one process after the other and waits a second before it kills each. Seen
+    to work with Ray 2.59.0 and 2.60.0.
     """
     from ray._private import worker
 
@@ -132,16 +132,16 @@ def stop_pending(controller: Any) -> None:
     from ray.tune.experiment import Trial
 
     for trial in [trial for trial in controller.get_trials() if trial.status == Trial.PENDING]:
-        trial.init_local_path()  # Tune asks each trial for its folder at the end
+        trial.init_local_path()  # Tune asks for each trial's folder at the end
         controller.stop_trial(trial)
 
 
 def forget_ended(controller: Any, kept: int) -> None:
-    """Takes the trials that have ended out of a Tune controller's memory, as soon as there are ``kept`` of them.
+    """Removes ended trials from a Tune controller's memory, once there are ``kept`` of them.
 
-    Reason: Tune keeps each trial, some 35 kB, as long as it runs, and has no setting for it. Its progress messages,
-    which nobody sees, remember every trial that they were ever told of. They cannot be replaced by callbacks of our
-    own: for those Ray's statistics of usage import MLflow. Seen to work with Ray 2.59.0 and 2.60.0.
+    Reason: Tune keeps about 35 kB of each trial until its run ends, and has no setting for it. Its callback for
+    progress messages, which nobody sees, remembers every trial too. The callback is removed, not replaced by one of
+    ours: for a foreign callback Ray's usage statistics import MLflow. Seen to work with Ray 2.59.0 and 2.60.0.
     """
     from ray.tune.progress_reporter import TrialProgressCallback
 
@@ -164,22 +164,22 @@ def forget_ended(controller: Any, kept: int) -> None:
 
 @dataclass(frozen=True)
 class _StandIn:
-    """What Tune's schedulers ask of a trial."""
+    """Stands for a trial of Tune's. It has the only attribute that Tune's schedulers read."""
 
     trial_id: str
 
 
 def add_to_scheduler(scheduler: Any, trial_id: str) -> None:
-    """Tells one of Tune's schedulers of a trial, outside Tune. See :func:`stops`."""
+    """Adds a trial to one of Tune's schedulers, outside Tune. See :func:`stops`."""
     scheduler.on_trial_add(None, _StandIn(trial_id))
 
 
 def stops(scheduler: Any, trial_id: str, result: Mapping[str, Any]) -> bool:
     """Whether one of Tune's schedulers stops a trial after this result.
 
-    Reason: the scheduler is rebuilt from the store, where Tune's controller and trials are long gone. ASHA and median
-    stopping look at neither the controller, which is None here, nor anything of a trial but its id: documented nowhere.
-    Seen to work with Ray 2.59.0 and 2.60.0.
+    Reason: the scheduler is rebuilt from the store, so Tune's controller and trials do not exist. ASHA and median
+    stopping do not read the controller, which is None here, and read only a trial's id. This is not documented. Seen to
+    work with Ray 2.59.0 and 2.60.0.
     """
     from ray.tune.schedulers import TrialScheduler
 
@@ -188,7 +188,7 @@ def stops(scheduler: Any, trial_id: str, result: Mapping[str, Any]) -> bool:
 
 
 def _missing() -> Iterator[str]:
-    """What Ray does not have of :data:`NEEDED`."""
+    """The parts of :data:`NEEDED` that the installed Ray lacks."""
     for path, names in NEEDED.items():
         try:
             there = _names(pkgutil.resolve_name(path))
@@ -199,7 +199,7 @@ def _missing() -> Iterator[str]:
 
 
 def _names(thing: Any) -> set[str]:
-    """The names that a function's code speaks of, or the fields of a protobuf message; of all else none."""
+    """The names in a function's code, or the fields of a protobuf message. Empty for anything else."""
     if fields := getattr(getattr(thing, "DESCRIPTOR", None), "fields_by_name", None):
         return set(fields)
     code = getattr(inspect.unwrap(thing), "__code__", None) if callable(thing) else None

@@ -1,7 +1,7 @@
-"""Hands trials to Ray Tune and follows them.
+"""Ray Tune as an executor: starts or joins a Ray, and hands trials to Tune.
 
-Tune is the engine and is thrown away afterwards: it asks a :class:`StoreSearcher` for the next trial, and every
-decision (what comes next, whether to try again and when) is made from the store.
+Tune only runs trials; its state is deleted at the end. Tune asks a searcher for the next trial, and the searcher asks
+the queue. The queue decides from the store which trial is next, and whether and when to retry one.
 """
 
 from __future__ import annotations
@@ -16,44 +16,41 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from orchestrator.engine.head import check_head
-from orchestrator.engine.placement import Placement, bundle_of, compared_versions, difference
+from orchestrator.engine.placement import Demand, Placement, bundle_of, compared_versions, difference
+from orchestrator.engine.queue import Queue
 from orchestrator.errors import UserError
 from orchestrator.store.lock import MARK, end_marked, temporary_folder
 from orchestrator.store.runs import location, runs_at
-from orchestrator.store.sweep import SweepStore
-from orchestrator.sweep.file import EarlyStopping
-from orchestrator.trial.run import COMMIT, git_commit
+from orchestrator.trial.surroundings import COMMIT, ROOT, git_commit
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without GPUs sees none
-    "SPT_NOENV": "1",  # a process that gives itself a title leaves its environment, and so its mark, alone
+    "SPT_NOENV": "1",  # a process that sets its title must not overwrite its environment, which holds the mark
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # its snapshots, which nobody reads
-    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # the searcher hands out what fits: all of it starts at once
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # no snapshots: nothing reads them
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # the searcher hands out only what fits, so all of it may start at once
     "TUNE_RESULT_BUFFER_LENGTH": "0",
-    "TUNE_STATE_REFRESH_PERIOD": "1000000000",  # for a warning it asks the head for resources, and hangs if it is gone
+    "TUNE_STATE_REFRESH_PERIOD": "1000000000",  # no questions to the head about resources: they hang if it is gone
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
 LOCAL_ENVIRONMENT = {"RAY_task_events_report_interval_ms": "0"}
-"""A local head keeps no record of tasks, some 15 kB a trial, that only a dashboard would show."""
+"""Makes a local head keep no record of tasks. Only a dashboard shows it, and it takes about 15 kB a trial."""
 
 
 def check_address(address: str | None) -> None:
-    """Raises :class:`UserError` for an address that Ray Client would serve, where nobody answers, or where we are not
-    let in."""
+    """Raises :class:`UserError` for an address of Ray Client, one where no Ray answers, or one that refuses us."""
     if address is not None and "://" in address:
         raise UserError(
-            f"--address {address}: give host:port of a Ray cluster, from a machine in it; through ray:// Tune's "
-            "callbacks and signals would leave this process"
+            f"--address {address}: expected host:port of a Ray cluster, from a machine in it; with ray:// (Ray Client) "
+            "Tune's callbacks and signals would not run in this process"
         )
     if address is not None and address != "auto":
         prepare_environment(local=False)
@@ -61,7 +58,7 @@ def check_address(address: str | None) -> None:
 
 
 def prepare_environment(*, local: bool) -> None:
-    """What Ray reads when it is imported and keeps as long as the process lives; for a local Ray a random token."""
+    """Sets the environment variables that Ray reads once, when it is imported. A local Ray gets a random token."""
     os.environ.update(RAY_ENVIRONMENT | (LOCAL_ENVIRONMENT if local else {}))
     if local and "RAY_AUTH_MODE" not in os.environ:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
@@ -69,12 +66,12 @@ def prepare_environment(*, local: bool) -> None:
 
 @contextlib.contextmanager
 def ray_session(address: str | None, mark: str) -> Iterator[None]:
-    """A local Ray that is gone at the end, or a cluster that is joined, whose workers run the code that runs here.
+    """Starts a local Ray, which ends with the context, or joins a cluster, whose workers then run our code.
 
-    The local Ray asks everybody for a random token, since it listens on every interface; its processes bear the
-    driver's ``mark``, should this process be killed, and take no notice of SIGTERM, which job managers send to all
-    processes at once: what follows from it is the driver's to say. Raises :class:`UserError` for an address that
-    nobody answers or that Ray Client would serve.
+    A local Ray listens on every interface, so it asks for a random token. Its processes carry the driver's ``mark``:
+    if this process is killed, the next driver finds and ends them. They ignore SIGTERM, which job managers send to all
+    processes at once, because only the driver decides what a SIGTERM means. Raises :class:`UserError` if Ray does not
+    start or the cluster cannot be joined.
     """
     prepare_environment(local=address is None)
     from orchestrator.engine import ray_private
@@ -95,7 +92,8 @@ def ray_session(address: str | None, mark: str) -> Iterator[None]:
             with _sigterm_later():
                 ray.init(**quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"Ray does not start{f' at {address}' if address else ''}: {error}") from None
+            problem = f"--address {address}: this cluster cannot be joined" if address else "Ray does not start"
+            raise UserError(f"{problem}: {error}") from None
         yield
     finally:
         _shut_down()
@@ -106,106 +104,111 @@ def ray_session(address: str | None, mark: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sigterm_later() -> Iterator[None]:
-    """SIGTERM waits until the end, and meets the handler that was there before; processes that are started meanwhile
-    inherit that it is blocked, and hand that on."""
+    """Blocks SIGTERM within the context and restores its handler at the end.
+
+    Processes that are started within the context inherit that SIGTERM is blocked, and so do their children.
+    """
     before = signal.getsignal(signal.SIGTERM)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray has put its own there
+            signal.signal(signal.SIGTERM, before)  # Ray has replaced it
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _shut_down() -> None:
-    """``ray.shutdown``, at once."""
+    """Calls ``ray.shutdown`` without Ray's waiting times."""
     import ray
 
     from orchestrator.engine.ray_private import kill_at_shutdown
 
-    gc.collect()  # should another thread drop one of Ray's references later, Ray would end this process
+    gc.collect()  # Ray ends this process if another thread drops one of its references later
     kill_at_shutdown()
     ray.shutdown()
 
 
 def our_code() -> dict[str, Any]:
-    """The runtime environment that brings our two packages, as they are here, to every worker of a cluster."""
-    root = Path(__file__).resolve().parents[2]
+    """The runtime environment that sends our two packages, as they are here, to every worker of a cluster."""
     return {
-        "py_modules": [str(root / name) for name in ("orchestrator", "trainers")],
+        "py_modules": [str(ROOT / name) for name in ("orchestrator", "trainers")],
         "excludes": ["__pycache__/"],
         "env_vars": {COMMIT: git_commit()},
     }
 
 
-def run_trials(store: SweepStore, trial_ids: Sequence[str], *, placement: Placement, mark: str) -> str | None:
-    """Runs trials to their ends inside a :func:`ray_session`, retrying FAILED and LOST ones as the plan says.
+class TuneExecutor:
+    """Runs trials by Ray Tune on the Ray that this process has joined, as many at once as the placement has room for.
 
-    However many there are, Ray has those that fit at once, and Ray Tune the last ones that ended.
-    Returns when every trial has a result, has used up its retries, or has stopped because of the stop file; or
-    earlier, with the reason: too many failures, or a directory that cannot be written any more.
+    Memory does not grow with the sweep: Ray holds only the trials that fit at once, and Tune only the last ended ones.
     """
-    from ray import tune
 
-    from orchestrator.engine.forgetting import Forgetting
-    from orchestrator.engine.queue import StoreSearcher
+    def __init__(self, placement: Placement, mark: str) -> None:
+        self.placement = placement
+        self._mark = mark
 
-    plan = store.plan()
-    stopper = None
-    if plan["early_stopping"]:
-        from orchestrator.engine.early_stopping import Stopper
+    def run(self, queue: Queue) -> None:
+        """Runs trials until the queue is finished."""
+        from ray import tune
 
-        stopper = Stopper(store, EarlyStopping(**plan["early_stopping"]))
-    searcher = StoreSearcher(
-        store,
-        trial_ids,
-        retries=plan["retries"],
-        max_failures=plan["max_failures"],
-        stopper=stopper,
-        placement=placement,
-    )
-    storage = temporary_folder("orchestrator-tune", mark)  # Tune pickles here; none of it is ever read again
-    storage.mkdir(mode=0o700)
-    runs = location(store.runs) if store.replica else str(store.runs_dir.resolve())
-    metric = plan["early_stopping"] and plan["early_stopping"]["metric"]
-    told = tune.with_parameters(tune_trial, runs=runs, sweep=store.name, metric=metric, versions=compared_versions())
-    tuner = tune.Tuner(
-        tune.with_resources(told, functools.partial(bundle_of, kinds=placement.kinds)),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=Forgetting(),
-            num_samples=-1,  # until the searcher has nothing left
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(name=store.name, storage_path=str(storage), verbose=0),
-    )
-    for name in ("ray", "ray.tune"):  # a killed worker is told by its state, not by Ray's traceback
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        if store.replica is not None:
-            _fill_cache(store, trial_ids, runs, placement)
-        tuner.fit()
-    finally:
-        shutil.rmtree(storage, ignore_errors=True)
-    return searcher.stopped_because
+        from orchestrator.engine.forgetting import Forgetting
+        from orchestrator.engine.tune_searcher import TuneSearcher
+
+        store = queue.store
+        storage = temporary_folder("orchestrator-tune", self._mark)  # Tune writes pickles here; nothing reads them
+        storage.mkdir(mode=0o700)
+        runs = location(store.runs) if store.replica else str(store.runs_dir.resolve())
+        early_stopping = store.plan()["early_stopping"]
+        told = tune.with_parameters(
+            tune_trial,
+            runs=runs,
+            sweep=store.name,
+            metric=early_stopping and early_stopping["metric"],
+            versions=compared_versions(),
+        )
+        tuner = tune.Tuner(
+            tune.with_resources(told, functools.partial(_bundle, kinds=self.placement.kinds)),
+            tune_config=tune.TuneConfig(
+                search_alg=TuneSearcher(queue),
+                scheduler=Forgetting(),
+                num_samples=-1,  # until the queue is finished
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(name=store.name, storage_path=str(storage), verbose=0),
+        )
+        for name in ("ray", "ray.tune"):  # the trial's state reports a killed worker; Ray's traceback is not shown
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        try:
+            if store.replica is not None:
+                _fill_cache(queue, runs, self.placement)
+            tuner.fit()
+        finally:
+            shutil.rmtree(storage, ignore_errors=True)
 
 
-def _fill_cache(store: SweepStore, trial_ids: Sequence[str], runs: str, placement: Placement) -> None:
-    """On a node, before machines that share an object store alone would each make their own. Errors are the trials'.
+def _bundle(config: Mapping[str, Any], kinds: Sequence[Demand]) -> Any:
+    """Tune's placement group for a trial that the searcher suggested."""
+    return bundle_of(config["kind"], config["avoid"], kinds)
 
-    Trials that have begun had it."""
+
+def _fill_cache(queue: Queue, runs: str, placement: Placement) -> None:
+    """Makes the shared cache on one node first. Otherwise each machine would make its own.
+
+    Does nothing if every trial has begun before, because then the cache exists. Ignores errors: trials meet them again.
+    """
     import ray
 
-    from orchestrator.trial.run import fill_cache
+    from orchestrator.trial.workplace import fill_cache
 
-    new = [trial_id for trial_id in trial_ids if not store.trial(trial_id).metrics_file.exists()]
+    store = queue.store
+    new = [trial_id for trial_id in queue.trial_ids if not store.trial(trial_id).metrics_file.exists()]
     trial_id, config = next(store.configs(new), ("", None))
     if config is None:
         return
-    request = dict(placement.kind(trial_id))
-    cpus, gpus = request.pop("CPU", 0.0), request.pop("GPU", 0.0)
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, resources=request, max_retries=0)(fill_cache)
+    demand = dict(placement.kind(trial_id))
+    cpus, gpus = demand.pop("CPU", 0.0), demand.pop("GPU", 0.0)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, resources=demand, max_retries=0)(fill_cache)
     filled = task.remote(runs, config)
     while not ray.wait([filled], timeout=0.5)[0]:
         if store.stop_file.exists():
@@ -214,14 +217,15 @@ def _fill_cache(store: SweepStore, trial_ids: Sequence[str], runs: str, placemen
 
 
 def tune_trial(config: dict[str, Any], runs: str, sweep: str, metric: str | None, versions: Mapping[str, str]) -> None:
-    """What Tune runs on a worker. Early stopping sees every stored epoch that has the ``metric`` it looks at.
+    """Runs one trial on a worker. Reports to early stopping every stored epoch that has the ``metric`` it watches.
 
-    Where the packages have other ``versions`` than the driver's the trial is not touched: it goes back.
+    If packages here have other versions than ``versions``, the driver's, the trial is refused and not touched.
     """
     import ray
     from ray import tune
 
-    from orchestrator.trial.run import run_trial, trial_at_hand
+    from orchestrator.trial.run import run_trial
+    from orchestrator.trial.workplace import trial_at_hand
 
     if differing := difference(compared_versions(), versions):
         tune.report({"refused": differing, "node": ray.get_runtime_context().get_node_id()})

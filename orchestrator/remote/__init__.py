@@ -1,1 +1,1 @@
-"""Runs directories in an object store: objects, this machine's copy, leases, news."""
+"""Runs directories in an object store: the objects, this machine's copy, the driver's lease, news between machines."""

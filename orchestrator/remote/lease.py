@@ -1,8 +1,9 @@
-"""One driver a sweep where the runs directory is in an object store, which knows no locks.
+"""One driver per sweep in an object store, which has no file locks.
 
-``drivers/000001`` and so on, below the sweep, tell who drives it: the last one counts, written anew as a heartbeat.
-A number is taken by writing an object that is not there yet, which one process alone can. The last one always stays, so
-that a driver that slept while another took the sweep over sees, whenever it wakes, that it is not the last.
+The objects ``<sweep>/drivers/000001``, ``000002`` and so on name the drivers of a sweep. The highest number is the
+current driver; it rewrites its object as a heartbeat. A driver takes the sweep by creating the next number, and the
+object store lets only one process create an object. The highest number is never deleted: a driver that was suspended
+while another one took over finds, when it wakes, that its number is no longer the highest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ STALE_SECONDS = 60.0
 
 
 class Held(Exception):
-    """Somebody drives the sweep; ``holder`` tells who."""
+    """Another driver holds the lease; ``holder`` describes it."""
 
     def __init__(self, holder: dict[str, Any]) -> None:
         super().__init__(holder)
@@ -25,7 +26,7 @@ class Held(Exception):
 
 
 class Lease:
-    """What :func:`take` gives."""
+    """A driver's hold on a sweep; made by :func:`take`."""
 
     def __init__(self, store: ObjectStore, folder: str, number: int, driver: dict[str, Any]) -> None:
         self._store = store
@@ -34,22 +35,26 @@ class Lease:
         self._driver = driver
 
     def beat(self) -> bool:
-        """A heartbeat. False if another driver has taken the sweep since; raises OSError if nobody can say."""
+        """Writes a heartbeat. Returns False if another driver has taken the sweep.
+
+        Raises OSError if the object store cannot be reached.
+        """
         if _last(self._store, self._folder) != self._key:
             return False
         self._store.write(self._key, json.dumps(self._driver).encode())
         return True
 
     def release(self) -> None:
-        """The sweep is anybody's again."""
+        """Frees the sweep for other drivers."""
         if _last(self._store, self._folder) == self._key:
             self._store.write(self._key, json.dumps({**self._driver, "released": True}).encode())
 
 
 def take(store: ObjectStore, name: str, driver: dict[str, Any], is_dead: Callable[[dict[str, Any]], bool]) -> Lease:
-    """The sweep for this driver. Raises :class:`Held` while another lives, and OSError.
+    """Takes the sweep for this driver. Raises :class:`Held` while another driver is alive, and OSError.
 
-    ``is_dead`` says of a holder that its process is known to have ended; of others the heartbeat tells.
+    ``is_dead`` returns True for a holder whose process is known to have ended. Any other holder is alive as long as its
+    heartbeat is fresh.
     """
     folder = f"{name}/drivers"
     while True:
@@ -64,7 +69,7 @@ def take(store: ObjectStore, name: str, driver: dict[str, Any], is_dead: Callabl
 
 
 def holder(store: ObjectStore, name: str) -> dict[str, Any] | None:
-    """Who drives a sweep, by its last heartbeat; None if nobody does. Raises OSError."""
+    """The driver of a sweep; None if there is none or its last heartbeat is stale. Raises OSError."""
     last = _last(store, f"{name}/drivers")
     content = None if last is None else store.read(last)
     if last is None or content is None:
@@ -72,7 +77,7 @@ def holder(store: ObjectStore, name: str) -> dict[str, Any] | None:
     try:
         told = json.loads(content)
         alive = isinstance(told, dict) and not told.get("released") and store.age(last) < STALE_SECONDS
-    except (ValueError, FileNotFoundError):  # damaged, or taken over just now
+    except (ValueError, FileNotFoundError):  # the object is damaged, or another driver has just taken over
         return None
     return told if alive else None
 

@@ -1,4 +1,4 @@
-"""What machines tell each other through an object store while a sweep runs: epochs, and that it is to stop."""
+"""News that machines exchange through an object store while a sweep runs: new epochs and requests to stop."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from orchestrator.remote.replica import Replica
 
 FOLLOW_SECONDS = 3.0
-"""How often one looks for what others have written."""
+"""Seconds between two looks into the object store."""
 
 
 @contextlib.contextmanager
 def asked_to_stop(replica: Replica, *files: Path) -> Iterator[threading.Event]:
-    """An event that is set when one of these files is seen in the store, where a thread looks every few seconds."""
+    """An event that a thread sets as soon as one of these files is in the object store."""
     ended, asked = threading.Event(), threading.Event()
 
     def look() -> None:
@@ -36,22 +36,26 @@ def asked_to_stop(replica: Replica, *files: Path) -> Iterator[threading.Event]:
 
 
 @contextlib.contextmanager
-def follow(replica: Replica, name: str, at_work: Collection[str]) -> Iterator[None]:
-    """Every few seconds a thread fetches what the workers of these trials have written; a stop goes both ways."""
+def exchange_news(replica: Replica, name: str, at_work: Collection[str]) -> Iterator[None]:
+    """Fetches what the workers of these trials write, every few seconds, in a thread.
+
+    The file ``stop`` is passed on in both directions: from this machine to the object store and back.
+    """
     ended = threading.Event()
     stop = replica.copy / name / "stop"
 
     def look() -> None:
         passed_on = False
         while not ended.wait(FOLLOW_SECONDS):
-            with contextlib.suppress(OSError):  # the next time, perhaps
+            with contextlib.suppress(OSError):  # tried again at the next look
                 if stop.exists() and not passed_on:
                     replica.write(f"{name}/stop", b"")
                     passed_on = True
                 elif not passed_on and replica.exists(f"{name}/stop"):
                     stop.touch()
                 for trial_id in sorted(at_work):
-                    with replica.lock:  # one that has ended since is the driver's to write: its state is not undone
+                    # A trial that has just ended belongs to the driver: a pull would undo the state it writes.
+                    with replica.lock:
                         if trial_id in at_work:
                             replica.pull(f"{name}/trials/{trial_id}")
 

@@ -1,4 +1,4 @@
-"""Objects at a URL, by whatever fsspec knows, with errors that can be told from a program's own."""
+"""Objects at any URL that fsspec knows. Errors of the object store are always raised as OSError."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ from orchestrator.errors import UserError
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 300.0
-"""How long what must be written is tried again while the store cannot be reached."""
+"""How long :meth:`ObjectStore.patiently` keeps trying while the object store cannot be reached."""
 S3_OPTIONS: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}
-"""So that a lost connection is seen within seconds: trying again is ours to do."""
+"""Short timeouts, so that a lost connection is noticed within seconds. We do the long retries ourselves."""
 
 
 class ObjectStore:
-    """What is below ``url``, by key. Methods raise OSError, whatever a client raises, and try once.
+    """The objects below ``url``, by key.
 
-    Raises :class:`UserError` for a URL of an unknown kind.
+    Every method tries once and turns whatever the client raises into OSError. The constructor raises
+    :class:`UserError` if fsspec does not know the kind of URL.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self._fs, self._root = _file_system(self.url)
-        self._at_once = {"max_concurrency": 1} if self.url.startswith("s3://") else {}  # else it asks for a size before
+        # With more than one connection the S3 client asks for an object's size before it reads the object.
+        self._at_once = {"max_concurrency": 1} if self.url.startswith("s3://") else {}
         self._failing_since: float | None = None
 
     def patiently(self, attempt: Callable[[], T]) -> T:
-        """The result of an attempt, which is repeated while it raises OSError.
+        """The result of ``attempt``, which is repeated while it raises OSError.
 
-        After five minutes without a success, of this attempt and those before, the error is raised.
+        The error is raised after :data:`PATIENCE_SECONDS` in which no call of this method succeeded.
         """
         pause = 0.5
         while True:
@@ -64,7 +66,7 @@ class ObjectStore:
         return sorted({str(name).rstrip("/").rpartition("/")[2] for name in found} - {""})
 
     def read(self, key: str) -> bytes | None:
-        """An object's content; None if there is none."""
+        """An object's content; None if there is no such object."""
         with _as_os_errors():
             try:
                 return self._fs.cat_file(self._path(key), **self._at_once)
@@ -81,16 +83,19 @@ class ObjectStore:
             self._fs.pipe_file(self._path(key), content)
 
     def create(self, key: str, content: bytes) -> bool:
-        """Writes an object if it is not there yet. ``content`` is nobody else's; False if somebody was faster."""
+        """Writes an object if it does not exist yet. Returns False if another process created it first.
+
+        ``content`` must differ from what any other process writes.
+        """
         with _as_os_errors():
             try:
                 self._fs.pipe_file(self._path(key), content, mode="create")
             except FileExistsError:
-                return self.read(key) == content  # the answer to a first try may have been lost
+                return self.read(key) == content  # our first try may have succeeded and its answer been lost
         return True
 
     def delete(self, key: str) -> None:
-        """Deletes an object if it is there."""
+        """Deletes an object if it exists."""
         with _as_os_errors(), contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._path(key))
 
@@ -105,7 +110,10 @@ class ObjectStore:
             self.delete(now)
 
     def list(self, prefix: str) -> dict[str, tuple[str, int]]:
-        """Every object at or below a prefix: by key, what changes with its content, and its size."""
+        """Every object at or below a prefix: its version and its size in bytes, by key.
+
+        The version changes with the content.
+        """
         with _as_os_errors():
             try:
                 found = self._fs.find(self._path(prefix), detail=True, refresh=True)
@@ -115,7 +123,7 @@ class ObjectStore:
         return {str(name)[start:]: (_version(info), info["size"]) for name, info in found.items() if str(name)[start:]}
 
     def write_all(self, content: Mapping[str, bytes]) -> dict[str, str | None]:
-        """Replaces several objects at once. Returns their versions; None where the store does not tell."""
+        """Replaces several objects at once. Returns their versions; None where the object store does not report one."""
         with _as_os_errors():
             answers = self._fs.pipe({self._path(key): value for key, value in content.items()})
         told = answers if isinstance(answers, list) else [None] * len(content)
@@ -123,12 +131,12 @@ class ObjectStore:
         return {key: answer.get("ETag") if isinstance(answer, dict) else None for key, answer in pairs}
 
     def put(self, file: Path, key: str) -> None:
-        """Replaces an object by a file of any size."""
+        """Uploads a file of any size."""
         with _as_os_errors():
             self._fs.put_file(str(file), self._path(key))
 
     def get(self, files: Mapping[str, Path]) -> None:
-        """Objects into files, by key. Raises FileNotFoundError if one is not there."""
+        """Downloads objects, by key, into files. Raises FileNotFoundError if an object is missing."""
         if files:
             with _as_os_errors():
                 self._fs.get([self._path(key) for key in files], [str(file) for file in files.values()])
@@ -138,11 +146,11 @@ class ObjectStore:
 
 
 def _file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL, and the path in it. Raises :class:`UserError` for one that it does not know."""
+    """The fsspec file system of a URL, and the path in it. Raises :class:`UserError` for an unknown kind of URL."""
     import fsspec
 
     options: dict[str, Any] = {"use_listings_cache": False}
-    if url.startswith("s3://"):  # the endpoint is named, so that fsspec keeps a client for each
+    if url.startswith("s3://"):  # named, so that fsspec keeps one client per endpoint
         options |= {"config_kwargs": S3_OPTIONS, "endpoint_url": endpoint()}
     try:
         found, root = fsspec.url_to_fs(url, **options)
@@ -150,18 +158,18 @@ def _file_system(url: str) -> tuple[Any, str]:
         raise UserError(f"--runs-dir {url}: {error}") from None
     if hasattr(found, "retries"):
         found.retries = 1
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of lost connections it prints tracebacks
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it prints a traceback per lost connection
     return found, str(root).rstrip("/")
 
 
 def endpoint() -> str | None:
-    """Where S3 is, if not at AWS."""
+    """The URL of an S3 server other than AWS; None for AWS."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
 @contextlib.contextmanager
 def _as_os_errors() -> Iterator[None]:
-    """Clients have exceptions of their own for a store that cannot be reached or will not serve."""
+    """Raises the exceptions that clients define themselves as ConnectionError."""
     try:
         yield
     except OSError:
@@ -171,7 +179,7 @@ def _as_os_errors() -> Iterator[None]:
 
 
 def _version(info: dict[str, Any]) -> str:
-    """What changes with an object's content."""
+    """A string that changes with an object's content."""
     for name in ("ETag", "etag", "md5Hash"):
         if info.get(name):
             return str(info[name])

@@ -1,10 +1,12 @@
 """A runs directory in an object store, and this machine's copy of it.
 
-Everything reads and writes ordinary files, in a copy that is brought level with the store when a command begins; what
-is written goes to the store at once, in an order that leaves there, should it end anywhere, what a directory would have
-had at some moment. An object is replaced whole, so no file is ever seen half-written. A trial's worker has a copy of
-its own, and is the only one who writes that trial meanwhile. Any store that fsspec knows will do, if it has strongly
-consistent listings and writes an object only if it is not there yet (S3, GCS and Azure do).
+Commands read and write ordinary files in the copy. A command first synchronises the copy with the object store, and
+uploads at once what it writes. The order of uploads keeps the object store consistent: if a command is killed, the
+object store holds what a directory would have held at some moment. An object is replaced as a whole, so that nobody
+sees a file half-written. A trial's worker has its own copy, and only that worker writes the trial while it runs.
+
+Any store that fsspec knows can be used if its listings are strongly consistent and it can create an object only if the
+object does not exist yet. S3, GCS and Azure do both.
 """
 
 from __future__ import annotations
@@ -30,31 +32,31 @@ from orchestrator.remote.object_store import ObjectStore, endpoint
 T = TypeVar("T")
 Stamp = tuple[int, int]
 
-CHECKPOINTS = "*.pt"
+CHECKPOINT_PATTERN = "*.pt"
 ABOUT = "about.json"
 LOCAL = ("driver.json", "stop", "drivers")
-"""What of a sweep no copy follows: this machine's driver, and what drivers and workers ask the store for by itself."""
+"""Files of a sweep that are never synchronised: this machine's driver record, the stop flag, the drivers' leases."""
 ORDER = ("metrics.jsonl", "checkpoint-previous.pt", "checkpoint.pt", "best.pt", "status.json")
-"""What a reader believes comes after what it rests on: no checkpoint before its epochs, no state before its files."""
+"""Upload order: data first, then the files that vouch for it. Epochs precede checkpoints, and the state comes last."""
 FORK_ORDER = ("status.json", "metrics.jsonl")
-"""A trial that has begun with another's files: until its epochs are there it is untouched, and would be forked anew."""
+"""Upload order of a forked trial: epochs last, because a trial without epochs counts as new and is forked again."""
 BATCH_BYTES = 64 * 2**20
 MANIFEST = ".objects.json"
 
 
 class Replica(ObjectStore):
-    """The runs directory at ``url`` and its copy, the folder ``copy``. Keys are paths below either."""
+    """The runs directory at ``url`` and its copy in the folder ``copy``. A key is a path relative to either."""
 
     def __init__(self, url: str, copy: Path) -> None:
         super().__init__(url)
         self.copy = copy
         self._known: dict[str, dict[str, tuple[str | None, Stamp]]] = {}
-        """By trial and key: the version of the object and the stamp of the file when both were level."""
+        """By unit (see ``_unit``) and key: the object's version and the file's stamp when both were last the same."""
         self.lock = threading.RLock()
-        """Held while files here and objects there are brought level."""
+        """Held while files and objects are synchronised."""
 
     def __reduce__(self) -> tuple[type[Replica], tuple[str, Path]]:
-        """Tune pickles whatever it is given."""
+        """Ray Tune pickles its arguments; clients and locks cannot be pickled."""
         return Replica, (self.url, self.copy)
 
     def key(self, path: Path) -> str:
@@ -62,9 +64,9 @@ class Replica(ObjectStore):
         return path.relative_to(self.copy).as_posix()
 
     def pull(self, prefix: str, *, exact: bool = False, checkpoints: Collection[str] = ()) -> None:
-        """Brings the files below ``prefix`` level with the store; of checkpoints those with these names.
+        """Downloads what has changed below ``prefix``; of the checkpoints only those with these names.
 
-        ``exact`` also undoes what was changed here and never came there: nobody else may be using the copy.
+        ``exact`` also undoes local changes that were never uploaded. It needs a copy that no other process is using.
         """
         with self.lock:
             if exact:
@@ -94,7 +96,7 @@ class Replica(ObjectStore):
                 self._write_manifest(prefix)
 
     def pull_unless_driven(self, name: str, checkpoints: Collection[str] = ()) -> None:
-        """An exact pull of a sweep, if no driver of this machine is keeping its copy level."""
+        """Pulls a sweep exactly, unless a driver on this machine already keeps the copy up to date."""
         with self._pulling():
             with contextlib.suppress(FileNotFoundError), (self.copy / name / "driver.lock").open("a") as drivers:
                 try:
@@ -104,7 +106,7 @@ class Replica(ObjectStore):
             self.pull(name, exact=True, checkpoints=checkpoints)
 
     def pull_as_driver(self, name: str) -> None:
-        """The same for the driver: it waits for commands of this machine that are still at it."""
+        """Pulls a sweep exactly for its driver. Waits until other commands of this machine have finished their pull."""
         with self._pulling():
             self.pull(name, exact=True)
 
@@ -116,7 +118,10 @@ class Replica(ObjectStore):
 
     @contextlib.contextmanager
     def at_hand(self, path: Path) -> Iterator[None]:
-        """A file that stays in the store, a checkpoint say, is in the copy meanwhile, if it is there at all."""
+        """Holds a file that is usually only in the object store, such as a checkpoint, in the copy for a while.
+
+        Does nothing if the object store has no such file.
+        """
         key = self.key(path)
         with self.lock:
             version = self._list(key).get(key)
@@ -131,15 +136,15 @@ class Replica(ObjectStore):
                     self._forget(key)
 
     def has(self, path: Path) -> bool:
-        """Whether the store has this file."""
+        """Whether the object store has this file."""
         return self.key(path) in self._list(self.key(path))
 
     def push(self, prefix: str, last: tuple[str, ...] = ORDER, *, must: bool = True) -> bool:
-        """Brings the store level with the files below ``prefix``, new, changed and gone.
+        """Uploads what is new or changed below ``prefix`` and deletes what is gone. Returns whether that succeeded.
 
-        First checkpoints that have gone are deleted, then files are written, those with a name in ``last`` at the end
-        and in that order. What ``must`` be there is tried again for minutes; the rest may wait for the next time:
-        False if it does.
+        Checkpoints that are gone are deleted first. Then files are uploaded; those named in ``last`` come at the end,
+        in that order. With ``must`` the upload is repeated for minutes and then raises OSError. Without it the upload
+        is tried once, and False means that it has to wait for the next push.
         """
 
         def attempt() -> None:
@@ -156,9 +161,10 @@ class Replica(ObjectStore):
         return True
 
     def share(self, folder: Path) -> None:
-        """Exchanges a cache's files with the store, both ways and by name: their content never changes.
+        """Exchanges a cache's files with the object store in both directions.
 
-        What has an ``about.json`` is a folder of arrays, which appears whole.
+        Files are matched by name alone, because their content never changes. A folder with an ``about.json`` holds
+        arrays and appears as a whole.
         """
         prefix = folder.name
         with self.lock:
@@ -173,16 +179,17 @@ class Replica(ObjectStore):
                 self._get([(key, incoming / _name(key)) for key in unit])
                 try:
                     incoming.rename(arrays)
-                except OSError:  # made here in the meantime
+                except OSError:  # another process made the folder in the meantime
                     shutil.rmtree(incoming)
             for key in sorted(here.keys() - there.keys(), key=lambda key: _name(key) == ABOUT):
                 self.put(here[key], key)
 
     @contextlib.contextmanager
     def outline(self, prefix: str) -> Iterator[Path]:
-        """A runs directory that has every file below ``prefix``; what the copy has not is as long, but empty.
+        """A temporary runs directory with every file below ``prefix``.
 
-        What is deleted in it is deleted in the store at the end.
+        A file that the copy lacks has its real size but no content. Files that the caller deletes there are deleted in
+        the object store at the end.
         """
         folder = self.copy / f".outline-{os.getpid()}"
         sizes = {key: size for key, (_, size) in self.list(prefix).items() if not _stays_local(key)}
@@ -205,7 +212,7 @@ class Replica(ObjectStore):
             shutil.rmtree(folder, ignore_errors=True)
 
     def close(self, prefix: str) -> None:
-        """Remembers what is level, so that the next command asks for the rest alone."""
+        """Writes down which files are up to date, so that the next command downloads only the others."""
         with self.lock, contextlib.suppress(OSError):
             self._write_manifest(prefix)
 
@@ -243,7 +250,7 @@ class Replica(ObjectStore):
             del self._known[_unit(key)][key]
 
     def _forget(self, key: str) -> None:
-        """No file, and nothing known of it."""
+        """Deletes a file of the copy and what is known of it."""
         (self.copy / key).unlink(missing_ok=True)
         del self._known[_unit(key)][key]
 
@@ -259,7 +266,7 @@ class Replica(ObjectStore):
         return [key for keys in self._known.values() for key in keys if _below(key, prefix)]
 
     def _list(self, prefix: str) -> dict[str, str]:
-        """Keys below a prefix, and the versions of their objects."""
+        """The versions of the objects below a prefix, by key."""
         return {key: version for key, (version, _) in self.list(prefix).items() if not _stays_local(key)}
 
     def _is_level(self, key: str, version: str) -> bool:
@@ -272,7 +279,7 @@ class Replica(ObjectStore):
             self._remember(key, versions[key], _stamp(file))
 
     def _get(self, pairs: list[tuple[str, Path]]) -> None:
-        """Files appear whole. Raises FileNotFoundError if an object has gone in the meantime."""
+        """Downloads files; each appears as a whole. Raises FileNotFoundError if an object was deleted meanwhile."""
         parts = [file.with_name(f".{file.name}.{os.getpid()}.part") for _, file in pairs]
         for part in parts:
             part.parent.mkdir(parents=True, exist_ok=True)
@@ -289,7 +296,7 @@ class Replica(ObjectStore):
         return [key for key in keys if not _stays_local(key)]
 
     def _read_manifest(self, prefix: str) -> None:
-        """What was level when the last command ended; a file that has changed since has another stamp."""
+        """Reads what the last command left up to date. A file that has changed since then has another stamp."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             known = json.loads((self.copy / prefix / MANIFEST).read_text())
             for key, (version, (changed, size)) in known.items():
@@ -302,37 +309,43 @@ class Replica(ObjectStore):
 
 
 def copy_of(url: str) -> Path:
-    """Where this machine keeps its copy of a runs directory: a folder of the user's cache."""
+    """The folder of this machine's copy of a runs directory, in the user's cache."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(f"{endpoint() or ''} {url.rstrip('/')}".encode()).hexdigest()[:12]
     return caches / "orchestrator" / socket.gethostname() / digest
 
 
 def open_replica(url: str, *, asking: bool = True) -> Replica:
-    """The runs directory at a URL. Raises :class:`UserError` if nobody answers there or we are not let in, unless one
-    is not ``asking``."""
+    """The runs directory at a URL. With ``asking`` the object store is contacted.
+
+    Raises :class:`UserError` if the copy on this machine cannot be written, and if an object store that is contacted
+    does not answer or refuses access.
+    """
     try:
         copy = copy_of(url)
         copy.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise UserError(f"--runs-dir {url}: its copy on this machine cannot be written: {error}") from None
     try:
-        replica = Replica(url, copy)  # some kinds of store connect here already
+        replica = Replica(url, copy)  # some object stores connect here already
         if asking:
             replica.names()
     except PermissionError as error:
         keys = (
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY have to be what it knows. " if url.startswith("s3://") else ""
+            "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in your environment. " if url.startswith("s3://") else ""
         )
-        raise UserError(f"--runs-dir {url}: the object store refuses us. {keys}It says: {error}") from None
+        raise UserError(f"--runs-dir {url}: the object store refused access. {keys}It answered: {error}") from None
     except OSError as error:
-        raise UserError(f"--runs-dir {url}: it cannot be reached: {error}") from None
+        raise UserError(f"--runs-dir {url}: the object store cannot be reached: {error}") from None
     return replica
 
 
 @contextlib.contextmanager
 def scratch(replica: Replica) -> Iterator[Replica]:
-    """Another copy of the same, for one worker; gone at the end. Those that killed workers left go at the start."""
+    """A second copy of the same runs directory for one worker, deleted at the end.
+
+    Copies that killed workers left behind are deleted first.
+    """
     folder = replica.copy / ".workers"
     for left in folder.glob("*"):
         if not Path(f"/proc/{left.name.partition('-')[0]}").exists():
@@ -346,7 +359,7 @@ def scratch(replica: Replica) -> Iterator[Replica]:
 
 
 def _stamp(file: Path) -> Stamp:
-    """What changes with a file's content: its time of change and its size."""
+    """The time of change (ns) and the size (bytes) of a file, which change with its content."""
     try:
         stat = file.stat()
     except FileNotFoundError:
@@ -355,7 +368,7 @@ def _stamp(file: Path) -> Stamp:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder, or the one that it is; hidden ones, and locks, are nobody else's."""
+    """The files below a folder; of a file, the file itself. Skips hidden files and locks: they are never shared."""
     if folder.is_file():
         yield folder
     for root, folders, names in os.walk(folder):
@@ -368,16 +381,16 @@ def _name(key: str) -> str:
 
 
 def _is_checkpoint(key: str) -> bool:
-    return fnmatch.fnmatch(_name(key), CHECKPOINTS)
+    return fnmatch.fnmatch(_name(key), CHECKPOINT_PATTERN)
 
 
 def _is_array(key: str) -> bool:
-    """A file of a folder that appears whole: the last to be written there says that it is."""
+    """Whether a file belongs to a folder of arrays, which is complete once its ``about.json`` is written."""
     return key.endswith(".npy") or _name(key) == ABOUT
 
 
 def _stays_local(key: str) -> bool:
-    """Hidden files and locks are one machine's, too."""
+    """Whether a file is never synchronised: a name in :data:`LOCAL`, a hidden file or a lock."""
     pieces = key.split("/")
     return (
         key.endswith(".lock") or any(piece.startswith(".") for piece in pieces) or pieces[1:2] in [[n] for n in LOCAL]
@@ -385,7 +398,7 @@ def _stays_local(key: str) -> bool:
 
 
 def _unit(key: str) -> str:
-    """The folder of a trial, ``sweep/trials/trial_id``; of everything else the sweep's."""
+    """The folder under which a key is remembered: its trial's, ``sweep/trials/trial_id``, or else its sweep's."""
     pieces = key.split("/")
     return "/".join(pieces[:3]) if pieces[1:2] == ["trials"] else pieces[0]
 

@@ -1,4 +1,4 @@
-"""Measuring again: checkpoints of trials, or a folder of images. Nothing is written but the cache of features."""
+"""Measures checkpoints of trials again, or a folder of images. Writes nothing but the cache."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from rich.text import Text
 from orchestrator.errors import UserError, disk_errors
 from orchestrator.files import write_atomically
 from orchestrator.results.formats import LABEL_WIDTH, broken
-from orchestrator.results.tables import FLOOR
+from orchestrator.results.tables import FLOOR, heading
 from orchestrator.screen.console import wide_console
 from orchestrator.store import checkpoints
 from orchestrator.store.runs import Runs, cache_dir, folder_of, location, sweep_names
 from orchestrator.store.selection import one_entry
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.store.weights import with_weights
 from orchestrator.sweep.presets import compose, option_paths, parse_override
-from orchestrator.trial.here import check_device
-from trainers.config import RUNTIME_OPTIONS, TrialConfig, identity_of
+from trainers.config import TrialConfig, identity_of, is_runtime_option
 from trainers.evaluation import FeatureEvaluation
+from trainers.metrics import EVALUATION_SECONDS, find_metric
 from trainers.parts import nearest
 
-CHECKPOINTS = {"last": ("checkpoint.pt", "checkpoint-previous.pt"), "best": ("best.pt",)}
-"""The files of a trial that may be measured."""
+FILES_OF = {"last": ("checkpoint.pt", "checkpoint-previous.pt"), "best": ("best.pt",)}
+"""The files of a trial that may be measured, by the value of ``--checkpoint``."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for. ``checkpoint`` is ``last`` or ``best``."""
+    """The arguments of ``orchestrator evaluate``. ``checkpoint`` is ``last`` or ``best``."""
 
     target: str
     overrides: tuple[str, ...] = ()
@@ -50,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Score:
-    """The metrics of one checkpoint, or of a folder, which has no epoch."""
+    """The metrics of one checkpoint, or of a folder of images, which has no epoch."""
 
     label: str
     metrics: Mapping[str, float]
@@ -62,7 +63,11 @@ class Score:
 
 @dataclass
 class Scores:
-    """All that was measured alike: what real training images score, what the values depend on, and who is missing."""
+    """All scores of one measurement.
+
+    ``floor`` is the score of real training images. ``info`` says what the values depend on, such as the extractor.
+    ``missing`` says for each checkpoint that could not be measured why.
+    """
 
     dataset: str
     evaluation: str
@@ -73,13 +78,13 @@ class Scores:
     missing: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """For programs."""
+        """The scores as plain values for JSON."""
         return asdict(self) | {"higher_is_better": sorted(self.higher_is_better)}
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """A trial and the checkpoint of it that is meant."""
+    """A trial and the checkpoint to measure."""
 
     label: str
     trial: TrialStore
@@ -87,20 +92,20 @@ class _Subject:
 
 
 def evaluate(request: Request, tell: Callable[[str], None] = lambda text: None) -> Scores:
-    """Measures what is asked for. ``tell`` hears warnings.
+    """Measures what the request names. ``tell`` is called with each warning.
 
-    A sweep's name goes before a folder of that name. Trials of a sweep that cannot be measured are ``missing``. Raises
-    :class:`UserError` and :class:`~trainers.parts.ConfigError` where nothing can be.
+    If a sweep and a folder have the same name, the sweep is measured. Trials of a sweep that cannot be measured are
+    listed in ``missing``. Raises :class:`UserError` or :class:`~trainers.parts.ConfigError` if nothing can be measured.
     """
-    if request.checkpoint not in CHECKPOINTS:
-        raise UserError(f"--checkpoint: '{request.checkpoint}' is not one of {', '.join(CHECKPOINTS)}")
+    if request.checkpoint not in FILES_OF:
+        raise UserError(f"--checkpoint: expected {' or '.join(FILES_OF)}, got '{request.checkpoint}'")
     for text in request.overrides:
         parse_override(text)
     path = Path(request.target)
     is_sweep = path.name == request.target and path.name in sweep_names(request.runs)
     if request.trials and not is_sweep:
         there = location(request.runs)
-        raise UserError(f"--trial is for a sweep: there is none called '{request.target}' in '{there}'")
+        raise UserError(f"--trial needs a sweep, and there is no sweep called '{request.target}' in '{there}'")
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: tell(f"note: {message}")
         if is_sweep:
@@ -114,13 +119,13 @@ def evaluate(request: Request, tell: Callable[[str], None] = lambda text: None) 
             return _of_folder(path, request)
     known = sweep_names(request.runs)
     raise UserError(
-        f"'{request.target}' is no sweep in '{location(request.runs)}', no checkpoint and no folder"
+        f"'{request.target}' is neither a sweep in '{location(request.runs)}' nor a checkpoint nor a folder"
         + (nearest(request.target, known) if known else "")
     )
 
 
 def _of_sweep(request: Request) -> list[_Subject]:
-    store = SweepStore.open(request.runs, request.target, CHECKPOINTS[request.checkpoint])
+    store = SweepStore.open(request.runs, request.target, FILES_OF[request.checkpoint])
     entries = store.entries()
     if request.trials:
         entries = [one_entry(entries, text) for text in request.trials]
@@ -133,12 +138,12 @@ def _of_sweep(request: Request) -> list[_Subject]:
 def _of_file(path: Path) -> _Subject:
     trial = TrialStore(path.absolute().parent)
     if not (trial.path / "config.yaml").is_file():
-        raise UserError(f"'{path}': no config.yaml stands beside it, which says what trial the checkpoint is of")
+        raise UserError(f"'{path}': expected config.yaml, the trial's configuration, in the checkpoint's folder")
     return _Subject(trial.trial_id, trial, path)
 
 
 def _file(trial: TrialStore, which: str) -> Path:
-    """The last checkpoint may be the one before, in the moment in which a running trial replaces it."""
+    """The trial's ``last`` or ``best`` checkpoint. While a running trial replaces its last one, the one before it."""
     if which == "best":
         return trial.best_file
     return trial.checkpoint_file if trial.checkpoint_file.exists() else trial.previous_checkpoint_file
@@ -170,20 +175,20 @@ def _state(subject: _Subject, which: str) -> dict[str, Any]:
     except checkpoints.Unreadable as problem:
         raise UserError(f"{name} cannot be used: {problem}") from None
     if not checkpoints.belongs(subject.trial, state, identity := identity_of(subject.trial.config())):
-        raise UserError(f"{name} belongs to trial {state['identity']} and the configuration is {identity}'s")
+        raise UserError(f"{name} belongs to trial {state['identity']}, but config.yaml is that of trial {identity}")
     return state
 
 
 def _config(trial: TrialStore, request: Request) -> TrialConfig:
-    """The stored configuration, measured otherwise where the overrides say so."""
+    """The stored configuration with the request's overrides. Only measuring can be changed, not training."""
     values = trial.config()
     overrides = [parse_override(text) for text in request.overrides]
     for override in overrides:
         key = override.key_or_group
         if key == "evaluation":
             values["evaluation"] = compose([f"evaluation={override.value()}"])["evaluation"]
-        elif not key.startswith("evaluation.") and key not in {*RUNTIME_OPTIONS, "probes"}:
-            problem = "a trained trial can only be measured otherwise: evaluation=NAME, probes=[NAME]"
+        elif not key.startswith("evaluation.") and key != "probes" and not is_runtime_option(key, values):
+            problem = "only the measuring of a trained trial can be changed: evaluation=NAME, probes=[NAME]"
             raise UserError(f"'{override.input_line}': {problem}")
     for override in overrides:
         if (key := override.key_or_group) == "evaluation":
@@ -199,10 +204,11 @@ def _config(trial: TrialStore, request: Request) -> TrialConfig:
 def best_again(
     stores: Sequence[SweepStore], feature_weights: Path | None = None, tell: Callable[[str], None] = lambda text: None
 ) -> dict[str, dict[str, float]]:
-    """The best checkpoint of every trial that has one, measured on fresh noise: metrics by trial.
+    """Measures the best checkpoint of every trial on fresh noise. Returns metrics by trial id.
 
-    The value by which a checkpoint was chosen flatters it: the luck of that noise was chosen too. What has been
-    measured is kept in the cache, by the checkpoint's checksum. Raises :class:`UserError` where there is none.
+    The stored value of a best checkpoint is biased: the checkpoint was chosen for it, and so partly for its noise. The
+    new values are kept in the cache, under the checkpoint's checksum. Raises :class:`UserError` if no trial has a best
+    checkpoint.
     """
     found: dict[str, dict[str, float]] = {}
     todo = [
@@ -213,7 +219,7 @@ def best_again(
         and store.trial(entry.trial_id).status().state in (State.DONE, State.STOPPED)
     ]
     if not todo:
-        raise UserError("--at best: no trial has a best checkpoint: none was evaluated, or they were pruned")
+        raise UserError("--at best: no trial has a best checkpoint; none was evaluated, or they were pruned")
     for store, trial in todo:
         key = json.dumps([checkpoints.checksum(trial.best_file), trial.config(), trial.references()])
         file = store.cache_dir / "again" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
@@ -228,10 +234,10 @@ def best_again(
         tell(f"measuring the best checkpoint of {trial.trial_id} on fresh noise")
         metrics, info = _measure_again(trial, state, feature_weights, store.cache_dir)
         if info != trial.references().get("info", info):
-            tell(f"{trial.trial_id}: this is another extractor than that of its epochs: they cannot be compared")
+            tell(f"{trial.trial_id}: skipped, because its epochs were measured with another feature extractor")
             continue
         found[trial.trial_id] = metrics
-        with contextlib.suppress(OSError):  # a directory that can only be read: the next time it is measured again
+        with contextlib.suppress(OSError):  # in a read-only directory it is measured again the next time
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, json.dumps(found[trial.trial_id]))
     return found
@@ -240,7 +246,7 @@ def best_again(
 def _measure_again(
     trial: TrialStore, state: dict[str, Any], feature_weights: Path | None, cache: Path
 ) -> tuple[dict[str, float], Mapping[str, Any]]:
-    """Metrics, and what they depend on."""
+    """The metrics on fresh noise, and what they depend on."""
     from trainers.training import FRESH_SEED, Training
 
     config = TrialConfig.from_dict(with_weights({**trial.config(), "device": "auto"}, feature_weights))
@@ -248,23 +254,28 @@ def _measure_again(
     training = Training(config, cache_dir=cache)
     training.load_state_dict(state["training"])
     metrics = training.evaluate(FRESH_SEED).metrics
-    del metrics["evaluation_seconds"]
+    del metrics[EVALUATION_SECONDS.name]
     return metrics, training.evaluator.info if training.evaluator else {}
 
 
 def _scores(config: TrialConfig, request: Request) -> Scores:
-    """No scores yet; everything that could be missing is there."""
+    """An empty set of scores. Raises :class:`UserError` if the evaluation lacks anything that it needs."""
+    from trainers.devices import check_device
+
     evaluation = config.evaluation
     if not config.metrics:
         raise UserError(f"the evaluation '{evaluation.name}' measures nothing: choose one with evaluation=NAME")
-    check_device(config)
+    check_device(config.device)
     evaluation.prepare()
     cache = cache_dir(folder_of(request.runs))
     with contextlib.suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
     if not os.access(cache, os.W_OK):
-        raise UserError(f"'{cache}', where features of real images are kept, cannot be written: give --runs-dir")
-    return Scores(config.dataset.name, evaluation.name, config.higher_is_better)
+        raise UserError(
+            f"'{cache}', the cache of real images' features, cannot be written; choose another place with --runs-dir"
+        )
+    higher = frozenset(metric.name for metric in config.metrics if metric.direction == "max")
+    return Scores(config.dataset.name, evaluation.name, higher)
 
 
 def _measured(subject: _Subject, state: dict[str, Any], config: TrialConfig, scores: Scores, cache: Path) -> Score:
@@ -273,7 +284,7 @@ def _measured(subject: _Subject, state: dict[str, Any], config: TrialConfig, sco
     training = Training(config, cache_dir=cache)
     training.load_state_dict(state["training"])
     metrics = training.evaluate().metrics
-    del metrics["evaluation_seconds"]
+    del metrics[EVALUATION_SECONDS.name]
     _tell_reference(scores, training.evaluator)
     return Score(subject.label, metrics, subject.trial.trial_id, subject.file.name, training.epoch, training.iteration)
 
@@ -286,22 +297,24 @@ def _of_folder(folder: Path, request: Request) -> Scores:
 
     for override in map(parse_override, request.overrides):
         if (key := override.key_or_group) != "device" and key.partition(".")[0] not in ("dataset", "evaluation"):
-            problem = "a folder of images can only be measured: dataset=NAME, evaluation=NAME, device=NAME"
+            problem = "a folder of images takes only these overrides: dataset=NAME, evaluation=NAME, device=NAME"
             raise UserError(f"'{override.input_line}': {problem}")
     if request.checkpoint != "last":
-        raise UserError(f"--checkpoint {request.checkpoint}: '{folder}' is a folder of images, without checkpoints")
+        raise UserError(f"--checkpoint {request.checkpoint}: '{folder}' is a folder of images and has no checkpoints")
     if not any(text.startswith("dataset=") for text in request.overrides):
-        raise UserError(f"'{folder}' is a folder of images: against which dataset? dataset=digits, say")
+        raise UserError(f"'{folder}' is a folder of images; name the dataset to compare with, such as dataset=digits")
     cache = cache_dir(folder_of(request.runs))
     with disk_errors():
         config = TrialConfig.from_dict(with_weights(compose([*request.overrides]), request.feature_weights), cache)
     if len(config.dataset.shape) != 3:
-        raise UserError(f"'{folder}' is a folder of images, and {config.dataset.name} has points")
+        raise UserError(f"'{folder}' is a folder of images, but dataset={config.dataset.name} has points, not images")
     scores = _scores(config, request)
     device = resolve_device(config.device)
     torch.set_num_threads(config.threads)
     if not isinstance(config.evaluation, FeatureEvaluation):
-        raise UserError(f"the evaluation '{config.evaluation.name}' measures no images: choose classifier or inception")
+        raise UserError(
+            f"the evaluation '{config.evaluation.name}' cannot measure images; choose classifier or inception"
+        )
     images = load_images(folder, config.evaluation.samples, config.dataset.shape)
     with disk_errors():
         config.dataset.prepare(cache)
@@ -312,13 +325,13 @@ def _of_folder(folder: Path, request: Request) -> Scores:
 
 
 def _tell_reference(scores: Scores, evaluator: Any) -> None:
-    """The floor is the same for all: it is asked for once."""
+    """Fills in the floor and what the values depend on, once: they are the same for all scores."""
     if evaluator is not None and not scores.floor:
         scores.floor, scores.info = evaluator.floor(), evaluator.info
 
 
 def show_scores(scores: Scores) -> None:
-    """The same for people: a line a checkpoint, what real training images score, what the values depend on."""
+    """Prints the scores: a line a checkpoint, then the score of real training images, then notes."""
     console = wide_console()
     console.print(_table(scores, console.width))
     for text in _notes(scores):
@@ -326,9 +339,9 @@ def show_scores(scores: Scores) -> None:
 
 
 def _table(scores: Scores, width: int) -> Table:
-    """A column a metric, its name on several lines on a narrow terminal; where that is too wide, a line a metric."""
+    """A table with a column a metric. On a narrow terminal names are broken into lines, or each metric gets a line."""
     names = list(scores.scores[0].metrics)
-    headings = [name + _arrow(name, scores) for name in names]
+    headings = [heading(find_metric(name)) for name in names]
     lines = [
         (score.label, "" if score.epoch is None else str(score.epoch), [f"{score.metrics[name]:.4g}" for name in names])
         for score in scores.scores
@@ -356,12 +369,8 @@ def _table(scores: Scores, width: int) -> Table:
     return table
 
 
-def _arrow(name: str, scores: Scores) -> str:
-    return "" if name.endswith("_std") else " ↑" if name in scores.higher_is_better else " ↓"
-
-
 def _widths(columns: Sequence[Sequence[str]]) -> int:
-    """What columns take beside the first one, with two spaces before each."""
+    """The width of these columns, with two spaces before each."""
     return sum(2 + max(len(line) for cell in cells for line in cell.split("\n")) for cells in columns)
 
 

@@ -1,4 +1,4 @@
-"""A comparison table as text: CSV, Markdown, LaTeX, HTML, JSON, or for a terminal."""
+"""Writes a comparison table as CSV, Markdown, LaTeX, HTML, JSON, or for a terminal."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.files import write_atomically
-from orchestrator.results.tables import Row, Table, Value
+from orchestrator.results.tables import Row, Table, Value, heading
 from orchestrator.store.sweep import SweepStore
+from trainers.metrics import Metric
 
 LATEX = str.maketrans(
     {c: "\\" + c for c in "&%$#_{}"}
@@ -21,17 +22,18 @@ LATEX = str.maketrans(
     | {"±": r"$\pm$", "Δ": r"$\Delta$", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}
 )
 LABEL_WIDTH, REMARKS_WIDTH = 24, 18
-"""Of a terminal's columns: what labels of cells get before numbers have to go, and remarks where there are any."""
+"""Widths that are kept free on a terminal for the cells' labels, and for remarks if there are any."""
 
 
 # --- numbers --------------------------------------------------------------------------------------------------------
 
 
 def format_value(value: Value | None, plus_minus: str = " ± ", significant: int = 3) -> str:
-    """``12.3 ± 0.4``: significant digits of the mean, at most four decimals, the deviation to the same place.
+    """A mean and its deviation as text: ``12.3 ± 0.4``.
 
-    There are more decimals where the deviation would else read as 0. Where nothing would be left of the two they are
-    written as ``1.23e-05 ± 4.00e-06``.
+    The mean has ``significant`` digits and at most four decimals, and the deviation has as many decimals. There are
+    more decimals if the deviation would otherwise read as 0. Values that four decimals cannot show are written as
+    ``1.23e-05 ± 4.00e-06``.
     """
     if value is None:
         return "—"
@@ -43,7 +45,7 @@ def format_value(value: Value | None, plus_minus: str = " ± ", significant: int
 
 
 def format_interval(value: Value | None) -> str:
-    """``[11.9, 12.8]``, to the place of the mean."""
+    """The interval as text, ``[11.9, 12.8]``, with as many decimals as the mean."""
     if value is None or value.interval is None or not math.isfinite(value.mean):
         return "—"
     low, high = (f"{bound:{_form(value)}}" for bound in value.interval)
@@ -51,7 +53,7 @@ def format_interval(value: Value | None) -> str:
 
 
 def format_difference(value: Value | None) -> str:
-    """``-1.2 [-1.9, -0.4]``; without an interval where there is one pair."""
+    """A difference as text, ``-1.2 [-1.9, -0.4]``. A difference of one pair has no interval."""
     if value is None:
         return "—"
     text = f"{value.mean:+{_form(value)}}"
@@ -59,13 +61,13 @@ def format_difference(value: Value | None) -> str:
 
 
 def _form(value: Value, significant: int = 3) -> str:
-    """The format of a value's numbers, the same for all of them."""
+    """The format specification that all numbers of a value share."""
     if 0 < max(map(abs, (value.mean, value.deviation or 0.0, *(value.interval or ())))) < 0.5e-4:
         return f".{significant - 1}e"
     magnitude = math.floor(math.log10(abs(value.mean))) if value.mean else 0
     decimals = max(0, significant - 1 - magnitude)
     deviation = value.deviation or 0.0
-    if 0 < deviation <= (1 if significant < 3 else 0.5 * 0.1**decimals):  # seeds that differ do not read as equal
+    if 0 < deviation <= (1 if significant < 3 else 0.5 * 0.1**decimals):  # seeds that differ must not look equal
         decimals = max(decimals, -math.floor(math.log10(deviation)))
     return f".{min(4, decimals)}f"
 
@@ -94,14 +96,15 @@ class Column:
 
 
 def columns(table: Table, *, intervals: bool = True) -> list[Column]:
-    """What people see of a table: method and setting first, remarks last if there are any."""
+    """A table's columns for people: method and setting first, remarks last if there are any."""
     found = [Column("sweep", lambda row, to: to.text(row.sweep))] if table.sweeps else []
     found += [
         Column("method", lambda row, to: (to.reference if row.reference else str)(to.text(row.variant))),
         Column("setting", lambda row, to: to.text(row.setting)),
     ]
-    for number, metric in enumerate(table.metrics):
-        found.append(_metric_column(table, metric))
+    for number, stated in enumerate(table.metrics):
+        metric = stated.name
+        found.append(_metric_column(stated))
         if metric in table.intervals and intervals and _has_intervals(table, metric):
             found.append(_column("95 % interval", metric, format_interval))
             if number == 0:
@@ -115,16 +118,16 @@ def columns(table: Table, *, intervals: bool = True) -> list[Column]:
 
 
 def _has_intervals(table: Table, metric: str) -> bool:
-    """Whether a cell has several seeds: of one alone there is nothing to tell."""
+    """Whether any cell has an interval, which takes at least two seeds."""
     return any(value.interval for row in table.rows if not row.reference and (value := row.values.get(metric)))
 
 
-def _metric_column(table: Table, metric: str) -> Column:
+def _metric_column(metric: Metric) -> Column:
     def cell(row: Row, to: Markup) -> str:
-        shown = to.text(format_value(row.values.get(metric), to.plus_minus, to.significant))
-        return to.bold(shown) if metric in row.best else shown
+        shown = to.text(format_value(row.values.get(metric.name), to.plus_minus, to.significant))
+        return to.bold(shown) if metric.name in row.best else shown
 
-    return Column(table.arrow(metric), cell, True)
+    return Column(heading(metric), cell, True)
 
 
 def _difference_column(metric: str) -> Column:
@@ -149,16 +152,16 @@ def _column(name: str, metric: str, form: Callable[[Value | None], str]) -> Colu
 
 
 def to_csv(table: Table) -> str:
-    """Every number in full.
+    """The table as CSV, with all digits.
 
-    NAME, NAME_std, NAME_n, NAME_low and NAME_high (the interval) for each metric; with a baseline the same of
-    NAME_difference; paper_NAME for what a paper reports.
+    Each metric has the columns NAME, NAME_std, NAME_n, NAME_low and NAME_high (the interval). With a baseline
+    NAME_difference has the same five. paper_NAME is the value that a paper reports.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     parts = ["", "_difference"] if table.baseline else [""]
     numbers = [
-        f"{metric}{part}{suffix}"
+        f"{metric.name}{part}{suffix}"
         for metric in table.metrics
         for part in parts
         for suffix in ("", "_std", "_n", "_low", "_high")
@@ -168,7 +171,7 @@ def to_csv(table: Table) -> str:
     for row in table.rows:
         cells: list[Any] = [row.sweep, row.variant] if table.sweeps else [row.variant]
         cells += [_written(row.axes.get(axis, "")) for axis in table.axes]
-        for metric in table.metrics:
+        for metric in (each.name for each in table.metrics):
             for values in [row.values, row.differences][: len(parts)]:
                 of = _in_full(values.get(metric))
                 cells += ["" if of.get(key) is None else of[key] for key in ("mean", "std", "n", "low", "high")]
@@ -189,7 +192,7 @@ def _in_full(value: Value | None) -> dict[str, Any]:
 
 
 def to_json(table: Table) -> str:
-    """A list of rows, every number in full: ``values`` holds mean, std, n, low and high of each metric."""
+    """The table as JSON, with all digits. A row's ``values`` holds mean, std, n, low and high of each metric."""
     rows = [
         {
             "sweep": row.sweep,
@@ -213,7 +216,7 @@ def to_json(table: Table) -> str:
 
 
 def to_html(table: Table) -> str:
-    """A table element, best in bold, the notes below."""
+    """The table as an HTML element. Best values are bold, notes are below."""
     shown, markup = columns(table), Markup(text=html.escape, bold="<b>{}</b>".format, reference="<i>{}</i>".format)
     head = "".join(f'<th scope="col">{html.escape(column.name)}</th>' for column in shown)
     lines = [f"<table>\n<caption>{html.escape(table.title)}</caption>", f"<thead><tr>{head}</tr></thead>", "<tbody>"]
@@ -225,7 +228,7 @@ def to_html(table: Table) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """A GitHub table: the best in bold, the notes below."""
+    """The table in GitHub's Markdown. Best values are bold, notes are below."""
     shown = columns(table)
     markup = Markup(text=lambda text: text.replace("|", r"\|"), bold="**{}**".format, reference="*{}*".format)
     lines = [_markdown_line([markup.text(column.name) for column in shown]), _markdown_line(["---"] * len(shown))]
@@ -238,7 +241,10 @@ def _markdown_line(cells: Sequence[str]) -> str:
 
 
 def to_latex(table: Table) -> str:
-    r"""A tabular for booktabs, best in bold, references below a rule; it wants ``\usepackage{booktabs}``."""
+    r"""The table as a LaTeX tabular. Best values are bold, reference rows are below a rule.
+
+    The document needs ``\usepackage{booktabs}``.
+    """
     shown, markup = columns(table), Markup(text=_latex, bold=r"\textbf{{{}}}".format, reference=r"\emph{{{}}}".format)
     kinds = "".join("r" if column.is_number else "l" for column in shown)
     head = " & ".join(_latex(column.name) for column in shown)
@@ -266,7 +272,7 @@ FORMATS: dict[str, tuple[str, Callable[[Table], str]]] = {
 
 
 def write_tables(store: SweepStore, table: Table) -> list[str]:
-    """The table as CSV, Markdown and LaTeX under ``tables/``. Returns the paths."""
+    """Writes the table as CSV, Markdown and LaTeX into ``tables/``. Returns the paths."""
     store.tables.mkdir(exist_ok=True)
     paths = []
     for suffix, render in (FORMATS[name] for name in ("csv", "markdown", "latex")):
@@ -280,9 +286,9 @@ def write_tables(store: SweepStore, table: Table) -> list[str]:
 
 
 def rich_table(table: Table, width: int) -> Any:
-    """The table for a terminal of ``width`` columns: below 110 with shorter numbers. What does not fit is named.
+    """The table for a terminal of ``width`` columns. Below 110 columns numbers are shorter.
 
-    Intervals are there where they leave room for everything else.
+    Intervals are shown only if all other columns fit too. The caption names the columns that do not fit.
     """
     from rich import box
     from rich.markup import escape
@@ -320,7 +326,7 @@ def rich_table(table: Table, width: int) -> Any:
 
 
 def broken(name: str) -> str:
-    """A name on several lines."""
+    """A column's name, broken into lines."""
     return name.replace("_", "\n").replace(" interval", "\ninterval")
 
 

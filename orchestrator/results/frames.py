@@ -10,37 +10,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.errors import UserError
+from orchestrator.store.epochs import POSITION
+from orchestrator.store.references import stored_metrics
 from orchestrator.store.runs import runs_at
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.store.trial import TrialStore
+from trainers.metrics import TRAINING_SECONDS
 from trainers.parts import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CHUNK = 1000
-"""Trials whose epochs are kept as dictionaries at once: a DataFrame takes a tenth of their memory."""
+"""How many trials' epochs are held as dictionaries at once. A DataFrame takes a tenth of their memory."""
 TEXT = ("trial_id", "error", "commits")
 CATEGORIES = ("cell", "variant", "setting", "state")
 INTEGERS = {"seed": "UInt64", "epoch": "Int64", "iteration": "Int64"}
-POSITION = ("epoch", "iteration", "timestamp")
-TRAINING_SECONDS = "training_seconds"
-"""The only metric of a trial that no epoch has: it is their sum."""
 
 
 class Results(NamedTuple):
-    """A sweep for a notebook; ``docs/results.md`` has every column with its type and unit."""
+    """A sweep for a notebook. ``docs/results.md`` lists every column with its type and unit."""
 
     trials: pd.DataFrame
     epochs: pd.DataFrame
 
 
 def load(path: str | Path) -> Results:
-    """A sweep's directory, ``runs/ground_metrics`` or ``s3://bucket/runs/ground_metrics`` say, as two typed DataFrames.
+    """Reads a sweep into two typed DataFrames: one row a trial, and one row an epoch.
 
-    Names and states are categories, counts nullable integers, ``timestamp`` is a time in UTC, and everything else is a
-    float; an axis keeps its values' type, but integers that some variant lacks are floats. Raises :class:`UserError`
-    where there is no sweep.
+    ``path`` is the sweep's directory, for example ``runs/ground_metrics`` or ``s3://bucket/runs/ground_metrics``.
+    Names and states are categories, counts are nullable integers, ``timestamp`` is a time in UTC, and every other
+    column is a float. An axis keeps the type of its values, except that integers become floats if a variant lacks the
+    axis. Raises :class:`UserError` if there is no sweep.
     """
     if "://" in str(path):
         runs, _, name = str(path).rstrip("/").rpartition("/")
@@ -87,8 +88,9 @@ def epochs_frame(store: SweepStore) -> pd.DataFrame:
 class At:
     """Which evaluation of each trial counts.
 
-    ``last``; ``best``, by the evaluation's first metric; ``epoch`` or ``seconds``, the trial as it was after so many
-    epochs, or seconds of training; or the name of a metric, the first evaluation at which it was nearest to ``value``.
+    ``what`` is one of these. ``last``: the last evaluation. ``best``: the best one, by the evaluation's first metric.
+    ``epoch`` or ``seconds``: the last one within ``value`` epochs, or seconds of training. The name of a metric: the
+    first one at which the metric was nearest to ``value``.
     """
 
     what: str = "last"
@@ -110,15 +112,15 @@ LAST = At()
 
 
 def parse_at(text: str) -> At:
-    """``last``, ``best``, ``epoch=K``, ``seconds=S`` or ``METRIC=VALUE``. Raises :class:`UserError` for anything else.
+    """Parses ``last``, ``best``, ``epoch=K``, ``seconds=S`` or ``METRIC=VALUE``.
 
-    Whether a metric has been logged is for :func:`check_metrics` to say.
+    Raises :class:`UserError` for anything else. :func:`check_metrics` checks whether the metric has been logged.
     """
     if text in ("last", "best"):
         return At(text)
     what, _, value = text.partition("=")
-    if what == TRAINING_SECONDS:
-        raise UserError(f"--at {text}: {what} is a sum over epochs; say seconds={value or 'S'}")
+    if what == TRAINING_SECONDS.name:
+        raise UserError(f"--at {text}: {what} is a sum over epochs; write seconds={value or 'S'}")
     with contextlib.suppress(ValueError):
         at = At(what, float(value))
         if (
@@ -131,7 +133,7 @@ def parse_at(text: str) -> At:
 
 
 def check_metrics(option: str, metrics: Sequence[str], logged: Sequence[str], sweeps: str) -> None:
-    """Raises :class:`UserError`, with the nearest name, for a metric that nobody logged."""
+    """Raises :class:`UserError`, with the nearest name, for a metric that no trial has logged."""
     for metric in metrics:
         if metric not in logged:
             known = nearest(metric, logged) if logged else "; nothing has been logged yet"
@@ -139,12 +141,12 @@ def check_metrics(option: str, metrics: Sequence[str], logged: Sequence[str], sw
 
 
 def trials_frame(store: SweepStore, at: At = LAST, again: Mapping[str, Mapping[str, float]] | None = None) -> Any:
-    """One row a trial, in the plan's order.
+    """A DataFrame with one row a trial, in the plan's order.
 
-    Beside identity and axes (``axis.NAME``): ``state``, ``error``, ``commits`` of its attempts, ``epoch``, every
-    metric's last stored value, ``training_seconds`` (the sum over epochs), the untrained generator's metrics as
-    ``untrained.NAME`` and the floor's as ``floor.NAME``. With ``at`` a trial is seen as it was then; one that ended
-    before is ``short`` of it. ``again`` has metrics, by trial, that take the place of the stored ones.
+    Its columns are identity and axes (``axis.NAME``), ``state``, ``error``, ``commits`` of the attempts, ``epoch``,
+    every metric's last stored value, ``training_seconds`` (the sum over epochs), ``untrained.NAME`` (the untrained
+    generator's metrics) and ``floor.NAME`` (those of real images). ``at`` chooses the evaluation that counts; ``short``
+    says that a trial ended before it. ``again`` holds metrics by trial id that replace the stored ones.
     """
     import pandas as pd
 
@@ -153,7 +155,7 @@ def trials_frame(store: SweepStore, at: At = LAST, again: Mapping[str, Mapping[s
         trial = store.trial(entry.trial_id)
         row = _trial_row(entry, trial, at)
         if again is not None:
-            measured = trial.references().get("metrics", [])
+            measured = stored_metrics(trial.references())
             row |= dict.fromkeys((name for name in measured if name in row), math.nan)
             row |= again.get(entry.trial_id, {})
         rows.append(row)
@@ -166,11 +168,12 @@ def _trial_row(entry: Entry, trial: TrialStore, at: At) -> dict[str, Any]:
         **_identity(entry),
         "state": str(status.state),
         "error": status.error,
-        "commits": ", ".join(dict.fromkeys(attempt["commit"] for attempt in status.attempts)),
+        "commits": ", ".join(status.commits),
     }
     records = trial.epochs()
     kept = _until(records, at, references)
-    row |= dict.fromkeys((name for record in records[len(kept) :] for name in record), math.nan)  # logged later
+    # Metrics that were logged only after the evaluation that counts have a column too.
+    row |= dict.fromkeys((name for record in records[len(kept) :] for name in record), math.nan)
     training_seconds = 0.0
     for record in kept:
         if record["epoch"] == 0:
@@ -178,7 +181,7 @@ def _trial_row(entry: Entry, trial: TrialStore, at: At) -> dict[str, Any]:
         else:
             row |= record
             training_seconds += record["epoch_seconds"]
-    row[TRAINING_SECONDS] = training_seconds
+    row[TRAINING_SECONDS.name] = training_seconds
     ended = len(kept) == len(records)
     row["short"] = ended and (
         (at.what == "epoch" and row.get("epoch", 0) < at.value)
@@ -189,7 +192,7 @@ def _trial_row(entry: Entry, trial: TrialStore, at: At) -> dict[str, Any]:
 
 
 def _until(records: list[dict[str, Any]], at: At, references: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The epochs that count; all where no epoch has the metric that is asked for."""
+    """The epochs up to the evaluation that counts. All epochs if none has the metric that ``at`` asks for."""
     if at.what == "last":
         return records
     if at.what == "epoch":
@@ -202,14 +205,15 @@ def _until(records: list[dict[str, Any]], at: At, references: Mapping[str, Any])
                 break
             kept.append(record)
         return kept
-    metric: str = next(iter(references.get("metrics", [])), "") if at.what == "best" else at.what
+    stated = stored_metrics(references)
+    metric = next(iter(stated), "") if at.what == "best" else at.what
     measured = [
         index for index, each in enumerate(records) if each["epoch"] and math.isfinite(each.get(metric, math.nan))
     ]
     if not measured:
         return records
-    sign = -1 if metric in references.get("higher_is_better", []) else 1
-    if at.what == "best":  # of equals the last, whose checkpoint is kept
+    if at.what == "best":  # of equal values the last one: its checkpoint is kept
+        sign = -1 if stated[metric].direction == "max" else 1
         found = min(measured, key=lambda index: (sign * records[index][metric], -index))
     else:
         found = min(measured, key=lambda index: abs(records[index][metric] - at.value))

@@ -1,4 +1,4 @@
-"""Which cells a table shows and how it lays them out: what ``--rows`` and ``--columns`` say."""
+"""Applies ``--rows`` and ``--columns`` to a table: which cells it shows, and how it lays them out."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from trainers.parts import nearest
 
 @dataclass(frozen=True)
 class Item:
-    """A coordinate of cells: laid out, or where ``values`` are given, what cells are selected by."""
+    """One part of ``--rows`` or ``--columns``: a coordinate to lay out, or with ``values`` one to select cells by."""
 
     name: str
     values: tuple[str, ...] = ()
 
 
 def lay_out(table: Table, rows: str = "", columns: str = "") -> Table:
-    """The table with the selected cells, in the order of ``rows``, and ``columns`` side by side.
+    """The table with only the selected cells, sorted by ``rows``, and with one column for each value of ``columns``.
 
-    Both are ``NAME,NAME=VALUE,NAME=VALUE|VALUE``: ``sweep``, ``variant`` or an axis, whose last part will do; a value
-    as the table or JSON writes it. A name with values selects cells by it, one without is laid out. Every coordinate
-    that is not in ``columns`` and in which the cells differ is in the rows, so that no two cells meet. Raises
-    :class:`UserError` for unknown names and values.
+    Both are written ``NAME,NAME=VALUE,NAME=VALUE|VALUE``. A name is ``sweep``, ``variant`` or an axis; an axis's last
+    part is enough. A value is written as in the table or as in JSON. A name with values selects cells; a name without
+    values is laid out. Every other coordinate in which the cells differ goes into the rows, so that no two cells fall
+    into the same place. Raises :class:`UserError` for unknown names and values.
     """
     by_row, by_column = _items("--rows", rows, table), _items("--columns", columns, table)
     for option, items in (("--rows", by_row), ("--columns", by_column)):
@@ -38,7 +38,7 @@ def lay_out(table: Table, rows: str = "", columns: str = "") -> Table:
     ordered = [item.name for item in by_row if not item.values]
     across = list(dict.fromkeys(item.name for item in by_column if not item.values))
     if twice := [name for name in across if name in ordered]:
-        raise UserError(f"--columns: '{twice[0]}' is in --rows as well")
+        raise UserError(f"--columns: '{twice[0]}' is also in --rows; give it in one of the two")
     cells = [row for row in table.rows if not row.reference]
     for name in reversed(ordered):
         known = _known(cells, name)
@@ -59,7 +59,7 @@ def _items(option: str, text: str, table: Table) -> list[Item]:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """The parts between separators that stand in no brackets and no quotes."""
+    """The parts of a text. Separators inside brackets or quotes do not divide it."""
     parts, depth = [""], 0
     for token in re.findall(r'"[^"]*"|\'[^\']*\'|.', text, re.DOTALL):
         if token == separator and not depth:
@@ -78,7 +78,7 @@ def _full_name(option: str, name: str, table: Table) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise UserError(f"{option}: '{name}' may be {' or '.join(found)}")
+        raise UserError(f"{option}: '{name}' is ambiguous; write {' or '.join(found)}")
     raise UserError(f"{option}: the cells of '{table.title}' have no '{name}'{nearest(name, names)}")
 
 
@@ -91,7 +91,7 @@ def _written(value: Any) -> str:
 
 
 def _known(rows: Iterable[Row], name: str) -> list[str]:
-    """The values of a coordinate, in the order in which they come."""
+    """The values of a coordinate, in order of appearance."""
     return list(dict.fromkeys(_written(_coordinate(row, name)) for row in rows))
 
 
@@ -113,7 +113,7 @@ def _selected(table: Table, option: str, item: Item) -> Table:
 
 
 def _same(text: str, written: str) -> bool:
-    """1 is 1.0, and a list or null may be written as in the table or as in JSON."""
+    """Whether a user's text means a written value. 1 means 1.0; lists and null may be as in the table or as in JSON."""
     try:
         return float(text) == float(written)
     except ValueError:
@@ -132,7 +132,7 @@ def _read(written: str) -> Any:
 
 
 def _pivoted(table: Table, ordered: Sequence[str], across: Sequence[str]) -> Table:
-    """One column for each metric and each combination of what lies across."""
+    """The table with one column for each metric and each combination of the values of ``across``."""
     cells = [row for row in table.rows if not row.reference]
     varying = [name for name in ("sweep", "variant", *table.axes) if len(_known(cells, name)) > 1]
     down = [*ordered, *(name for name in varying if name not in (*ordered, *across))]
@@ -170,9 +170,7 @@ def _pivoted(table: Table, ordered: Sequence[str], across: Sequence[str]) -> Tab
     return replace(
         table,
         axes=tuple(axis for axis in table.axes if axis in down),
-        metrics=all_of(table.metrics),
-        higher_is_better=frozenset(all_of(table.higher_is_better)),
-        neutral=frozenset(all_of(table.neutral)),
+        metrics=tuple(replace(metric, name=name) for metric in table.metrics for name in all_of([metric.name])),
         rows=tuple(rows),
         notes=(*table.notes, *notes),
         paper=tuple(name for name in all_of(table.paper) if any(name in row.paper for row in rows)),
@@ -186,7 +184,7 @@ def _across(line: Mapping[str, Row], values: Mapping[str, Mapping[str, Any]]) ->
 
 
 def _words(row: Row, names: Sequence[str]) -> str:
-    """``q=1 p=2``: the last parts of axes; a variant or a sweep by itself."""
+    """A row's coordinates as text: ``q=1 p=2`` for axes, by their last parts. A variant or a sweep has no name."""
     words = []
     for name in names:
         written = _written(_coordinate(row, name))

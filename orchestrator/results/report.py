@@ -1,4 +1,4 @@
-"""A sweep as one HTML file that needs nothing else: no network, no script, no file beside it."""
+"""Writes a sweep's report: one HTML file that needs no network, no script and no other file."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.files import reason, write_atomically
+from orchestrator.results.comparison import comparison_table
 from orchestrator.results.figures import sweep_pictures
 from orchestrator.results.formats import to_html
-from orchestrator.results.tables import comparison_table
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status
 from orchestrator.sweep.document import read_document
 from orchestrator.sweep.plan import short_names, short_value
 
 TEMPLATE = "report.html.jinja"
 FINE = (State.DONE, State.RUNNING, State.PENDING)
 SAMPLES = "samples"
-"""The picture that has a section of its own."""
+"""The name of the picture that has its own section."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,19 @@ class _Trial:
     epochs: list[dict[str, Any]]
 
     def seconds(self, name: str) -> float:
-        """The sum over its epochs of ``epoch_seconds`` or ``evaluation_seconds``."""
+        """The sum over the trial's epochs of ``epoch_seconds`` or ``evaluation_seconds``."""
         return sum(record.get(name, 0.0) for record in self.epochs)
 
     @property
     def devices(self) -> list[str]:
-        """Where its attempts ran."""
-        return [attempt["device"] for attempt in self.status.attempts if "device" in attempt]
+        """The devices of the trial's attempts."""
+        return self.status.devices
 
 
 def write_report(store: SweepStore, path: Path) -> Path:
     """Writes the report. Raises :class:`UserError` if the file cannot be written."""
     if path.is_dir():
-        raise UserError(f"--output {path}: is a folder; expected a file")
+        raise UserError(f"--output {path}: expected a file; this is a folder")
     text = report_html(store)
     try:
         write_atomically(path, text)
@@ -57,7 +57,7 @@ def write_report(store: SweepStore, path: Path) -> Path:
 
 
 def report_html(store: SweepStore) -> str:
-    """The report of a sweep as far as it has come: the same text as long as the store stays as it is."""
+    """The HTML text of a sweep's report. The sweep need not be finished. The same store gives the same text."""
     from jinja2 import Environment, StrictUndefined
 
     plan = store.plan()
@@ -89,7 +89,7 @@ def report_html(store: SweepStore) -> str:
         costs=_costs(trials),
         copied=_number_of(trial.status.copied_from for trial in trials if trial.status.copied_from),
         continued=_number_of(origin["sweep"] for trial in trials if (origin := trial.status.continued_from)),
-        commits=_number_of(attempt["commit"] for trial in trials for attempt in trial.status.attempts),
+        commits=_number_of(attempt.commit for trial in trials for attempt in trial.status.attempts),
         versions=_versions(trials),
         commands=_commands(store, plan, trials),
         file=document.text,
@@ -98,7 +98,7 @@ def report_html(store: SweepStore) -> str:
 
 
 def _number_of(words: Iterable[str]) -> dict[str, int]:
-    """How often each occurs, in order of appearance."""
+    """How often each word occurs, in order of appearance."""
     found: dict[str, int] = {}
     for word in words:
         found[word] = found.get(word, 0) + 1
@@ -112,7 +112,7 @@ def _counts(trials: list[_Trial]) -> dict[str, int]:
 
 
 def _settings(store: SweepStore, trials: list[_Trial]) -> dict[str, str]:
-    """What all cells have, or the values that they have, of the options a reader asks for first."""
+    """The sweep's main options and the values that its cells have."""
     configs = [config for _, config in store.configs(trial.entry.trial_id for trial in _one_a_cell(trials))]
     told = {
         "dataset": [config["dataset"]["name"] for config in configs],
@@ -132,7 +132,7 @@ def _one_a_cell(trials: list[_Trial]) -> list[_Trial]:
 
 
 def _grid(trials: list[_Trial], written: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a variant: its own overrides in the sweep file, its axes with their values, the number of its cells."""
+    """One row a variant: its own overrides in the sweep file, its axes with their values, the number of its cells."""
     short = short_names({axis for trial in trials for axis in trial.entry.axes})
     rows: dict[str, dict[str, Any]] = {}
     for trial in _one_a_cell(trials):
@@ -150,7 +150,7 @@ def _words(written: Mapping[str, Any]) -> str:
 
 
 def _costs(trials: list[_Trial]) -> list[dict[str, Any]]:
-    """A row a cell, and one of all: trials, attempts, seconds of training and evaluation, hours, devices."""
+    """One row a cell and one for all: trials, attempts, seconds of training and evaluation, hours, devices."""
     cells: dict[str, list[_Trial]] = {}
     for trial in trials:
         cells.setdefault(trial.entry.label, []).append(trial)
@@ -173,18 +173,18 @@ def _costs(trials: list[_Trial]) -> list[dict[str, Any]]:
 
 
 def _versions(trials: list[_Trial]) -> dict[str, str]:
-    """Of everything a number may depend on the version, or the versions, that attempts ran with."""
+    """The versions of packages that the attempts ran with, by package."""
     found: dict[str, dict[str, None]] = {}
     for trial in trials:
         for attempt in trial.status.attempts:
-            for name, version in attempt["versions"].items():
+            for name, version in attempt.versions.items():
                 found.setdefault(name, {})[version] = None
     return {name: ", ".join(versions) for name, versions in found.items()}
 
 
 def _commands(store: SweepStore, plan: Mapping[str, Any], trials: list[_Trial]) -> list[str]:
-    """How to get the same numbers, and this report, from the sweep file that stands in the report."""
-    commits = {attempt["commit"] for trial in trials for attempt in trial.status.attempts}
+    """The commands that repeat the sweep and its report, from the sweep file that the report contains."""
+    commits = {attempt.commit for trial in trials for attempt in trial.status.attempts}
     clean = len(commits) == 1 and not any(each == "unknown" or each.endswith("-dirty") for each in commits)
     checkout = [f"git checkout {commits.pop()}"] if clean else []
     sweep = ["orchestrator", "sweep", "sweep.yaml", *plan["overrides"], "--name", store.name]

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 EXACT = 5
-"""Up to so many numbers every resample is enumerated (5⁵ = 3,125): no random number is in the interval."""
+"""For at most this many numbers every resample is enumerated (5⁵ = 3,125), so the interval needs no random numbers."""
 RESAMPLES = 10_000
 SEED = 20_190_221
 
 
 def bootstrap_interval(numbers: Sequence[float]) -> tuple[float, float] | None:
-    """The percentile bootstrap's 95 % interval of the mean (Efron and Tibshirani, 1993, ch. 13); None below two.
+    """The percentile bootstrap's 95 % interval of the mean (Efron and Tibshirani, 1993, ch. 13).
 
-    The same numbers have the same interval, whatever else is in a table. Two or three seeds know little: their
-    interval is close to the range of what was seen.
+    None for fewer than two numbers. The same numbers always have the same interval, whatever else is in a table. Two
+    or three numbers say little about the mean: their interval is close to their range.
     """
     import numpy as np
 
@@ -37,7 +37,7 @@ def bootstrap_interval(numbers: Sequence[float]) -> tuple[float, float] | None:
 
 @functools.lru_cache(maxsize=32)
 def _resamples(count: int) -> np.ndarray[Any, Any]:
-    """Indices of resamples, (resamples, count)."""
+    """Indices of the resamples. Shape (resamples, count)."""
     import numpy as np
 
     if count <= EXACT:

@@ -1,4 +1,4 @@
-"""Where commands print what people read."""
+"""The console that commands print to."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ PIPE_WIDTH = 160
 
 
 def wide_console() -> Console:
-    """Standard output, as wide as the terminal; in a pipe, where nobody looks at line ends, at least 160 columns."""
+    """Standard output, as wide as the terminal. In a pipe it has at least 160 columns, so that lines are not broken."""
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, PIPE_WIDTH)
     return console
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Prints plain text: a path in brackets is no style, and long lines are left to the terminal."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What a sweep would run, without running it."""
+"""Shows what a sweep would run, without running it (``--dry-run``)."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.plan import Plan
 from trainers.config import TrialConfig
 from trainers.footprint import checkpoint_bytes, generator_bytes
-from trainers.probes import PROBES
 
 GRID_SAMPLES = 64
 GRID_OVERHEAD = 8_000
-"""Bytes of a sample grid beyond its samples, which hardly compress: magnified small images, a plot's axes."""
+"""Bytes of a sample grid beyond its samples, for the magnification of small images or the axes of a plot.
+
+Samples count in full, because they hardly compress.
+"""
 PROBE_BYTES = 25_000
-"""Bytes of a probe's curves and their picture, of one evaluation."""
+"""Bytes of a probe's curves and their picture, per evaluation."""
 EPOCH_BYTES = 400 + 2_800
-"""Bytes of an epoch's metrics: a line of JSON, and about ten rows with three indexes in MLflow's SQLite."""
+"""Bytes of an epoch's metrics: a line of JSON, and about ten rows with three indices in MLflow's SQLite."""
 
 
 def show_plan(plan: Plan, store: SweepStore) -> None:
-    """The cells with their number of seeds, how many trials have a result already, and the disk space of the others."""
+    """Prints the cells with their seeds and finished trials, the totals, and the disk space that the rest will need."""
     console = Console()
     cells: dict[str, list[bool]] = {}
     to_run: list[TrialConfig] = []
@@ -57,10 +59,10 @@ def show_plan(plan: Plan, store: SweepStore) -> None:
 
 
 def disk_lines(trials: Sequence[TrialConfig], runs_dir: Path) -> list[str]:
-    """About how much disk space trials will take, the largest share in brackets; a warning if less is free.
+    """Lines on the disk space that trials will need, with the largest share in brackets. Warns if less is free.
 
-    Counted as if nothing of them were there yet. A trial that is over before its second checkpoint is due has one
-    checkpoint less.
+    The estimate ignores files that already exist. It counts one checkpoint too many for a trial that ends before its
+    second checkpoint is due.
     """
     shares: Counter[str] = Counter()
     for config in trials:
@@ -82,18 +84,18 @@ def disk_lines(trials: Sequence[TrialConfig], runs_dir: Path) -> list[str]:
 
 
 def disk_shares(config: TrialConfig) -> dict[str, int]:
-    """Bytes of one trial's checkpoints, its sample grids and probes in store and MLflow, its metrics, its generator."""
+    """Bytes of one trial, by kind of file. Sample grids and probes count twice: in the store and in MLflow."""
     example = math.prod(config.dataset.shape)
-    grids = min(config.evaluation.times, config.epochs) + 1  # evaluated at ends of epochs, and untrained
+    grids = min(config.evaluation.times, config.epochs) + 1  # one per evaluation, and one of the untrained generator
     return {
         "checkpoints": checkpoints_kept(config) * checkpoint_bytes(config),
         "sample grids": 2 * grids * (GRID_SAMPLES * example + GRID_OVERHEAD),
-        "probes": 2 * grids * sum(PROBE_BYTES + PROBES[name].pictured * example for name in config.probes),
+        "probes": 2 * grids * sum(PROBE_BYTES + probe.pictured * example for probe in config.probes),
         "metrics": config.epochs * EPOCH_BYTES,
         "generators": generator_bytes(config),
     }
 
 
 def checkpoints_kept(config: TrialConfig) -> int:
-    """The last, the one before, and the best where a metric says which that is."""
+    """The number of checkpoints on disk: the last, the one before, and the best if there is a metric to choose it."""
     return 3 if config.evaluation.metrics else 2

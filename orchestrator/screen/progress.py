@@ -1,11 +1,12 @@
-"""What a user sees while a sweep runs: a live table on a terminal, plain lines elsewhere."""
+"""Progress of a running sweep: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,8 +15,8 @@ from rich.text import Text
 
 from orchestrator.screen.units import duration
 from orchestrator.store.epochs import Tail
+from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status
 
 STYLES = {
     State.RUNNING: "cyan",
@@ -27,13 +28,14 @@ STYLES = {
     State.PENDING: "dim",
 }
 ORDER = (State.RUNNING, State.FAILED, State.LOST, State.DIVERGED, State.DONE, State.STOPPED, State.PENDING)
+REFRESH_SECONDS = 0.5
 NUMBERS = 60
-"""Characters that the table's other columns take, generously: wider it would only be harder to read across."""
+"""Upper bound of the characters that the table's other columns take. A wider table is harder to read across."""
 
 
 @dataclass
 class Seen:
-    """What is known of one trial, from the store alone."""
+    """What the store says about one trial so far."""
 
     entry: Entry
     tail: Tail
@@ -48,17 +50,17 @@ class Seen:
 
     @property
     def label(self) -> str:
-        """The cell and the seed, in words."""
+        """The cell and the seed: ``qp-wgan q=1 p=2 seed=0``."""
         return f"{self.entry.label} seed={self.entry.seed}"
 
     @property
     def seconds_per_epoch(self) -> float | None:
-        """The mean so far, evaluations included."""
+        """The mean so far, including evaluations; None before the first epoch."""
         return self.seconds / self.timed if self.timed else None
 
 
 class Watch:
-    """Follows every trial of a sweep by reading the store; remembers one record a trial, not its history."""
+    """Follows every trial of a sweep by reading the store. It keeps one record per trial, not the whole history."""
 
     def __init__(self, store: SweepStore) -> None:
         plan = store.plan()
@@ -67,7 +69,7 @@ class Watch:
         self.trials = [Seen(entry, store.trial(entry.trial_id).tail()) for entry in store.entries()]
 
     def refresh(self) -> list[tuple[Seen, State]]:
-        """Reads what is new. Returns the trials whose state changed, with the state before."""
+        """Reads what is new. Returns the trials whose state changed, each with its previous state."""
         changed = []
         for seen in self.trials:
             before = seen.status
@@ -92,7 +94,10 @@ class Watch:
         return {state: states.count(state) for state in ORDER if state in states}
 
     def seconds_left(self, at_once: int) -> float | None:
-        """The remaining epochs at the mean pace so far, ``at_once`` trials at a time."""
+        """Estimated seconds for the remaining epochs, at the mean pace so far and with ``at_once`` trials at a time.
+
+        None before the first epoch.
+        """
         timed, seconds = sum(s.timed for s in self.trials), sum(s.seconds for s in self.trials)
         if not timed:
             return None
@@ -101,16 +106,17 @@ class Watch:
 
 
 class Progress:
-    """Shows a :class:`Watch`. Use as a context; ``update`` after each ``refresh``."""
+    """Shows a :class:`Watch`. Use it as a context manager, and call ``update`` after each ``refresh``."""
 
-    def __init__(self, watch: Watch, console: Console, at_once: Callable[[], int]) -> None:
+    def __init__(self, watch: Watch, console: Console, at_once: Callable[[], int], *, live: bool = True) -> None:
         self._watch = watch
         self._console = console
         self._at_once = at_once
         self._started = time.monotonic()
         self._told: set[tuple[str, int]] = set()
-        self._unreadable()  # what is known already is no news
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_interactive else None
+        self._unreadable()  # marks what earlier runs have already told
+        live = live and console.is_interactive
+        self._live = Live(console=console, auto_refresh=False, transient=True) if live else None
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -122,10 +128,10 @@ class Progress:
             self._live.stop()
 
     def update(self, changed: list[tuple[Seen, State]]) -> None:
-        """Tells of changes; a failure at once, with its last line and where its log is."""
+        """Shows changes. A failure is printed at once, with its error and the path of its log."""
         for seen, attempt in self._unreadable():
-            way_on = "going on from the one before" if attempt.get("resumed_at") else "beginning again"
-            self._say(Text(f"{seen.label}: {'; '.join(attempt['unreadable'])}; {way_on}", style="yellow"))
+            way_on = "continuing from the previous one" if attempt.resumed_at else "starting from scratch"
+            self._say(Text(f"{seen.label}: {'; '.join(attempt.unreadable)}; {way_on}", style="yellow"))
         for seen, before in changed:
             state = seen.status.state
             if state in (State.FAILED, State.LOST):
@@ -138,19 +144,19 @@ class Progress:
         if self._live:
             self._live.update(self._table(), refresh=True)
 
-    def _unreadable(self) -> list[tuple[Seen, dict[str, Any]]]:
-        """The attempts that found a checkpoint they could not use, each once."""
+    def _unreadable(self) -> list[tuple[Seen, Attempt]]:
+        """The attempts that found an unusable checkpoint and have not been returned before."""
         found = []
         for seen in self._watch.trials:
             attempts = seen.status.attempts
             key = (seen.entry.trial_id, len(attempts))
-            if attempts and "unreadable" in attempts[-1] and key not in self._told:
+            if attempts and attempts[-1].unreadable and key not in self._told:
                 self._told.add(key)
                 found.append((seen, attempts[-1]))
         return found
 
     def _say(self, text: Text, place: str = "") -> None:
-        """One line in a log; on a terminal words stay whole, and a path that can be copied has its own line."""
+        """Prints one line in a log. On a terminal it breaks between words, and a path has its own line to copy from."""
         parts = (text, place) if place else (text,)
         if self._live is None:
             self._console.print(*parts, soft_wrap=True, highlight=False, markup=False)
@@ -177,7 +183,7 @@ class Progress:
         table = Table(box=None, pad_edge=False, width=min(wanted, self._console.width), header_style="bold")
         table.add_column("trial", ratio=1, overflow="ellipsis", no_wrap=True)
         for name in (
-            "seed",  # apart: of a long name the end is cut off
+            "seed",  # its own column, because the end of a long trial name is cut off
             "state",
             "epoch",
             watch.metric if self._console.width >= 100 else watch.metric.rpartition("_")[2],
@@ -202,3 +208,31 @@ class Progress:
         hidden = f" ({len(rows) - room} more not shown)" if len(rows) > room else ""
         footer = f"{counts}{hidden} · {duration(time.monotonic() - self._started)} so far"
         return Group(table, Text(footer + (f" · about {duration(left)} left" if left else ""), style="dim"))
+
+
+@contextlib.contextmanager
+def show_progress(
+    store: SweepStore, console: Console, at_once: Callable[[], int], *, live: bool = True
+) -> Iterator[None]:
+    """Shows the progress of a sweep meanwhile, read from the store by a thread; without ``live`` as plain lines.
+
+    ``at_once`` says how many trials run together.
+    """
+    watch = Watch(store)
+    watch.refresh()  # marks what earlier runs have already told
+    ended = threading.Event()
+    with Progress(watch, console, at_once, live=live) as progress:
+        progress.update(watch.refresh())
+
+        def follow() -> None:
+            while not ended.wait(REFRESH_SECONDS):
+                progress.update(watch.refresh())
+
+        thread = threading.Thread(target=follow, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            progress.update(watch.refresh())

@@ -1,4 +1,4 @@
-"""How far a sweep has come, from its directory alone: for people and as JSON."""
+"""The state of a sweep, read from its directory, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from orchestrator.screen.console import wide_console
 from orchestrator.screen.progress import STYLES, Watch
 from orchestrator.screen.units import duration, in_bytes
 from orchestrator.store.lock import is_alive, read_driver
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 
 
 def sweep_status(store: SweepStore) -> dict[str, Any]:
-    """What ``orchestrator status --json`` prints of a sweep.
+    """What ``orchestrator status --json`` prints about a sweep.
 
-    ``driver`` is None, or the host and process of the driver and whether it is alive. ``seconds_left`` assumes that as
-    many trials run at once as do now (one, if none does); None before the first epoch. ``disk_bytes`` counts the
-    sweep's directory, ``removed`` the trials that are no longer in its file. Of a trial ``epoch`` is the last stored
-    one, ``epoch_at`` its time (seconds since 1970), ``peak_memory_mb`` the GPU's, or the process's on a CPU, ``error``
-    what ended the last attempt or lost it.
+    ``driver`` is None, or the driver's host and process and whether it is alive. ``seconds_left`` assumes that as many
+    trials run at once as now, at least one; it is None before the first epoch. ``disk_bytes`` is the size of the
+    sweep's directory. ``removed`` counts the trials that are no longer in the sweep file.
+
+    For each trial, ``epoch`` is the last stored epoch and ``epoch_at`` its time (seconds since 1970).
+    ``peak_memory_mb`` is the GPU's, or that of the process on a CPU. ``error`` says how the last attempt failed.
     """
     watch = Watch(store)
     watch.refresh()
@@ -59,7 +60,7 @@ def sweep_status(store: SweepStore) -> dict[str, Any]:
 
 
 def _driver(store: SweepStore) -> dict[str, Any] | None:
-    """This machine's, or whoever holds the lease of a sweep in an object store."""
+    """The driver on this machine, or the holder of the lease of a sweep in an object store."""
     if (driver := read_driver(store)) is not None:
         return {"host": driver.host, "pid": driver.pid, "alive": is_alive(store, driver)}
     held = None if store.replica is None else holder(store.replica, store.name)
@@ -67,7 +68,7 @@ def _driver(store: SweepStore) -> dict[str, Any] | None:
 
 
 def show_status(sweeps: Sequence[dict[str, Any]], *, with_trials: bool) -> None:
-    """The same for people: a line a sweep and, if asked for, a line a trial."""
+    """Prints one line per sweep and, with ``with_trials``, a table of its trials and their errors."""
     console = wide_console()
     for known in sweeps:
         console.print(Text(_headline(known)), soft_wrap=True)

@@ -1,1 +1,1 @@
-"""The runs directory: the only truth about what has happened."""
+"""The store: the runs directory, which is the only truth about what has happened."""

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: one line an epoch, appended by a trial's worker, read by everybody."""
+"""``metrics.jsonl``: one line per epoch. The trial's worker appends; every command may read."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from trainers.evaluation import Evaluation
+from trainers.metrics import TIMING
 
-TIMING = frozenset(
-    {"timestamp", "epoch_seconds", "evaluation_seconds", "compile_seconds", "images_per_second", "peak_memory_mb"}
-)
-"""What differs between two runs of one epoch."""
+POSITION = ("epoch", "iteration", "timestamp")
+"""What a line says beside its metrics: where its epoch stands."""
+CLOCKS = TIMING | {"timestamp"}
+"""Fields that may differ between two runs of the same epoch."""
 LINE_BYTES = 2**16
-"""No epoch's line is longer."""
+"""Upper bound of the length of one epoch's line."""
 
 
 class EpochLog:
-    """The writing side of ``metrics.jsonl``: one line an epoch, appended and flushed, final once written.
+    """The writing side of ``metrics.jsonl``. A line is appended and flushed, and never changes afterwards.
 
-    A torn last line is cut. An epoch that comes again after a crash is compared with the stored one and dropped;
-    ``append`` returns what differed beyond the timings, which is nothing where resumption is exact.
+    A torn last line is cut. An epoch that is computed again after a crash is compared with the stored one and dropped.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,18 +43,22 @@ class EpochLog:
         return all(epoch in self._stored for epoch in range(last + 1))
 
     def is_best(self, record: Mapping[str, Any], evaluation: Evaluation) -> bool:
-        """Whether no stored epoch after the first has a better value of the evaluation's first metric."""
+        """Whether no stored epoch has a better value of the evaluation's first metric. Epoch 0 does not count."""
         if not evaluation.metrics:
             return False
-        metric = evaluation.metrics[0]
-        sign = -1 if metric in evaluation.higher_is_better else 1
+        metric = evaluation.metrics[0].name
+        sign = -1 if evaluation.metrics[0].direction == "max" else 1
         others = [sign * stored[metric] for epoch, stored in self._stored.items() if epoch and metric in stored]
         return math.isfinite(record[metric]) and not any(other < sign * record[metric] for other in others)
 
     def append(self, record: Mapping[str, Any]) -> list[str]:
-        """Stores an epoch, timestamped in milliseconds. Returns the names of metrics that differ from a stored one."""
+        """Stores an epoch with a timestamp in milliseconds.
+
+        Returns the fields, apart from timings, in which the epoch differs from one that is already stored. The list is
+        empty for a new epoch, and whenever resuming is exact.
+        """
         if (stored := self._stored.get(record["epoch"])) is not None:
-            names = sorted((set(record) | set(stored)) - TIMING)
+            names = sorted((set(record) | set(stored)) - CLOCKS)
             return [name for name in names if repr(stored.get(name)) != repr(record.get(name))]
         stamped = {**record, "timestamp": int(time.time() * 1000)}
         with self.path.open("a") as file:
@@ -66,14 +70,14 @@ class EpochLog:
 
 
 class Tail:
-    """Reads the whole lines that have been added to a ``metrics.jsonl`` since the last time."""
+    """Reads the complete lines that were added to a ``metrics.jsonl`` since the last call."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """The new epochs, in order. Raises :class:`UserError` for a line that is not one."""
+        """The new epochs, in order. Raises :class:`UserError` for a line that does not hold an epoch."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
@@ -88,13 +92,13 @@ class Tail:
             return
         for line in lines:
             if (record := _epoch(line)) is None:
-                problem = f"{self._path}: a line is damaged ({line[:40]!r}…): delete it and what follows, then resume"
-                raise UserError(problem)
+                problem = f"a line is damaged ({line[:40]!r}…): delete this line and all that follow, then resume"
+                raise UserError(f"{self._path}: {problem}")
             yield record
 
 
 def _epochs(lines: list[bytes]) -> list[dict[str, Any]] | None:
-    """The epochs that lines hold, in a third less time than one by one; None if one holds none."""
+    """The epochs of all lines, parsed at once in two thirds of the time; None if a line does not hold an epoch."""
     try:
         records = json.loads(b"[" + b",".join(lines) + b"]")
     except ValueError:
@@ -104,7 +108,7 @@ def _epochs(lines: list[bytes]) -> list[dict[str, Any]] | None:
 
 
 def _epoch(line: bytes) -> dict[str, Any] | None:
-    """The epoch that a line holds; None if it holds none."""
+    """The epoch of a line; None if the line does not hold one."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -113,7 +117,10 @@ def _epoch(line: bytes) -> dict[str, Any] | None:
 
 
 def last_epoch(path: Path) -> int | None:
-    """The last whole epoch of a ``metrics.jsonl``; −1 where there is none, None where the last line is damaged."""
+    """The number of the last complete epoch of a ``metrics.jsonl``.
+
+    −1 if there is no epoch, None if the last line is damaged.
+    """
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - LINE_BYTES))

@@ -1,4 +1,4 @@
-"""Longer budgets from finished trials: which trial of another sweep a trial continues."""
+"""Forking: which finished trial of another sweep a trial with a larger budget continues."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
 from orchestrator.store.runs import Runs
+from orchestrator.store.states import State
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from trainers.config import TrialConfig, without_runtime_options
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ancestor:
-    """A finished trial of a smaller budget, and the sweep it belongs to."""
+    """A finished trial of a smaller budget, and the name of its sweep."""
 
     sweep: str
     trial: TrialStore
@@ -32,10 +33,10 @@ class Ancestor:
 
 
 def ancestors(store: SweepStore) -> dict[str, Ancestor]:
-    """By trial id: the finished trial of the sweep ``continue_from`` that differs in a smaller budget alone.
+    """The finished trials of the sweep ``continue_from`` that this sweep's trials continue, by trial id.
 
-    The number of evaluations may differ too; of several the longest is taken. Raises :class:`UserError` if there is no
-    such sweep.
+    A match has the same configuration but a smaller budget; the number of evaluations may differ too. Of several
+    matches the one with the largest budget is taken. Raises :class:`UserError` if there is no such sweep.
     """
     name = store.plan()["continue_from"]
     return {} if name is None else _ancestors(store.runs, name, store.configs())
@@ -57,9 +58,10 @@ def _ancestors(runs: Runs, name: str, configs: Iterable[tuple[str, dict[str, Any
 
 
 def tell_ancestors(runs: Runs, plan: Plan, tell: Callable[[str], None]) -> None:
-    """How many trials of a plan will continue others: before it is written, so that one that cannot leaves nothing.
+    """Tells how many trials of a plan will continue finished ones.
 
-    Raises :class:`UserError` if none does, although it asks for it, and if there is no such sweep.
+    It runs before the plan is written, so that an error leaves no directory behind. Raises :class:`UserError` if
+    ``continue_from`` names no sweep, or a sweep of which no trial can be continued.
     """
     name = plan.continue_from
     if name is None:
@@ -67,15 +69,16 @@ def tell_ancestors(runs: Runs, plan: Plan, tell: Callable[[str], None]) -> None:
     found = _ancestors(runs, name, ((trial.trial_id, trial.config.to_dict()) for trial in plan.trials))
     if not found:
         raise UserError(
-            f"continue_from: no finished trial of '{name}' is one of these with a smaller budget and has its checkpoint"
+            f"continue_from: no trial here can continue one of '{name}'. That takes a finished trial with a checkpoint "
+            "and the same configuration, but a smaller budget"
         )
     rest = len(plan.trials) - len(found)
-    others = f"; {rest} have none there and begin at nothing" if rest else ""
-    tell(f"{len(found)} trials continue finished ones of '{name}'{others}")
+    others = f"; {rest} have no match there and start from scratch" if rest else ""
+    tell(f"{len(found)} trials continue finished trials of '{name}'{others}")
 
 
 def _kind(config: Mapping[str, Any]) -> str:
-    """A configuration without its budget and the number of its evaluations."""
+    """A configuration as JSON, without its budget and the number of its evaluations."""
     science = without_runtime_options(config)
     evaluation = {key: value for key, value in science["evaluation"].items() if key != "times"}
     others = {key: value for key, value in science.items() if key != "budget"}

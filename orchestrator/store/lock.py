@@ -1,12 +1,12 @@
-"""One driver a sweep: the lock, its heartbeat, and what a dead driver has left behind.
+"""One driver per sweep: the lock, the heartbeat, and cleaning up after a dead driver.
 
-``driver.lock`` is locked (flock) while a driver lives, and let go by the kernel when it dies. ``driver.json`` says who
-it is, for people and for other hosts, where a lock may not reach: its time of change is the driver's heartbeat. Every
-process of the driver's Ray bears the driver's ``mark`` in its environment, and Ray's temporary folders bear it in their
-names: so a later command finds what a dead driver left, and nothing else.
+A driver locks ``driver.lock`` (flock) while it runs; the kernel releases the lock when the driver dies. ``driver.json``
+describes the driver to people and to other hosts, which the lock may not reach. The file's time of change is the
+driver's heartbeat. Every process of the driver's Ray has the driver's ``mark`` in its environment, and Ray's temporary
+folders have it in their names. By the mark a later command finds what a dead driver left, and nothing else.
 
-Where the runs directory is in an object store this is so for the drivers of one machine, in its copy, and a ``lease``
-in the store is for those of all machines.
+If the runs directory is in an object store, these files lie in this machine's copy and exclude only drivers of the same
+machine. A ``lease`` in the object store excludes drivers of other machines.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ MARK = "ORCHESTRATOR_DRIVER"
 
 @dataclass(frozen=True)
 class Driver:
-    """Who drives a sweep. ``machine`` tells boots and containers apart, ``started`` processes that had one id."""
+    """The process that drives a sweep.
+
+    ``machine`` tells boots and containers of one host apart. ``started`` tells processes apart that had the same id.
+    """
 
     host: str
     machine: str
@@ -57,7 +60,7 @@ def this_process() -> Driver:
 
 
 def read_driver(store: SweepStore) -> Driver | None:
-    """Who drives the sweep, or did until it died; None if nobody does."""
+    """The driver of the sweep, alive or dead; None if there is no readable ``driver.json``."""
     try:
         return _read(store)
     except OSError:
@@ -65,21 +68,21 @@ def read_driver(store: SweepStore) -> Driver | None:
 
 
 def is_alive(store: SweepStore, driver: Driver) -> bool:
-    """Whether the process is there; of another host or container, whether its heartbeat is fresh."""
+    """Whether a driver is alive: its process exists on this machine, or its heartbeat from elsewhere is fresh."""
     if (driver.host, driver.machine) == (socket.gethostname(), _machine()):
         return _start_time(driver.pid) == driver.started != 0
     try:
         return _heartbeat_age(store) < STALE_SECONDS
-    except FileNotFoundError:  # it has just left
+    except FileNotFoundError:  # the driver has just ended
         return False
 
 
 @contextlib.contextmanager
 def driver_lock(store: SweepStore, tell: Callable[[str], None] = lambda text: None) -> Iterator[Driver]:
-    """Makes this process the one driver of a sweep; what dead drivers left in the runs directory is ended before.
+    """Makes this process the only driver of a sweep. First cleans up after dead drivers in the same runs directory.
 
-    Raises :class:`UserError` naming the host and process of another driver that lives. Should another host take the
-    sweep over because this one was not heard of for 60 s, this process ends at once, as if it had been killed.
+    Raises :class:`UserError` with the host and process of another driver that is alive. If another host takes over the
+    sweep, because this one gave no heartbeat for 60 s, this process ends at once, as if it had been killed.
     """
     try:
         file = store.lock_file.open("a")
@@ -106,13 +109,16 @@ def driver_lock(store: SweepStore, tell: Callable[[str], None] = lambda text: No
                 ended.set()
                 heart.join()
                 if read_driver(store) == driver:
-                    with contextlib.suppress(OSError):  # a disk that can only be read by now: it tells a dead process
+                    with contextlib.suppress(OSError):  # on a read-only disk the file stays; it names a dead process
                         store.driver_file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def _leased(store: SweepStore, driver: Driver) -> Iterator[Lease | None]:
-    """Of a sweep in an object store: no other machine's driver has it, and this machine's copy is level."""
+    """Takes the lease of a sweep in an object store and synchronises this machine's copy. None without object store.
+
+    Raises :class:`UserError` if a driver of another machine holds the lease, or the object store cannot be reached.
+    """
     if store.replica is None:
         yield None
         return
@@ -132,14 +138,14 @@ def _leased(store: SweepStore, driver: Driver) -> Iterator[Lease | None]:
         yield lease
     finally:
         store.replica.close(store.name)
-        with contextlib.suppress(OSError):  # then it is stale in a minute
+        with contextlib.suppress(OSError):  # an unreleased lease is stale after a minute
             lease.release()
 
 
 def stop_driver(store: SweepStore, tell: Callable[[str], None] = lambda text: None) -> None:
-    """Tells the driver of a sweep to stop, and waits until it has; what a dead one left is ended.
+    """Asks the driver of a sweep to stop and waits until it has ended. Cleans up after a dead driver.
 
-    Raises :class:`UserError` if nobody drives it.
+    Raises :class:`UserError` if the sweep has no driver.
     """
     try:
         store.lock_file.touch()
@@ -162,13 +168,13 @@ def stop_driver(store: SweepStore, tell: Callable[[str], None] = lambda text: No
             time.sleep(2)
         return
     if store.name not in left:
-        raise UserError(f"nobody is driving '{store.name}'")
+        raise UserError(f"'{store.name}' is not running: there is nothing to stop")
 
 
 def end_leftovers(runs_dir: Path, tell: Callable[[str], None], own: SweepStore | None = None) -> list[str]:
-    """Ends the processes and removes the temporary folders of the dead drivers of this machine, and only those.
+    """Ends the processes and deletes the temporary folders of dead drivers of this machine.
 
-    ``own`` is the sweep whose lock the caller holds. Returns the names of the sweeps whose drivers had died.
+    ``own`` is a sweep whose lock the caller holds. Returns the names of the sweeps whose drivers had died.
     """
     found = []
     for file in runs_dir.glob("*/driver.json"):
@@ -184,8 +190,8 @@ def end_leftovers(runs_dir: Path, tell: Callable[[str], None], own: SweepStore |
 
 
 def end_marked(mark: str) -> int:
-    """Kills the processes that bear a mark and removes its temporary folders. Returns how many processes there were."""
-    ended = set[int]()  # one that has not gone at the next look counts once
+    """Kills the processes with a mark and deletes its temporary folders. Returns the number of killed processes."""
+    ended = set[int]()  # a set, so that a process that takes a while to end counts once
     deadline = time.monotonic() + 30
     while (processes := marked_processes(mark)) and time.monotonic() < deadline:
         ended |= {pid for pid in processes if _kill(pid, mark)}
@@ -196,22 +202,22 @@ def end_marked(mark: str) -> int:
 
 
 def marked_processes(mark: str) -> list[int]:
-    """The processes that bear a mark in their environment."""
+    """The ids of the processes with this mark in their environment."""
     return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _bears(pid, mark)]
 
 
 def temporary_folder(purpose: str, mark: str) -> Path:
-    """A folder's path in /tmp: Ray's sockets do not bear a longer one."""
+    """The path of a temporary folder with this mark. Ray's is directly in /tmp: a socket's path must be short."""
     return Path(tempfile.gettempdir() if purpose != "ray" else "/tmp") / f"{purpose}-{mark}"
 
 
 def _end_left(store: SweepStore, tell: Callable[[str], None]) -> bool:
-    """What the dead driver of one sweep left; the caller holds the sweep's lock."""
+    """Cleans up after the dead driver of a sweep. Returns whether there was one. The caller holds the sweep's lock."""
     driver = read_driver(store)
     if driver is None or is_alive(store, driver):
         return False
     ended = end_marked(driver.mark) if driver.host == socket.gethostname() else 0
-    if store.replica is None:  # else its next driver does, once it has what is in the object store
+    if store.replica is None:  # otherwise the next driver mends it, after synchronising
         store.mend()
     store.driver_file.unlink(missing_ok=True)
     processes_ended = f"; {ended} processes that it left were ended" if ended else ""
@@ -220,7 +226,7 @@ def _end_left(store: SweepStore, tell: Callable[[str], None]) -> bool:
 
 
 def _kill(pid: int, mark: str) -> bool:
-    """Kills a process that bears the mark; a process that has come to have its id since does not."""
+    """Kills a process if it still has the mark. A process that has since been given the same id is left alone."""
     with contextlib.suppress(OSError):
         handle = os.pidfd_open(pid)
         try:
@@ -235,7 +241,7 @@ def _kill(pid: int, mark: str) -> bool:
 def _bears(pid: int, mark: str) -> bool:
     try:
         return f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:  # somebody else's, or gone in the meantime
+    except OSError:  # another user's process, or one that has just ended
         return False
 
 
@@ -244,7 +250,7 @@ def _take(lock: int, store: SweepStore) -> None:
         return
     deadline = time.monotonic() + 2
     while (driver := read_driver(store)) is None and time.monotonic() < deadline:
-        time.sleep(0.05)  # it is just writing who it is
+        time.sleep(0.05)  # the driver has the lock but has not written driver.json yet
     raise UserError(_held(store, _who(driver) if driver else None))
 
 
@@ -253,13 +259,16 @@ def _who(driver: Driver) -> str:
 
 
 def _held(store: SweepStore, who: str | None) -> str:
-    by = f", by {who}" if who else ""
+    by = f" ({who})" if who else ""
     where = f" --runs-dir {store.replica.url}" if store.replica is not None else ""
-    return f"'{store.name}' is being driven already{by}; orchestrator stop {store.name}{where} ends that"
+    return f"'{store.name}' is already running{by}; stop it with: orchestrator stop {store.name}{where}"
 
 
 def _try_lock(lock: int) -> bool:
-    """False if another process of this host has it. Where a file system knows no locks, the heartbeat must do."""
+    """Tries to take the lock. Returns False if another process of this host has it.
+
+    Returns True on a file system without locks, where only the heartbeat tells drivers apart.
+    """
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -277,15 +286,15 @@ def _beat(store: SweepStore, driver: Driver, lease: Lease | None, ended: threadi
         except OSError:
             continue  # the next beat may come through
         if not still_ours and not ended.is_set():
-            text = f"orchestrator: '{store.name}' has been taken over by another driver, or its directory has gone\n"
-            with contextlib.suppress(OSError):  # perhaps nobody reads it
+            text = f"orchestrator: another driver has taken over '{store.name}', or its directory was deleted\n"
+            with contextlib.suppress(OSError):  # standard error may be closed
                 os.write(2, text.encode())
             end_marked(driver.mark)
-            os._exit(1)  # nothing more may be written
+            os._exit(1)  # at once, so that nothing more is written
 
 
 def _read(store: SweepStore) -> Driver | None:
-    """``driver.json``; None if it is damaged. Raises OSError."""
+    """Reads ``driver.json``; None if it is damaged. Raises OSError."""
     try:
         driver = Driver(**json.loads(store.driver_file.read_text()))
     except (ValueError, TypeError):
@@ -294,15 +303,15 @@ def _read(store: SweepStore) -> Driver | None:
 
 
 def _heartbeat_age(store: SweepStore) -> float:
-    """Seconds since the last heartbeat, by the clock of the file system: hosts' clocks differ."""
+    """Seconds since the last heartbeat, by the file system's clock, because the clocks of hosts differ."""
     beat = store.driver_file.stat().st_mtime
     with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=store.path) as now:
         return os.fstat(now.fileno()).st_mtime - beat
-    return time.time() - beat  # a directory that can only be read
+    return time.time() - beat  # a read-only directory
 
 
 def _machine() -> str:
-    """The boot of this machine and the namespace of its process ids."""
+    """The id of this machine's boot and the namespace of its process ids; the two tell containers apart."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
@@ -315,5 +324,5 @@ def _start_time(pid: int) -> int:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0
-    fields = stat.rpartition(")")[2].split()  # after the name, which may hold anything
+    fields = stat.rpartition(")")[2].split()  # the fields after the name, which may hold any character
     return 0 if fields[0] in "ZX" else int(fields[19])

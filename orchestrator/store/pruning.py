@@ -1,4 +1,4 @@
-"""Giving disk space back: what nothing will ask for again."""
+"""Pruning: deletes files that nothing needs again, to free disk space."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from orchestrator.store.trial import TrialStore
 
 
 def prunable(store: SweepStore, *, checkpoints: bool, removed: bool) -> list[Path]:
-    """The files and folders that can go; metrics, samples and logs of the plan's trials always stay.
+    """The files and folders that can be deleted. Metrics, samples and logs of the plan's trials always stay.
 
-    Always: the checkpoint before the last one of every trial that has its result, the checkpoints of attempts that a
-    restart has put aside, and what a killed process left half-written. With ``checkpoints`` also the last and the best
-    checkpoint of trials that have their result: neither ``continue_from`` nor their weights can be had afterwards.
-    With ``removed`` also the trials that are no longer in the plan.
+    Always deleted: the last-but-one checkpoint of every trial that has its result, the checkpoints of attempts that a
+    restart has put aside, and files that a killed process left half-written. ``checkpoints`` adds the last and the best
+    checkpoint of trials that have their result; then ``continue_from`` cannot use these trials any more, and their
+    weights are gone. ``removed`` adds the trials that are no longer in the plan.
     """
     dropped = {trial.path for trial in store.removed()}
     found = list((store.path / "trials").glob(".*.incoming"))
@@ -30,7 +30,7 @@ def prunable(store: SweepStore, *, checkpoints: bool, removed: bool) -> list[Pat
 
 
 def prune(paths: list[Path]) -> int:
-    """Deletes files and folders. Returns the bytes that were freed. Raises :class:`UserError`."""
+    """Deletes files and folders. Returns the number of bytes freed. Raises :class:`UserError`."""
     freed = 0
     for path in paths:
         size = size_of(path)
@@ -43,7 +43,7 @@ def prune(paths: list[Path]) -> int:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+    """The size in bytes of a file, or of all files in a folder."""
     return disk_usage([path]) if path.is_dir() else path.stat().st_size
 
 

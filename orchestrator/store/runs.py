@@ -12,34 +12,35 @@ Runs = Path | Replica
 
 
 def cache_dir(runs_dir: Path) -> Path:
-    """What all trials below a runs directory share: images, classifiers, reference features."""
+    """The folder that all trials below a runs directory share: images, classifiers, reference features."""
     return runs_dir / "cache"
 
 
 def sweep_names(runs: Runs) -> list[str]:
-    """Every sweep below a runs directory."""
+    """The names of all sweeps below a runs directory."""
     if isinstance(runs, Path):
         return sorted(file.parent.name for file in runs.glob("*/plan.json"))
     return [name for name in runs.names() if name != "cache" and runs.exists(f"{name}/plan.json")]
 
 
 def runs_at(text: str, *, asking: bool = True) -> Runs:
-    """A runs directory, on a disk or, with ``://``, in an object store.
+    """A runs directory: a folder or, if ``text`` contains ``://``, a URL in an object store.
 
-    Raises :class:`UserError` for one that cannot be reached, or, not ``asking``, cannot be at all.
+    With ``asking`` the object store is contacted. Raises :class:`UserError` if it cannot be reached, if the URL is of
+    an unknown kind, or if a file stands where the folder should be.
     """
     return open_replica(text, asking=asking) if "://" in text else _folder(text)
 
 
 def folder_at(text: str) -> Path:
-    """A runs directory on a disk. Raises :class:`UserError` for one in an object store, or where a file stands."""
+    """A runs directory on a disk. Raises :class:`UserError` for the URL of an object store and for a file."""
     if "://" in text:
-        raise UserError(f"--runs-dir {text}: this command wants a folder")
+        raise UserError(f"--runs-dir {text}: this command needs a folder on this machine")
     return _folder(text)
 
 
 def _folder(text: str) -> Path:
-    """A folder that is there or can be made. Raises :class:`UserError` if a file stands there or on the way."""
+    """A folder that exists or can be made. Raises :class:`UserError` if it or one of its parents is a file."""
     folder = Path(text)
     there = next((place for place in (folder, *folder.parents) if os.path.exists(place)), None)
     if there is not None and not os.path.isdir(there):
@@ -48,10 +49,10 @@ def _folder(text: str) -> Path:
 
 
 def folder_of(runs: Runs) -> Path:
-    """The folder in which its files are, or are on this machine."""
+    """The folder that holds the files on this machine: the runs directory itself, or the copy of an object store."""
     return runs if isinstance(runs, Path) else runs.copy
 
 
 def location(runs: Runs) -> str:
-    """A runs directory as one gives it to ``--runs-dir``."""
+    """A runs directory in the form that ``--runs-dir`` takes."""
     return str(runs) if isinstance(runs, Path) else runs.url

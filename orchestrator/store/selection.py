@@ -1,4 +1,4 @@
-"""Which trials of a sweep to run: what ``orchestrator resume`` is told."""
+"""Which trials of a sweep to run, from the options of ``orchestrator resume``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import UserError
+from orchestrator.store.states import State
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State
 from trainers.parts import nearest
 
 UNFINISHED = (State.FAILED, State.LOST, State.PENDING)
@@ -15,9 +15,9 @@ UNFINISHED = (State.FAILED, State.LOST, State.PENDING)
 
 @dataclass(frozen=True)
 class Selection:
-    """All trials without a result, or those of them in the states ``only`` and with one of ``trial_ids``.
+    """All trials without a result. ``only`` restricts them to these states, ``trial_ids`` to these trials.
 
-    ``retry_diverged`` takes DIVERGED ones too; ``restart`` begins again from nothing.
+    ``retry_diverged`` adds DIVERGED trials. ``restart`` starts the trials from scratch.
     """
 
     only: frozenset[State] = frozenset()
@@ -40,23 +40,23 @@ EVERYTHING = Selection()
 def select(
     store: SweepStore, only: Sequence[str], trials: Sequence[str], *, restart: bool, retry_diverged: bool
 ) -> Selection:
-    """From words: states, and trial ids of which the first digits suffice.
+    """The selection that ``--only`` (states) and ``--trial`` (trial ids or their first digits) ask for.
 
-    Raises :class:`UserError` for a word that is no such state, an id that is unknown or fits several trials, or a
-    trial that has its result.
+    Raises :class:`UserError` for a word that is not such a state, for an id that matches no trial or several, and for a
+    trial that already has its result.
     """
     states = {str(state).lower(): state for state in UNFINISHED}
     for word in only:
         if word.lower() not in states:
-            raise UserError(f"--only: '{word}' is no state that can be resumed{nearest(word.lower(), states)}")
+            raise UserError(f"--only: '{word}' is not a state that can be resumed{nearest(word.lower(), states)}")
     entries = store.entries()
     chosen = [one_entry(entries, text) for text in trials]
     for entry in chosen:
         state = store.trial(entry.trial_id).status().state
         if state is State.DIVERGED and not retry_diverged:
-            raise UserError(f"--trial {entry.trial_id}: it has diverged; --retry-diverged runs it again")
+            raise UserError(f"--trial {entry.trial_id}: the trial has diverged; add --retry-diverged to run it again")
         if state.is_result and state is not State.DIVERGED:
-            raise UserError(f"--trial {entry.trial_id}: it has its result already ({state})")
+            raise UserError(f"--trial {entry.trial_id}: the trial already has its result ({state})")
     return Selection(
         frozenset(states[word.lower()] for word in only),
         frozenset(entry.trial_id for entry in chosen),
@@ -66,12 +66,12 @@ def select(
 
 
 def one_entry(entries: Sequence[Entry], text: str) -> Entry:
-    """The trial that ``--trial`` means. Raises :class:`UserError`."""
+    """The trial that ``--trial`` names. Raises :class:`UserError` if no trial or several match."""
     fitting = [entry for entry in entries if text and entry.trial_id.startswith(text)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise UserError(f"--trial {text}: fits {', '.join(entry.trial_id for entry in fitting)}")
+        raise UserError(f"--trial {text}: matches several trials: {', '.join(entry.trial_id for entry in fitting)}")
     known = {entry.trial_id for entry in entries}
     near = nearest(text, known) if len(known) <= 20 else "; orchestrator status NAME lists them"
     raise UserError(f"--trial {text}: this sweep has no such trial{near}")

@@ -4,9 +4,10 @@
     runs/<sweep>/trials/<trial_id>/config.yaml, status.json, metrics.jsonl, references.json, checkpoint.pt, best.pt,
                                    checkpoint-previous.pt, samples/, probes/, log.txt, early_stop.json, attempts/
 
-Paths inside are relative, so a moved directory still works; of one in an object store the files are this machine's copy
-(see ``replica``), and what is written goes there at once. A worker writes RUNNING, DONE, DIVERGED and FAILED; the
-driver PENDING, STOPPED and LOST, and only after the worker has ended. Nothing here is executable when read back.
+Paths inside are relative, so a moved directory still works. If the runs directory is in an object store, the files are
+this machine's copy (see ``remote.replica``) and are uploaded as soon as they are written. A worker writes RUNNING,
+DONE, DIVERGED and FAILED. The driver writes PENDING, STOPPED and LOST, and only after the worker has ended. Reading a
+file never executes code.
 """
 
 from __future__ import annotations
@@ -17,23 +18,26 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
 from orchestrator.files import reason, write_atomically
-from orchestrator.remote.news import follow
+from orchestrator.remote.news import exchange_news
 from orchestrator.remote.replica import FORK_ORDER
 from orchestrator.store.runs import Runs, cache_dir, folder_of, location, sweep_names
-from orchestrator.store.trial import CHECKPOINTS, State, Status, TrialStore
-from orchestrator.sweep.file import check_name
-from orchestrator.sweep.plan import Plan
+from orchestrator.store.states import State, Status
+from orchestrator.store.trial import CHECKPOINT_FILES, TrialStore
+from orchestrator.sweep.names import check_name
 from trainers.config import TrialConfig
 from trainers.parts import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.plan import Plan
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial of the plan, as ``plan.json`` has it."""
+    """A trial of the plan, as it stands in ``plan.json``."""
 
     trial_id: str
     variant: str
@@ -68,9 +72,10 @@ class SweepStore:
 
     @classmethod
     def open(cls, runs: Runs, name: str, checkpoints: Collection[str] = ()) -> SweepStore:
-        """A sweep that is there, this machine's copy level with an object store, with ``checkpoints`` of these names.
+        """Opens a sweep that exists.
 
-        Raises :class:`UserError`, with the nearest name, if it is not.
+        In an object store this machine's copy is synchronised first, with checkpoints of the names ``checkpoints``.
+        Raises :class:`UserError`, with the nearest name, if there is no such sweep.
         """
         check_name(name, UserError)
         store = cls(runs, name)
@@ -82,9 +87,10 @@ class SweepStore:
         return store
 
     def pull(self, checkpoints: Collection[str] = ()) -> None:
-        """Brings this machine's copy level with an object store, if there is one and no driver of this machine does.
+        """Synchronises this machine's copy with the object store, if there is one.
 
-        Raises :class:`UserError` if it cannot be reached.
+        Does nothing while a driver on this machine keeps the copy up to date. Raises :class:`UserError` if the object
+        store cannot be reached.
         """
         if self.replica is not None:
             try:
@@ -93,7 +99,7 @@ class SweepStore:
                 raise UserError(f"{self.replica.url}/{self.name} cannot be read: {error}") from None
 
     def publish(self) -> None:
-        """Brings an object store level with what this process has written. Raises OSError."""
+        """Uploads what this process has written to the object store, if there is one. Raises OSError."""
         if self.replica is not None:
             self.replica.push(self.name)
 
@@ -106,10 +112,10 @@ class SweepStore:
             raise UserError(f"the runs directory '{self.runs_dir}' cannot be written: {error.strerror}") from None
 
     def write_plan(self, plan: Plan) -> None:
-        """Makes the directories of a plan's trials; what is there already stays.
+        """Writes the plan and makes the directories of its trials. Existing directories stay.
 
-        Trials that are not in the plan any more keep their directories. Raises :class:`UserError` if something is in
-        the way.
+        Trials that are no longer in the plan keep their directories. Raises :class:`UserError` if the sweep's directory
+        cannot be written.
         """
         file = plan.sweep_file
         trials = [
@@ -140,7 +146,10 @@ class SweepStore:
             raise UserError(f"the sweep's directory '{self.path}' cannot be written: {reason(error)}") from None
 
     def plan(self) -> dict[str, Any]:
-        """``plan.json``: everything of the sweep file that a resumed sweep needs."""
+        """The content of ``plan.json``: everything of the sweep file that a resumed sweep needs.
+
+        Raises :class:`UserError` if the file is damaged.
+        """
         content = (self.path / "plan.json").read_text()
         with contextlib.suppress(ValueError):
             plan = json.loads(content)
@@ -153,7 +162,7 @@ class SweepStore:
         return [Entry(**values) for values in self.plan()["trials"]]
 
     def trial(self, trial_id: str) -> TrialStore:
-        """The directory of one trial, there or not."""
+        """The directory of one trial, which may not exist."""
         return TrialStore(self.path / "trials" / trial_id, self.replica)
 
     def begins(self, trial_id: str) -> None:
@@ -161,7 +170,7 @@ class SweepStore:
         self.at_work.add(trial_id)
 
     def has_ended(self, trial_id: str) -> TrialStore:
-        """The trial as its worker left it. Raises OSError if an object store cannot be reached for minutes."""
+        """The trial as its worker left it. Raises OSError if the object store cannot be reached for minutes."""
         self.at_work.discard(trial_id)
         trial, replica = self.trial(trial_id), self.replica
         if replica is not None:
@@ -169,14 +178,18 @@ class SweepStore:
         return trial
 
     @contextlib.contextmanager
-    def followed(self) -> Iterator[None]:
+    def exchanging_news(self) -> Iterator[None]:
         """Meanwhile this machine's copy follows what workers write into an object store, and passes stops on."""
-        with contextlib.nullcontext() if self.replica is None else follow(self.replica, self.name, self.at_work):
+        with contextlib.nullcontext() if self.replica is None else exchange_news(self.replica, self.name, self.at_work):
             yield
 
     @contextlib.contextmanager
     def outline(self) -> Iterator[SweepStore]:
-        """The sweep for deleting: of an object store an outline of it, with checkpoints as long as theirs but empty."""
+        """The sweep, for a command that deletes files.
+
+        For an object store it is a temporary outline, whose files have their real size but may be empty. Files that
+        are deleted there are deleted in the object store at the end.
+        """
         if self.replica is None:
             yield self
             return
@@ -184,12 +197,12 @@ class SweepStore:
             yield SweepStore(folder, self.name)
 
     def keep(self, made: Path) -> None:
-        """What a command that only reads has made stays with the sweep. Raises OSError."""
+        """Uploads a file or folder that a command has made inside the sweep's directory. Raises OSError."""
         if self.replica is not None and made.is_relative_to(self.path):
             self.replica.push(self.replica.key(made))
 
     def clear_stop(self) -> None:
-        """Nobody asks to stop any more."""
+        """Deletes the request to stop."""
         self.stop_file.unlink(missing_ok=True)
         if self.replica is not None:
             self.replica.delete(self.replica.key(self.stop_file))
@@ -197,7 +210,7 @@ class SweepStore:
     def configs(self, trial_ids: Iterable[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Trial id and configuration of these trials, or of all in the plan.
 
-        One that no trial can have any more is left out: it is its own trial's failure, and nobody else's.
+        Skips invalid configurations; those trials fail on their own.
         """
         for trial_id in [entry.trial_id for entry in self.entries()] if trial_ids is None else trial_ids:
             with contextlib.suppress(UserError, ConfigError):
@@ -206,24 +219,24 @@ class SweepStore:
                 yield trial_id, config
 
     def has_results(self) -> bool:
-        """Whether a trial has come to an end, good or bad."""
+        """Whether any trial has ended, with a result or without."""
         waiting = (State.PENDING, State.RUNNING)
         return any(self.trial(entry.trial_id).status().state not in waiting for entry in self.entries())
 
     def removed(self) -> list[TrialStore]:
-        """The trials that are no longer in the plan, kept as they were."""
+        """The trials that have a directory but are no longer in the plan."""
         planned = {entry.trial_id for entry in self.entries()}
         folders = sorted((self.path / "trials").glob("[!.]*"))
         return [TrialStore(folder) for folder in folders if folder.name not in planned]
 
     def copy_finished(self, entry: Entry) -> str | None:
-        """Takes a copy of the same trial if another sweep has finished it. Returns that sweep's name."""
+        """Copies the same trial from another sweep that has finished it. Returns that sweep's name, or None."""
         for name in self._others_with(entry.trial_id):
             other = SweepStore(self.runs, name).trial(entry.trial_id)
             if other.others_status().state is not State.DONE:
                 continue
             if self.replica is not None:
-                self.replica.pull(self.replica.key(other.path), checkpoints=CHECKPOINTS)
+                self.replica.pull(self.replica.key(other.path), checkpoints=CHECKPOINT_FILES)
             status = other.status()
             status.copied_from = name
             status.restarts = self.trial(entry.trial_id).status().restarts
@@ -235,7 +248,7 @@ class SweepStore:
         return None
 
     def _others_with(self, trial_id: str) -> list[str]:
-        """The other sweeps that may have this trial."""
+        """The names of other sweeps that may have this trial."""
         if self.replica is None:
             return [file.parent.name for file in sorted(self.runs_dir.glob("*/plan.json")) if file.parent != self.path]
         if self._elsewhere is None:
@@ -247,13 +260,14 @@ class SweepStore:
         return self._elsewhere.get(trial_id, [])
 
     def fork(self, entry: Entry, source: TrialStore, *, sweep: str, iteration: int, whole_epochs: int) -> None:
-        """Begins a trial with what a finished one of a smaller budget has: checkpoints, epochs, samples.
+        """Begins a trial with the checkpoints, epochs and samples of a finished trial of a smaller budget.
 
-        ``iteration`` is where the finished one ended, ``whole_epochs`` how many epochs it has that the longer one
-        has too: an epoch that the smaller budget cut short is averaged over its rest.
+        ``iteration`` is the critic iteration at which the finished trial ended. ``whole_epochs`` is the number of its
+        epochs to copy. An epoch that the smaller budget cut short is not copied; the longer trial averages it over its
+        remaining iterations.
         """
         if self.replica is not None:
-            self.replica.pull(self.replica.key(source.path), checkpoints=CHECKPOINTS)
+            self.replica.pull(self.replica.key(source.path), checkpoints=CHECKPOINT_FILES)
         with self._incoming(entry) as folder:
             ignored = shutil.ignore_patterns("status.json", "config.yaml", "log.txt", "attempts", "early_stop.json")
             shutil.copytree(source.path, folder, ignore=ignored)
@@ -284,10 +298,10 @@ class SweepStore:
         shutil.rmtree(replaced, ignore_errors=True)
 
     def mend(self, why: str = "the driver of an earlier run died") -> None:
-        """What a driver that died, or left at once, has left half-done: once its workers have ended.
+        """Repairs what a driver that died, or left at once, has left half-done. Its workers must have ended.
 
-        A trial whose directory was being replaced has the old one or the new one; one that was RUNNING is LOST, and
-        the error says ``why``, or STOPPED if early stopping had decided so.
+        A trial whose directory was being replaced keeps the old directory or gets the new one. A trial that was RUNNING
+        becomes LOST, with the error ``why``; it becomes STOPPED if early stopping had already decided so.
         """
         for replaced in (self.path / "trials").glob(".*.replaced"):
             ours = replaced.with_name(replaced.name.split(".")[1])

@@ -1,4 +1,4 @@
-"""One trial's directory, and the states that a trial can be in: see ``store``."""
+"""One trial's directory, and the states that a trial can be in. ``store.sweep`` lists the files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,52 +16,12 @@ from orchestrator.errors import UserError
 from orchestrator.files import write_atomically
 from orchestrator.remote.replica import Replica
 from orchestrator.store.epochs import Tail, last_epoch
+from orchestrator.store.states import State, Status, status_from
 
-CHECKPOINTS = ("checkpoint.pt", "checkpoint-previous.pt", "best.pt")
+CHECKPOINT_FILES = ("checkpoint.pt", "checkpoint-previous.pt", "best.pt")
 PUBLISH_SECONDS = 2.0
-"""Epochs go into an object store no more often than this: nothing rests on one before the next checkpoint."""
-SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built in
-
-
-class State(StrEnum):
-    """What has become of a trial."""
-
-    PENDING = "PENDING"
-    RUNNING = "RUNNING"
-    DONE = "DONE"
-    STOPPED = "STOPPED"
-    DIVERGED = "DIVERGED"
-    FAILED = "FAILED"
-    LOST = "LOST"
-
-    @property
-    def is_result(self) -> bool:
-        """Whether nothing is left to do: a result, if not always a good one."""
-        return self in (State.DONE, State.STOPPED, State.DIVERGED)
-
-
-@dataclass
-class Status:
-    """``status.json``. ``attempts`` tell when, where and with which code; ``error`` is the last one's last line.
-
-    ``copied_from`` is the sweep that trained this trial; ``continued_from`` the finished trial whose checkpoint this
-    longer one began with: ``sweep``, ``trial_id``, ``iteration``.
-    """
-
-    state: State = State.PENDING
-    attempts: list[dict[str, Any]] = field(default_factory=list)
-    error: str | None = None
-    copied_from: str | None = None
-    continued_from: dict[str, Any] | None = None
-    restarts: int = 0
-
-
-def _status_from(content: bytes) -> Status:
-    try:
-        values = json.loads(content)
-        return Status(**{**values, "state": State(values["state"])})
-    except (ValueError, TypeError, KeyError):  # its checkpoint and its epochs are elsewhere
-        return Status(State.LOST, error="status.json was damaged")
+"""Shortest time between two uploads of epochs. They may wait, because only a checkpoint needs them stored."""
+SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is available
 
 
 class TrialStore:
@@ -84,7 +42,7 @@ class TrialStore:
         self.early_stop_file = path / "early_stop.json"
 
     def create(self, config: Mapping[str, Any]) -> None:
-        """Makes the directory of a trial that is new; one without a result takes the runtime options it is given."""
+        """Makes the directory of a new trial. A trial without a result takes over the runtime options of ``config``."""
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / "status.json").exists():
             write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
@@ -95,7 +53,7 @@ class TrialStore:
     def config(self) -> dict[str, Any]:
         """The resolved configuration. Raises :class:`UserError` if the file is missing or damaged."""
         if (config := self._config()) is None:
-            again = "running the sweep's file again writes it anew"
+            again = "run the sweep file again to write it anew"
             raise UserError(f"{self.path / 'config.yaml'}: is missing or damaged; {again}")
         return config
 
@@ -107,21 +65,22 @@ class TrialStore:
         return config if isinstance(config, dict) else None
 
     def status(self) -> Status:
-        """The state; PENDING where nothing has been written yet, LOST where the file is damaged."""
+        """The status; PENDING if there is no ``status.json`` yet, LOST if the file is damaged."""
         try:
-            return _status_from((self.path / "status.json").read_bytes())
+            return status_from((self.path / "status.json").read_bytes())
         except FileNotFoundError:
             return Status()
 
     def write_status(self, status: Status) -> None:
-        """Replaces the state at once: a reader sees the old one or the new one."""
-        write_atomically(self.path / "status.json", json.dumps(asdict(status), indent=1))
+        """Replaces the status atomically: a reader sees the old one or the new one."""
+        write_atomically(self.path / "status.json", status.to_json())
         self.publish()
 
     def publish(self, *, must: bool = True) -> None:
-        """Brings an object store level with the files; what need not be there now may wait while it cannot be reached.
+        """Uploads the trial's files to the object store, if there is one.
 
-        Raises OSError if what ``must`` be there does not get there for minutes.
+        With ``must`` the upload is repeated while the object store cannot be reached, and OSError is raised after
+        minutes. Without it the upload waits for the next call.
         """
         if self._replica is not None:
             self._published = time.monotonic()
@@ -129,29 +88,32 @@ class TrialStore:
                 self.log("the object store cannot be reached: trying again later")
 
     def publish_due(self) -> bool:
-        """Whether an epoch is to be published now. One that waits goes with the next, or with a checkpoint."""
+        """Whether to upload a new epoch now. Otherwise the next epoch or the next checkpoint takes it along."""
         return self._replica is None or time.monotonic() - self._published >= PUBLISH_SECONDS
 
     @contextlib.contextmanager
     def at_hand(self, file: Path) -> Iterator[Path]:
-        """One of the trial's checkpoints: of a runs directory in an object store they stay there otherwise."""
+        """Holds one of the trial's checkpoints on this machine; an object store's checkpoints are not copied otherwise.
+
+        The file may not exist.
+        """
         with contextlib.nullcontext() if self._replica is None else self._replica.at_hand(file):
             yield file
 
     def has(self, file: Path) -> bool:
-        """Whether there is this file of the trial's, here or in an object store."""
+        """Whether the trial has this file, in its directory or in the object store."""
         return file.exists() if self._replica is None else self._replica.has(file)
 
     def others_status(self) -> Status:
-        """The state as everybody sees it; this machine's while an object store cannot be reached."""
+        """The status in the object store; this machine's copy of it while the object store cannot be reached."""
         if self._replica is not None:
             with contextlib.suppress(OSError):
                 content = self._replica.read(self._replica.key(self.path / "status.json"))
-                return Status() if content is None else _status_from(content)
+                return Status() if content is None else status_from(content)
         return self.status()
 
     def set_state(self, state: State, error: str | None = None) -> Status:
-        """Changes the state and, if given, the error."""
+        """Changes the state and, if given, the error. A state that is a result clears an old error."""
         status = self.status()
         status.state = state
         status.error = error or (None if state.is_result else status.error)
@@ -159,9 +121,9 @@ class TrialStore:
         return status
 
     def lacks_epochs(self) -> bool:
-        """Whether epochs are missing, at the end, that were there when the last attempt ended."""
+        """Whether the last epochs that the last attempt stored are now missing."""
         attempts = self.status().attempts
-        had = attempts[-1].get("last_epoch") if attempts else None
+        had = attempts[-1].last_epoch if attempts else None
         return had is not None and (last := last_epoch(self.metrics_file)) is not None and last < had
 
     def epochs(self) -> list[dict[str, Any]]:
@@ -173,7 +135,7 @@ class TrialStore:
         return Tail(self.metrics_file)
 
     def references(self) -> dict[str, Any]:
-        """The floor, which metrics are better high, and what they depend on.
+        """The content of ``references.json``: the floor, which metrics are better high, and what they depend on.
 
         Empty before the trial starts, and if the file is damaged.
         """
@@ -192,15 +154,15 @@ class TrialStore:
         return sorted(self.samples.glob("epoch_*.png"))
 
     def write_curves(self, epoch: int, curves: Mapping[Any, Mapping[str, list[float]]]) -> None:
-        """Replaces the curves of an epoch's probes, ``probes/epoch_N.json``; nothing where there are none."""
+        """Replaces the curves of an epoch's probes, ``probes/epoch_N.json``. Does nothing without curves."""
         if curves:
             self.probes.mkdir(exist_ok=True)
             write_atomically(self.probes / f"epoch_{epoch:06d}.json", json.dumps(curves))
 
     def restart(self) -> None:
-        """Begins again from nothing: what the attempts so far have left moves to ``attempts/N``.
+        """Resets the trial: the files of its attempts so far move to ``attempts/N``.
 
-        The checkpoints go first and the state last, so that a restart that is killed half-way is one that begins anew.
+        Checkpoints move first and the status last. If a restart is killed half-way, the trial starts from scratch too.
         """
         if self._replica is not None:
             names = [file.name for file in (self.checkpoint_file, self.previous_checkpoint_file, self.best_file)]
@@ -219,7 +181,7 @@ class TrialStore:
         self.write_status(Status(restarts=number))
 
     def log(self, text: str) -> None:
-        """Adds a line, or several, to ``log.txt``. One that cannot be written, on a full disk say, is let go."""
+        """Adds one or more lines to ``log.txt``. Ignores a line that cannot be written, for example on a full disk."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         with contextlib.suppress(OSError), self.log_file.open("a") as file:
             file.write(f"{stamp} {text}\n")

@@ -1,30 +1,34 @@
-"""``--feature-weights``: a feature extractor's file of weights. No part of a trial, it may move."""
+"""``--feature-weights``: the path of a feature extractor's weights. It is not part of a trial's identity."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
 from orchestrator.store.sweep import SweepStore
-from orchestrator.sweep.plan import Plan
 from trainers.config import TrialConfig
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.plan import Plan
 
 
 def with_weights(config: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
-    """A trial's plain values with these weights. Raises :class:`UserError` if its evaluation has none."""
+    """A trial's configuration with these weights. Raises :class:`UserError` if its evaluation uses none."""
     if file is None:
         return dict(config)
     evaluation = config["evaluation"]
     if "feature_weights" not in evaluation:
-        raise UserError(f"--feature-weights: the evaluation '{evaluation['name']}' asks for none; 'inception' does")
+        raise UserError(
+            f"--feature-weights: the evaluation '{evaluation['name']}' uses no feature weights; 'inception' does"
+        )
     return {**config, "evaluation": {**evaluation, "feature_weights": str(file.resolve())}}
 
 
 def plan_with_weights(plan: Plan, file: Path | None) -> Plan:
-    """The same trials, their ids too, with these weights."""
+    """The same plan with these weights. Trial ids stay the same."""
     if file is None:
         return plan
     configs = [TrialConfig.from_dict(with_weights(trial.config.to_dict(), file)) for trial in plan.trials]

@@ -1,7 +1,7 @@
 """The cells of a sweep: every combination of axis values of every variant, with its configuration.
 
-A configuration is composed once for each variant and combination of config-group axes; the other axes are
-set on plain dictionaries, which is a thousand times cheaper.
+Hydra composes a configuration once for each variant and each combination of config-group axes. The values of the other
+axes are set on plain dictionaries, which is a thousand times cheaper.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError, disk_errors
-from orchestrator.sweep.document import Place
+from orchestrator.sweep.document import YamlPath
 from orchestrator.sweep.file import Axes, SweepFile
 from orchestrator.sweep.presets import check_preset, compose, option_paths, parse_override, presets
 from trainers.config import TrialConfig
@@ -29,28 +29,31 @@ class _Axis:
 
     names: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
-    place: Place
+    place: YamlPath
     own: bool  # stands in the variant itself, and so must apply to it
 
-    def place_of(self, name: str) -> Place:
+    def place_of(self, name: str) -> YamlPath:
         return (*self.place, name)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A variant with one value of each of its axes: its configuration, seed apart, and the place to blame for it."""
+    """A variant with one value for each of its axes.
+
+    ``config`` is its configuration without the seed. Errors about the cell point at ``place``.
+    """
 
     variant: str
     axes: Values
     config: dict[str, Any]
-    place: Place
+    place: YamlPath
 
 
 def sweep_cells(sweep_file: SweepFile, options: Sequence[str], cache_dir: Path | None = None) -> list[Cell]:
-    """Every cell that is not excluded, in the order of the file. ``options`` are overrides for all of them.
+    """Every cell that is not excluded, in the order of the file. ``options`` are overrides for all cells.
 
-    ``cache_dir`` is where a dataset that must be read before it can be planned keeps what it read.
-    Raises :class:`UserError`, with the line, for whatever has no meaning or no effect.
+    Some datasets must be read before they can be planned; ``cache_dir`` is where they keep what they read. Raises
+    :class:`UserError`, with the line, for anything in the file that has no meaning or no effect.
     """
     cells = [
         cell
@@ -97,7 +100,7 @@ def _variant_cells(
 
 
 def _axes(sweep_file: SweepFile, own: Axes) -> list[_Axis]:
-    """The file's axes, then the variant's; an axis that both have is the variant's."""
+    """The file's axes, then the variant's. The variant's axis replaces an axis of the file with the same name."""
     axes = []
     ours = {*own.grid, *own.zip}
     for level, is_own in ((sweep_file.shared, sweep_file.shared.place == own.place), (own, True)):
@@ -105,12 +108,14 @@ def _axes(sweep_file: SweepFile, own: Axes) -> list[_Axis]:
             continue  # a file without variants has one level
         for name, values in level.grid.items():
             if name in level.zip:
-                raise sweep_file.document.error((*level.place, "zip", name), "is an axis of grid too: an axis once")
+                raise sweep_file.document.error(
+                    (*level.place, "zip", name), "is an axis of grid too; keep one of the two"
+                )
             if is_own or name not in ours:
                 rows = tuple((value,) for value in values)
                 axes.append(_Axis((name,), rows, (*level.place, "grid"), is_own))
         if level.zip and not is_own and (taken := ours & set(level.zip)):
-            problem = f"the variant's '{min(taken)}' would take one of the axes that move together in the file's zip"
+            problem = f"the variant's axis '{min(taken)}' is part of the file's zip, whose axes move together"
             raise sweep_file.document.error(own.place, problem)
         if level.zip:
             rows = tuple(zip(*level.zip.values(), strict=True))
@@ -118,11 +123,11 @@ def _axes(sweep_file: SweepFile, own: Axes) -> list[_Axis]:
     names = {name: axis for axis in axes for name in axis.names}
     for name, axis in names.items():
         if outer := next((each for each in names if name.startswith(f"{each}.") and each not in presets()), None):
-            problem = f"the axis '{outer}' sets this option too: an axis once"
+            problem = f"the axis '{outer}' sets this option too; keep one of the two"
             raise sweep_file.document.error(axis.place_of(name), problem)
     for axis in axes:
         if "seed" in axis.names or "seeds" in axis.names:
-            raise sweep_file.document.error(axis.place, "seeds are no axis: write seeds: 3, or a list")
+            raise sweep_file.document.error(axis.place, "a seed cannot be an axis; write seeds: 3, or a list of seeds")
     return axes
 
 
@@ -136,7 +141,7 @@ def _check_overrides(sweep_file: SweepFile, own: Axes, options: Sequence[str], a
     for text in options:
         key = parse_override(text).key_or_group
         if key in axis_names:
-            raise UserError(f"'{text}' names an axis of {sweep_file.document.path}: change the axis in the file")
+            raise UserError(f"'{text}' names an axis of {sweep_file.document.path}; change the axis in the file")
 
 
 def _template(
@@ -158,7 +163,7 @@ def _template(
     raise sweep_file.document.error(_place_of_override(sweep_file, own, culprit), problem)
 
 
-def _place_of_override(sweep_file: SweepFile, own: Axes, text: str | None) -> Place:
+def _place_of_override(sweep_file: SweepFile, own: Axes, text: str | None) -> YamlPath:
     for axes in (own, sweep_file.shared):
         if text in axes.base:
             return (*axes.place, "base", axes.base.index(text))
@@ -190,7 +195,7 @@ def _no_such_axis(sweep_file: SweepFile, axis: _Axis, template: Mapping[str, Any
 
 
 def _check_shared_axes(sweep_file: SweepFile, cells: Sequence[Cell]) -> None:
-    """An axis of the whole file may pass by some variants, but not by all."""
+    """Raises :class:`UserError` for an axis of the whole file that applies to no variant. Some suffice."""
     used = {name for cell in cells for name in cell.axes}
     for key, axes in (("grid", sweep_file.shared.grid), ("zip", sweep_file.shared.zip)):
         for name in axes:
@@ -201,7 +206,7 @@ def _check_shared_axes(sweep_file: SweepFile, cells: Sequence[Cell]) -> None:
 
 
 def _validated(
-    sweep_file: SweepFile, config: dict[str, Any], places: Mapping[str, Place], default: Place
+    sweep_file: SweepFile, config: dict[str, Any], places: Mapping[str, YamlPath], default: YamlPath
 ) -> dict[str, Any]:
     try:
         return TrialConfig.from_dict(config).to_dict()
@@ -212,7 +217,7 @@ def _validated(
         raise sweep_file.document.error(place, problem) from None
 
 
-def _place_of_value(sweep_file: SweepFile, place: Place, axis: str, config: Mapping[str, Any]) -> Place:
+def _place_of_value(sweep_file: SweepFile, place: YamlPath, axis: str, config: Mapping[str, Any]) -> YamlPath:
     value: Any = config
     for piece in axis.split("."):
         value = value[piece]
@@ -229,19 +234,21 @@ def _without_excluded(sweep_file: SweepFile, cells: Sequence[Cell]) -> list[Cell
         if not hit:
             axes = {axis for each in reached for axis in each.axes}
             wrong = next((str(axis) for axis in rule if axis not in axes), None)
-            problem = f"'{wrong}' is no axis here{nearest(wrong, axes)}" if wrong else "no cell has these values"
+            problem = f"'{wrong}' is not an axis here{nearest(wrong, axes)}" if wrong else "no cell has these values"
             raise sweep_file.document.error(place, problem)
         gone = {id(each) for each in hit}
         kept = [each for each in kept if id(each) not in gone]
     return kept
 
 
-def _exclusions(sweep_file: SweepFile, cells: Sequence[Cell]) -> Iterator[tuple[Place, Mapping[str, Any], list[Cell]]]:
-    """Each exclude rule with its place and the cells that it can reach."""
+def _exclusions(
+    sweep_file: SweepFile, cells: Sequence[Cell]
+) -> Iterator[tuple[YamlPath, Mapping[str, Any], list[Cell]]]:
+    """Each exclude rule with its place and the cells that it applies to."""
     for index, rule in enumerate(sweep_file.shared.exclude):
         yield ("exclude", index), rule, list(cells)
     for variant, axes in sweep_file.variants.items():
-        if axes.place:  # a file without variants has its rules on top alone
+        if axes.place:  # a file without variants has only the rules at its top level
             for index, rule in enumerate(axes.exclude):
                 yield (*axes.place, "exclude", index), rule, [each for each in cells if each.variant == variant]
 
@@ -254,7 +261,7 @@ def _values(axes: Sequence[_Axis], rows: Sequence[tuple[Any, ...]]) -> Values:
 
 def _has(values: Mapping[str, Any], path: str) -> bool:
     if path.endswith(".name"):
-        return False  # a part's own name goes with its preset: the config group is the axis
+        return False  # a part's name is set by its preset; the axis for it is the config group
     for piece in path.split("."):
         if not isinstance(values, Mapping) or piece not in values:
             return False

@@ -1,4 +1,4 @@
-"""YAML with the line of every value, read strictly: no duplicate keys, floats as OmegaConf reads them."""
+"""Reads YAML strictly, with the line of every value. Keys must be unique; floats are parsed as OmegaConf does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omegaconf._utils import get_yaml_loader
 
 from orchestrator.errors import UserError
 
-Place = tuple[str | int, ...]
+YamlPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Document:
     path: Path
     text: str
     data: Any
-    lines: dict[Place, int] = field(repr=False)
+    lines: dict[YamlPath, int] = field(repr=False)
 
-    def error(self, place: Place, problem: str) -> UserError:
+    def error(self, place: YamlPath, problem: str) -> UserError:
         """An error that names the file, the line and the place."""
         while place not in self.lines:
             place = place[:-1]
@@ -32,7 +32,7 @@ class Document:
 
 
 def read_document(path: Path) -> Document:
-    """Reads a file. Raises :class:`UserError` if it is not there, is not YAML, or repeats a key."""
+    """Reads a file. Raises :class:`UserError` if it is missing, is not valid YAML, or repeats a key."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -42,7 +42,7 @@ def read_document(path: Path) -> Document:
     try:
         loader = get_yaml_loader()(text)
         root = loader.get_single_node()
-        lines: dict[Place, int] = {(): 1}
+        lines: dict[YamlPath, int] = {(): 1}
         if root is not None:
             _record_lines(root, (), lines, path)
         data = None if root is None else loader.construct_document(root)
@@ -62,10 +62,10 @@ def read_document(path: Path) -> Document:
 
 
 def _record_lines(
-    node: yaml.Node, place: Place, lines: dict[Place, int], path: Path, above: tuple[yaml.Node, ...] = ()
+    node: yaml.Node, place: YamlPath, lines: dict[YamlPath, int], path: Path, above: tuple[yaml.Node, ...] = ()
 ) -> None:
     if any(node is each for each in above):
-        raise UserError(f"{path}:{node.start_mark.line + 1}: an anchor holds itself")
+        raise UserError(f"{path}:{node.start_mark.line + 1}: an anchor contains itself")
     above = (*above, node)
     if len(above) > 50:
         raise UserError(f"{path}:{node.start_mark.line + 1}: nested deeper than a sweep file can be")

@@ -1,20 +1,18 @@
-"""YAML to SweepFile, strictly: whatever is unknown, doubled or out of place is an error that points at its line."""
+"""Reads a sweep file strictly: anything unknown, repeated or misplaced is an error that names its line."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.sweep.document import Document, Place, read_document
+from orchestrator.sweep.document import Document, YamlPath, read_document
+from orchestrator.sweep.names import check_name
 from trainers.parts import nearest
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-RESERVED = ("cache", "mlflow-artifacts", "mlflow.db", "train")
 AXES_KEYS = ("base", "grid", "zip", "exclude")
 SWEEP_KEYS = (
     *("name", "description", *AXES_KEYS, "variants", "seeds", "resources", "retries", "max_failures"),
@@ -29,9 +27,9 @@ EARLY_STOPPING_KEYS = {"asha": ("reduction_factor",), "median": ("minimum_trials
 
 @dataclass(frozen=True)
 class Axes:
-    """What a variant, or the file for all variants, says about its cells. ``place`` is where it stands."""
+    """The axes and overrides of a variant, or of the file for all variants. ``place`` is where they stand."""
 
-    place: Place
+    place: YamlPath
     base: tuple[str, ...] = ()
     grid: Mapping[str, list[Any]] = field(default_factory=dict)
     zip: Mapping[str, list[Any]] = field(default_factory=dict)
@@ -40,9 +38,9 @@ class Axes:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial takes of a machine; fractions of a GPU share it.
+    """What one trial needs of a machine. Trials with a fraction of a GPU share the GPU.
 
-    ``custom`` resources are those that nodes of a cluster were started with.
+    ``custom`` are resources that the nodes of a Ray cluster were started with.
     """
 
     cpus: float = 1.0
@@ -52,8 +50,10 @@ class Resources:
 
 @dataclass(frozen=True)
 class Compare:
-    """The metric that tables compare by, and whether less (``min``) or more (``max``) of it is better; empty in a file
-    that does not say so, for the metric's own direction."""
+    """The metric that tables compare by, and whether low (``min``) or high (``max``) values are better.
+
+    ``mode`` is empty if the file does not give it; the plan then uses the metric's own direction.
+    """
 
     metric: str
     mode: str
@@ -61,7 +61,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Paper:
-    """What a paper reports: numbers by cell (``qp-wgan q=1 p=2``, as tables write it) and metric, and where."""
+    """Numbers that a paper reports, by cell (``qp-wgan q=1 p=2``, as tables write it) and metric, and their source."""
 
     source: str
     rows: Mapping[str, Mapping[str, float]]
@@ -69,11 +69,12 @@ class Paper:
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Tune's ``asha`` (asynchronous successive halving) or ``median`` (median stopping rule), on a logged metric.
+    """Early stopping by Ray Tune on a logged metric.
 
-    No trial is stopped before ``grace`` critic iterations. At grace · ``reduction_factor``^k critic iterations asha
-    stops a trial that is not among the best 1/``reduction_factor``; median stops one whose best value is worse than
-    the median of the others' running means, once ``minimum_trials`` others have come as far.
+    ``scheduler`` is ``asha`` (asynchronous successive halving) or ``median`` (median stopping rule). No trial is
+    stopped before ``grace`` critic iterations. At grace · ``reduction_factor``^k critic iterations, ``asha`` stops a
+    trial that is not among the best 1/``reduction_factor``. ``median`` stops a trial whose best value is worse than the
+    median of the other trials' running means, once ``minimum_trials`` other trials have come as far.
     """
 
     scheduler: str
@@ -86,7 +87,7 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class SweepFile:
-    """A sweep as its file says it. A file without ``variants`` is one variant with the sweep's name."""
+    """The content of a sweep file. A file without ``variants`` has one variant with the sweep's name."""
 
     document: Document
     name: str
@@ -105,7 +106,7 @@ class SweepFile:
 
 
 def read_sweep_file(path: Path) -> SweepFile:
-    """Reads and checks everything that does not need a trial's configuration. Raises :class:`UserError`."""
+    """Reads a sweep file and checks all that can be checked without composing a trial. Raises :class:`UserError`."""
     document = read_document(path)
     reader = _Reader(document)
     data = reader.mapping((), SWEEP_KEYS)
@@ -139,17 +140,8 @@ def read_sweep_file(path: Path) -> SweepFile:
     )
 
 
-def check_name(name: Any, error: Any) -> str:
-    """A name that is one folder below the runs directory and nothing else."""
-    if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
-        raise error(f"'{name}' is not a name: letters, digits, '.', '_' and '-', no slash and no '..'")
-    if name in RESERVED:
-        raise error(f"'{name}' is taken: the runs directory keeps something else under that name")
-    return name
-
-
 def parse_seeds(value: Any) -> tuple[int, ...]:
-    """``3`` is seeds 0, 1 and 2; a list is itself. Raises :class:`UserError` without a place."""
+    """The seeds that a value gives: ``3`` means 0, 1 and 2; a list is taken as it is. Raises :class:`UserError`."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return tuple(range(value))
     whole = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
@@ -162,18 +154,18 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
 
 
 def is_custom(name: str) -> bool:
-    """Whether a resource of a Ray node is somebody's own, and none of Ray's."""
+    """Whether a resource of a Ray node is a custom one, not one that Ray defines."""
     ours = ("CPU", "GPU", "TPU", "memory", "object_store_memory")
     return name not in ours and not name.startswith(("node:", "accelerator_type:", "bundle_group_"))
 
 
 class _Reader:
-    """Typed access to a document, with errors in place."""
+    """Typed access to a document. Errors name the place of the value."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
 
-    def get(self, place: Place, default: Any = None) -> Any:
+    def get(self, place: YamlPath, default: Any = None) -> Any:
         value = self.document.data
         for piece in place:
             if isinstance(value, Mapping) and piece not in value:
@@ -181,10 +173,12 @@ class _Reader:
             value = value[piece]
         return value
 
-    def fail(self, place: Place, problem: str) -> UserError:
+    def fail(self, place: YamlPath, problem: str) -> UserError:
         return self.document.error(place, problem)
 
-    def mapping(self, place: Place, known: tuple[str, ...] | None = None, *, empty: bool = False) -> Mapping[str, Any]:
+    def mapping(
+        self, place: YamlPath, known: tuple[str, ...] | None = None, *, empty: bool = False
+    ) -> Mapping[str, Any]:
         value = self.get(place, {})
         if value is None and empty:
             return {}
@@ -192,24 +186,24 @@ class _Reader:
             raise self.fail(place, f"expected a mapping, got {value!r}")
         for key in value:
             if not isinstance(key, str):
-                raise self.fail((*place, str(key)), f"expected a word as key, got {key!r}")
+                raise self.fail((*place, str(key)), f"expected text as key, got {key!r}")
             if known is not None and key not in known:
                 raise self.fail((*place, key), f"unknown key{nearest(key, known)}")
         return value
 
-    def text(self, place: Place, default: str) -> str:
+    def text(self, place: YamlPath, default: str) -> str:
         value = self.get(place, default)
         if not isinstance(value, str):
             raise self.fail(place, f"expected text, got {value!r}")
         return value
 
-    def whole(self, place: Place, default: int, *, at_least: int) -> int:
+    def whole(self, place: YamlPath, default: int, *, at_least: int) -> int:
         value = self.get(place, default)
         if type(value) is not int or value < at_least:
             raise self.fail(place, f"expected a whole number of at least {at_least}, got {value!r}")
         return value
 
-    def words(self, place: Place) -> tuple[str, ...]:
+    def words(self, place: YamlPath) -> tuple[str, ...]:
         value = self.get(place, [])
         if not isinstance(value, list):
             raise self.fail(place, f"expected a list of overrides such as [trainer=wgan_gp], got {value!r}")
@@ -218,7 +212,7 @@ class _Reader:
                 raise self.fail((*place, index), f"expected an override such as trainer=wgan_gp, got {item!r}")
         return tuple(value)
 
-    def axes(self, place: Place) -> Axes:
+    def axes(self, place: YamlPath) -> Axes:
         return Axes(
             place,
             base=self.words((*place, "base")) if self.get(place) else (),
@@ -227,14 +221,14 @@ class _Reader:
             exclude=self.excluded((*place, "exclude")),
         )
 
-    def axis_values(self, place: Place) -> dict[str, list[Any]]:
+    def axis_values(self, place: YamlPath) -> dict[str, list[Any]]:
         if not self.get(place[:-1]):
             return {}
         if place[-1] in self.get(place[:-1]) and not self.get(place):
             raise self.fail(place, "expected at least one axis, such as penalty.weight: [1, 10]")
         return {axis: self.values((*place, axis), value) for axis, value in self.mapping(place).items()}
 
-    def values(self, place: Place, value: Any) -> list[Any]:
+    def values(self, place: YamlPath, value: Any) -> list[Any]:
         if isinstance(value, str):
             value = self.swept(place, value)
         if not isinstance(value, list):
@@ -243,8 +237,8 @@ class _Reader:
             raise self.fail(place, "expected at least one value")
         return value
 
-    def swept(self, place: Place, text: str) -> list[Any]:
-        """Hydra's sweep syntax: choice(1, 10), range(1, 5), 1,10."""
+    def swept(self, place: YamlPath, text: str) -> list[Any]:
+        """The values of Hydra's sweep syntax: ``choice(1, 10)``, ``range(1, 5)`` or ``1,10``."""
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.errors import HydraException
 
@@ -256,29 +250,29 @@ class _Reader:
             raise self.fail(place, f"'{text}' is not a Hydra sweep: {_first_line(error)}") from None
         raise self.fail(place, f"expected a list of values or a Hydra sweep such as choice(1, 10), got '{text}'")
 
-    def zipped(self, place: Place) -> dict[str, list[Any]]:
+    def zipped(self, place: YamlPath) -> dict[str, list[Any]]:
         columns = self.axis_values(place)
         lengths = {axis: len(values) for axis, values in columns.items()}
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"{axis} has {length}" for axis, length in lengths.items())
-            raise self.fail(place, f"axes that move together need equally many values: {told}")
+            raise self.fail(place, f"the axes of a zip need the same number of values, but {told}")
         return columns
 
-    def excluded(self, place: Place) -> tuple[Mapping[str, Any], ...]:
+    def excluded(self, place: YamlPath) -> tuple[Mapping[str, Any], ...]:
         if not self.get(place[:-1]) or not (value := self.get(place, [])):
             return ()
         if not isinstance(value, list) or not all(isinstance(item, Mapping) and item for item in value):
             raise self.fail(place, f"expected a list of mappings from axes to values, got {value!r}")
         return tuple(value)
 
-    def seeds(self, place: Place) -> tuple[int, ...]:
+    def seeds(self, place: YamlPath) -> tuple[int, ...]:
         try:
             return parse_seeds(self.get(place, 1))
         except UserError as error:
             raise self.fail(place, str(error)) from None
 
     def resources(self) -> Resources:
-        place: Place = ("resources",)
+        place: YamlPath = ("resources",)
         data = self.mapping(place, ("cpus", "gpus", "custom"))
         cpus = self.amount((*place, "cpus"), Resources.cpus)
         gpus = self.amount((*place, "gpus"), Resources.gpus, zero=True)
@@ -288,7 +282,7 @@ class _Reader:
                 known = {"CPU": "resources.cpus", "GPU": "resources.gpus"}.get(name)
                 raise self.fail(
                     (*place, "custom", name),
-                    f"'{name}' is Ray's own" + (f"; it is called {known}" if known else ", and no custom resource"),
+                    f"'{name}' is a resource of Ray itself; " + (f"write {known}" if known else "choose another name"),
                 )
         for key, value in {"gpus": gpus, **custom}.items():
             if value > 1 and value != int(value):
@@ -297,7 +291,7 @@ class _Reader:
                 raise self.fail(where, f"expected a fraction of one {kind} or whole {kind}s, got {value!r}")
         return Resources(cpus, gpus, custom)
 
-    def amount(self, place: Place, default: float, *, zero: bool = False) -> float:
+    def amount(self, place: YamlPath, default: float, *, zero: bool = False) -> float:
         value = self.get(place, default)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or value < 0 or not (value or zero):
@@ -330,10 +324,10 @@ class _Reader:
         return Paper(self.text(("paper", "source"), ""), rows)
 
     def early_stopping(self) -> EarlyStopping | None:
-        """A metric that is not given (empty) is the one that tables compare by."""
+        """The key ``early_stopping``. An empty metric stands for the one that tables compare by."""
         if "early_stopping" not in self.mapping(()):
             return None
-        place: Place = ("early_stopping",)
+        place: YamlPath = ("early_stopping",)
         scheduler = self.mapping(place).get("scheduler")
         if not isinstance(scheduler, str) or scheduler not in EARLY_STOPPING_KEYS:
             near = nearest(str(scheduler), EARLY_STOPPING_KEYS) if scheduler else "; valid: asha, median"
@@ -345,7 +339,7 @@ class _Reader:
         if mode not in ("", "min", "max"):
             raise self.fail((*place, "mode"), f"expected min or max, got {mode!r}")
         if mode and "metric" not in data:
-            raise self.fail((*place, "mode"), "expected a metric beside it")
+            raise self.fail((*place, "mode"), "expected metric: NAME beside mode")
         factor = data.get("reduction_factor", EarlyStopping.reduction_factor)
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 < factor < math.inf:
             raise self.fail((*place, "reduction_factor"), f"expected a number above 1, got {factor!r}")
@@ -372,7 +366,7 @@ class _Reader:
 
 
 def _plain(value: Any) -> Any:
-    """Hydra's quoted strings as str."""
+    """A value with Hydra's quoted strings turned into str."""
     return value.text if hasattr(value, "text") else value
 
 

@@ -1,4 +1,4 @@
-"""SweepFile to trials: axes, variants, zip, exclude and seeds. Pure functions of the file and the overrides."""
+"""Turns a sweep file into trials. Pure functions of the file and the overrides."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.sweep.cells import sweep_cells
-from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, check_name, parse_seeds
+from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, parse_seeds
+from orchestrator.sweep.names import check_name
 from orchestrator.sweep.presets import parse_override
-from trainers.config import EPOCH_METRICS, RUNTIME_OPTIONS, TrialConfig
+from trainers.config import TrialConfig, is_runtime_option
+from trainers.metrics import EPOCH_METRICS, Metric
 from trainers.parts import nearest
-from trainers.probes import NEUTRAL
 
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """One trial of a sweep: the cell it belongs to (variant and axis values), its seed, its configuration.
+    """One trial of a sweep: its cell (variant and axis values), its seed, its configuration.
 
-    ``setting`` is the cell's axis values in words: ``q=1 p=2``.
+    ``setting`` shows the cell's axis values: ``q=1 p=2``.
     """
 
     trial_id: str
@@ -38,7 +39,7 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class Plan:
-    """All trials of a sweep, in the order of the file, seed by seed: a table fills up evenly."""
+    """All trials of a sweep, seed by seed and in the order of the file, so that a table fills up evenly."""
 
     name: str
     sweep_file: SweepFile
@@ -58,10 +59,10 @@ def make_plan(
 ) -> Plan:
     """The trials of a sweep.
 
-    ``arguments`` are Hydra overrides for every trial, ``seeds=…``, ``scale=NAME`` for one of the file's named
-    reductions, and ``continue_from=NAME`` for a sweep whose finished trials the longer ones of this begin with.
-    ``cache_dir`` is where a dataset that must be read before it can be planned keeps what it read.
-    Raises :class:`UserError` for anything that cannot be run as it is written.
+    ``arguments`` are Hydra overrides for every trial and three special ones. ``seeds=…`` replaces the seeds,
+    ``scale=NAME`` chooses one of the file's reductions, and ``continue_from=NAME`` names a sweep whose finished trials
+    are continued with a larger budget. Some datasets must be read before they can be planned; ``cache_dir`` is where
+    they keep what they read. Raises :class:`UserError` for anything that cannot be run as it is written.
     """
     scale, overrides = _split(arguments, "scale")
     continue_from, overrides = _split(overrides, "continue_from")
@@ -75,11 +76,9 @@ def make_plan(
     written = file_seeds if own_seeds is None else own_seeds
     seeds = sweep_file.seeds if written is None else parse_seeds(parse_override(f"seeds={written}").value())
     options = [*scaled, *overrides]
-    changed = own_seeds is not None or any(
-        parse_override(text).key_or_group not in RUNTIME_OPTIONS for text in overrides
-    )
-
     cells = sweep_cells(sweep_file, options, cache_dir)
+    keys = [parse_override(text).key_or_group for text in overrides]
+    changed = own_seeds is not None or any(not is_runtime_option(key, cell.config) for cell in cells for key in keys)
     sweep_name = _sweep_name(sweep_file, scale, name, changed)
     short = short_names({axis for cell in cells for axis in cell.axes})
     trials: dict[str, PlannedTrial] = {}
@@ -89,30 +88,32 @@ def make_plan(
             setting = " ".join(f"{short[axis]}={short_value(value)}" for axis, value in cell.axes.items())
             trial = PlannedTrial(config.identity, cell.variant, setting, cell.axes, seed, config)
             if (twin := trials.get(trial.trial_id)) is not None:
-                problem = f"the cell '{trial.label}' is the same trial as '{twin.label}': a duplicate cell"
+                problem = f"duplicate cell: '{trial.label}' is the same trial as '{twin.label}'"
                 raise sweep_file.document.error((*cell.place, "grid"), problem)
             trials[trial.trial_id] = trial
     _check_paper(sweep_file, [trial.label for trial in trials.values()])
-    other_data = any(parse_override(text).key_or_group == "dataset" for text in overrides)
-    paper = None if other_data else sweep_file.paper
+    paper = None if "dataset" in keys else sweep_file.paper
     reference = _one_reference(sweep_file, list(trials.values()))
     compare = _compare(sweep_file, reference)
     early_stopping = _early_stopping(sweep_file, compare, list(trials.values()))
     if continue_from == sweep_name:
-        raise UserError(f"continue_from={continue_from}: a sweep cannot continue itself; give this one a --name")
+        raise UserError(f"continue_from={continue_from}: a sweep cannot continue itself; name this one with --name")
     return Plan(
         sweep_name, sweep_file, tuple(arguments), tuple(trials.values()), compare, early_stopping, continue_from, paper
     )
 
 
 def _one_reference(sweep_file: SweepFile, trials: Sequence[PlannedTrial]) -> TrialConfig:
-    """The first trial, whose dataset and evaluation all have: a table compares what was measured alike."""
+    """The first trial's configuration. All trials share its dataset, evaluation, probes and opponent.
+
+    Raises :class:`UserError` if they do not: a table can only compare what was measured in the same way.
+    """
     first = trials[0]
     for trial in trials:
         for part in ("evaluation", "dataset", "probes", "opponent"):
             if getattr(trial.config, part) != getattr(first.config, part):
                 problem = (
-                    f"'{first.label}' and '{trial.label}' differ in {part}: one table needs one reference for all rows"
+                    f"'{first.label}' and '{trial.label}' differ in {part}; a table needs one reference for all rows"
                 )
                 axis = next((axis for axis in trial.axes if axis.partition(".")[0] == part), "")
                 raise sweep_file.document.error(("grid", axis), problem)
@@ -127,39 +128,37 @@ def _check_paper(sweep_file: SweepFile, labels: Sequence[str]) -> None:
 
 
 def _compare(sweep_file: SweepFile, config: TrialConfig) -> Compare:
-    """What tables compare by: the file's word, or the evaluation's first metric."""
+    """The metric that tables compare by: the file's, or else the evaluation's first one."""
     if sweep_file.compare is None:
-        metric = next((name for name in config.metrics if name not in NEUTRAL), [*config.metrics, "critic_loss"][0])
-        return Compare(metric, "max" if metric in config.higher_is_better else "min")
+        metric = next((metric for metric in config.metrics if metric.direction), [*config.metrics, *EPOCH_METRICS][0])
+        return Compare(metric.name, metric.mode)
     compare = sweep_file.compare
-    _check_metric(sweep_file, "compare", compare.metric, config)
-    return replace(compare, mode=compare.mode or ("max" if compare.metric in config.higher_is_better else "min"))
+    metric = _metric(sweep_file, "compare", compare.metric, config)
+    return replace(compare, mode=compare.mode or metric.mode)
 
 
-def _check_metric(sweep_file: SweepFile, key: str, name: str, config: TrialConfig) -> None:
-    known = {*config.metrics, *EPOCH_METRICS}
+def _metric(sweep_file: SweepFile, key: str, name: str, config: TrialConfig) -> Metric:
+    known = {metric.name: metric for metric in (*config.metrics, *EPOCH_METRICS)}
     if name not in known:
         problem = f"these trials log no metric called '{name}'{nearest(name, known)}"
         raise sweep_file.document.error((key, "metric"), problem)
+    return known[name]
 
 
 def _early_stopping(sweep_file: SweepFile, compare: Compare, trials: Sequence[PlannedTrial]) -> EarlyStopping | None:
-    """What the file says, with the metric that tables compare by where it names none."""
+    """The file's early stopping. If it names no metric, it uses the one that tables compare by."""
     options = sweep_file.early_stopping
     if options is None:
         return None
     config = trials[0].config
     if options.metric:
-        _check_metric(sweep_file, "early_stopping", options.metric, config)
-        mode = options.mode or ("max" if options.metric in config.higher_is_better else "min")
-        options = replace(options, mode=mode)
+        metric = _metric(sweep_file, "early_stopping", options.metric, config)
+        options = replace(options, mode=options.mode or metric.mode)
     else:
         options = replace(options, metric=compare.metric, mode=compare.mode)
     budget = max(trial.config.budget for trial in trials)
     if options.grace >= budget:
-        problem = (
-            f"no trial has more than {budget} critic iterations, so that none could be stopped after {options.grace}"
-        )
+        problem = f"no trial has more than {budget} critic iterations, so none can be stopped after {options.grace}"
         raise sweep_file.document.error(("early_stopping", "grace"), problem)
     return options
 
@@ -186,20 +185,20 @@ def _sweep_name(sweep_file: SweepFile, scale: str | None, name: str | None, chan
         return check_name(name, lambda problem: UserError(f"--name: {problem}"))
     if changes_trials:
         raise UserError(
-            f"overrides that change the trials of '{sweep_file.name}' make another sweep: give it a name with --name"
+            f"these overrides change the trials of '{sweep_file.name}', which makes another sweep; name it with --name"
         )
     return sweep_file.name if scale is None else f"{sweep_file.name}-{scale}"
 
 
 def short_names(axes: Iterable[str]) -> dict[str, str]:
-    """``objective.q`` as ``q`` where no other axis ends alike."""
+    """The shortest clear name of each axis: ``q`` for ``objective.q``, unless another axis ends in ``q`` too."""
     names = sorted(set(axes))
     ends = [name.rpartition(".")[2] for name in names]
     return {name: end if ends.count(end) == 1 else name for name, end in zip(names, ends, strict=True)}
 
 
 def short_value(value: Any) -> str:
-    """An axis value in words, each value differently: 1.0 as 1, a written-out neighbourhood as (0,1)×1+(1,0)×2."""
+    """An axis value as text, distinct for distinct values: 1.0 as ``1``, a neighbourhood as ``(0,1)×1+(1,0)×2``."""
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     if isinstance(value, list) and value and all(isinstance(each, Mapping) and "offset" in each for each in value):

@@ -1,6 +1,6 @@
-"""Hydra, used for one thing: composing a trial's configuration from presets and overrides.
+"""Composes a trial's configuration from presets and overrides, with Hydra.
 
-Presets are ``trainers/conf``, and the ``conf`` folder of every package that brings a part in by an entry point.
+Presets lie in ``trainers/conf`` and in the ``conf`` folder of every package that provides a part by an entry point.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from trainers.parts import ENTRY_POINT_GROUPS, nearest
 CONF = Path(trainers.__file__).parent / "conf"
 
 
-def preset_folders() -> list[Path]:
-    """Where presets are: our own folder first."""
+@cache
+def preset_folders() -> tuple[Path, ...]:
+    """The folders with presets; ours is the first."""
     folders = [CONF]
     for group in ENTRY_POINT_GROUPS.values():
         for point in importlib.metadata.entry_points(group=group):
@@ -39,7 +40,7 @@ def preset_folders() -> list[Path]:
                 folder = Path(location) / "conf"
                 if folder.is_dir() and folder not in folders:
                     folders.append(folder)
-    return folders
+    return tuple(folders)
 
 
 @cache
@@ -53,7 +54,7 @@ def presets() -> dict[str, list[str]]:
 
 
 def parse_override(text: str) -> Override:
-    """One ``key=value``. Raises :class:`UserError` for bad syntax, a sweep, or an unknown preset."""
+    """Parses one ``key=value``. Raises :class:`UserError` for bad syntax, several values, or an unknown preset."""
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:
@@ -61,13 +62,13 @@ def parse_override(text: str) -> Override:
     if not override.key_or_group:
         raise UserError(f"'{text}' is not an override such as penalty.weight=1: it names no option")
     if override.is_sweep_override():
-        raise UserError(f"'{text}' has several values: several values are an axis and belong under grid")
+        raise UserError(f"'{text}' has several values; that is an axis and belongs under grid")
     if "${" in text:
-        raise UserError(f"'{text}': interpolations are not allowed here: write the value")
+        raise UserError(f"'{text}': interpolations are not allowed here; write the value")
     if override.key_or_group == "seed":
-        raise UserError(f"'{text}': seeds are given by seeds, a number or a list")
+        raise UserError(f"'{text}': give the seeds with seeds, as a number or a list")
     if override.key_or_group.startswith("hydra"):
-        raise UserError(f"'{text}': Hydra itself is not configured here")
+        raise UserError(f"'{text}': options of Hydra itself cannot be set here")
     check_preset(override.key_or_group, override.value())
     return override
 
@@ -97,7 +98,7 @@ def compose(overrides: list[str]) -> dict[str, Any]:
 
 
 def option_paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Every option that an axis can name: a part's own name goes with its preset."""
+    """Every option that an axis can name. A part's ``name`` is not one, because its preset sets it."""
     for key, value in values.items():
         if key != "name":
             yield f"{prefix}{key}"

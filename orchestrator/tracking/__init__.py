@@ -1,1 +1,1 @@
-"""MLflow, a mirror of the store."""
+"""MLflow as a mirror of the store."""

@@ -1,4 +1,4 @@
-"""Where MLflow is, and whether it lets us in."""
+"""The tracking URI: its default, and whether MLflow can be reached there."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 
 
 def default_uri(runs: Runs) -> str:
-    """SQLite inside the runs directory. Raises :class:`UserError` for one in an object store."""
+    """The URI of an SQLite file in the runs directory. Raises :class:`UserError` for an object store."""
     if not isinstance(runs, Path):
         raise UserError(
-            f"--runs-dir {location(runs)}: MLflow's SQLite cannot live in an object store: give --tracking-uri, the "
-            "address of an MLflow server, or leave MLflow out with --offline"
+            f"--runs-dir {location(runs)}: MLflow's SQLite file cannot lie in an object store; give the address of an "
+            "MLflow server with --tracking-uri, or run without MLflow with --offline"
         )
     return f"sqlite:///{(runs / 'mlflow.db').resolve()}"
 
 
 def check_uri(uri: str) -> None:
-    """Raises :class:`UserError` for a tracking URI of an unknown kind, where nobody answers within seconds, or where
-    we are not let in; and where the MLflow that is installed here is too old or too new."""
+    """Raises :class:`UserError` if a tracking URI cannot be used.
+
+    Its kind may be unknown, no server may answer there within seconds, or MLflow may refuse access.
+    """
     importlib.import_module("orchestrator.tracking.mlflow_private")  # it checks MLflow
     scheme = uri.partition(":")[0].partition("+")[0]
     try:
@@ -42,12 +44,12 @@ def check_uri(uri: str) -> None:
             if folder.exists() and not folder.is_dir():
                 raise OSError(f"'{folder}' is not a directory")
             if Path(uri.removeprefix("sqlite:///")).is_dir():
-                raise OSError("a directory is in the database's place")
+                raise OSError("it is a directory, not a file")
         elif scheme in ("postgresql", "mysql", "mssql"):
             _connect(uri)
         else:
             raise UserError(
-                f"--tracking-uri {uri}: expected sqlite:///FILE, http://HOST:PORT or a database MLflow knows"
+                f"--tracking-uri {uri}: expected sqlite:///FILE, http://HOST:PORT or a database that MLflow supports"
             )
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
@@ -56,24 +58,24 @@ def check_uri(uri: str) -> None:
 
 
 def _ask(uri: str) -> None:
-    """Asks a server for something that it does not tell everybody. Raises :class:`UserError` if it does not tell us."""
+    """Asks a server for something that needs permission. Raises :class:`UserError` if the server refuses."""
     from mlflow.exceptions import MlflowException
 
     try:
         quiet_client(uri).search_experiments(max_results=1)
     except MlflowException as error:
         ways = {
-            401: "MLflow refuses our user or password: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD have to "
-            "be what the server knows",
-            403: "MLflow refuses us: its --allowed-hosts have to name the host and port of this address, and the user "
-            "of MLFLOW_TRACKING_USERNAME needs its permission",
+            401: "MLflow refuses the user or the password; check MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD in your environment",
+            403: "MLflow refuses access; the server's --allowed-hosts must name the host and port of this address, and "
+            "the user in MLFLOW_TRACKING_USERNAME needs permission",
         }
         why = ways.get(error.get_http_status_code(), f"the server answers, but not as MLflow does ({error})")
         raise UserError(f"--tracking-uri {uri}: {why}") from None
 
 
 def _connect(uri: str) -> None:
-    """Opens a database once. Raises OSError."""
+    """Connects to a database once. Raises OSError if that fails."""
     import sqlalchemy
 
     try:
@@ -84,7 +86,7 @@ def _connect(uri: str) -> None:
 
 
 def quiet_client(uri: str) -> MlflowClient:
-    """An MLflow client that gives up after seconds, not minutes, and keeps quiet."""
+    """An MLflow client that gives up after seconds, not minutes, and does not print messages of its own."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

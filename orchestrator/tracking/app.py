@@ -1,7 +1,7 @@
-"""MLflow's server as it is, but for what a browser begins with that has not been there before.
+"""MLflow's own server with better defaults for a browser that visits it for the first time.
 
-MLflow 3 opens an experiment on its view for traces of language models unless the browser remembers another choice, and
-an assistant's panel over a quarter of the page. Whatever somebody has chosen there stays.
+Unless the browser remembers another choice, MLflow 3 opens an experiment in its view for traces of language models, and
+covers a quarter of the page with an assistant's panel. Choices that a user has made are kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ for (const [key, value] of Object.entries({json.dumps(mlflow_private.REMEMBERED)
 
 
 def make_app() -> FastAPI:
-    """What ``mlflow server --app-name orchestrator`` serves (an entry point of the group ``mlflow.app``)."""
+    """The app behind ``mlflow server --app-name orchestrator`` (an entry point of the group ``mlflow.app``)."""
     from fastapi.responses import HTMLResponse
 
     page = mlflow_private.first_page().replace("<head>", f"<head>{SCRIPT}", 1)

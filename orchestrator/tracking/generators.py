@@ -1,4 +1,4 @@
-"""A trial's final generator as an MLflow model: a graph of torch's own operators with its weights, no code of ours."""
+"""A trial's final generator as an MLflow model: weights and a graph of torch's own operators, without our code."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class NoGenerator(Exception):
-    """Why a trial has no final generator to give."""
+    """A trial has no final generator; the message says why."""
 
 
 @dataclass(frozen=True)
 class Generator:
-    """A network that makes examples of ``shape``, and its weights after so many epochs."""
+    """A network that generates examples of shape ``shape``, with its weights after ``epoch`` epochs."""
 
     network: Network
     shape: Shape
@@ -36,16 +36,16 @@ class Generator:
 
 
 def final_generator(trial: TrialStore) -> Generator:
-    """The generator of a trial's last checkpoint, as evaluations see it: the moving average where there is one.
+    """The generator of a trial's last checkpoint. It is the moving average if there is one, as in evaluations.
 
-    Raises :class:`NoGenerator`.
+    Raises :class:`NoGenerator` if the trial was not trained with a generator or its checkpoint cannot be used.
     """
     try:
         config = TrialConfig.from_dict(trial.config())
-    except ConfigError as error:  # of another version
+    except ConfigError as error:  # written by another version
         raise NoGenerator(f"config.yaml cannot be used: {error}") from None
-    if config.opponent != "generator":
-        raise NoGenerator(f"the critic's opponent was {'the data' if config.opponent == 'data' else config.opponent}")
+    if not config.opponent.trained:
+        raise NoGenerator(f"the critic's opponent was {config.opponent.words}")
     try:
         with trial.at_hand(trial.checkpoint_file) as file:
             state = checkpoints.read(file)["training"]
@@ -58,15 +58,15 @@ def final_generator(trial: TrialStore) -> Generator:
 
 
 def check_traceable(generator: Generator) -> None:
-    """Raises :class:`NoGenerator` where torch cannot make a graph of the network."""
+    """Raises :class:`NoGenerator` if torch cannot trace the network."""
     try:
         _traced(generator.network, generator.shape)
-    except Exception as error:  # whatever torch.export raises
+    except Exception as error:  # torch.export raises many types
         raise NoGenerator(f"torch.export cannot trace it ({type(error).__name__})") from None
 
 
 def save_generator(generator: Generator, folder: Path, model: Model) -> None:
-    """Writes a generator into ``folder``, which must not be there yet, as the MLflow model ``model``.
+    """Writes a generator as the MLflow model ``model`` into ``folder``, which must not exist yet.
 
     Its signature: noise, float32 of shape (m, latent size), to images in [−1, 1] of shape (m, C, H, W) or to points
     (m, d).
@@ -90,16 +90,16 @@ def save_generator(generator: Generator, folder: Path, model: Model) -> None:
 
 @functools.lru_cache(maxsize=4)
 def _traced(network: Network, shape: Shape) -> ExportedProgram:
-    """The graph of a network's generator for any number of examples; its weights are anybody's."""
+    """The graph of a network's generator for any number of examples. The caller replaces its weights."""
     import torch
 
     module = network.build_generator(shape).eval()
-    noise = torch.zeros(2, network.latent_size)  # of one alone torch would make a graph for one alone
+    noise = torch.zeros(2, network.latent_size)  # with a single example torch would fix the batch size at 1
     return torch.export.export(module, (noise,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
 
 
 def _weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The generator's part of a checkpoint."""
+    """The weights of the generator in a checkpoint, averaged if there is a moving average."""
     if state["average"] is None:
         return state["generator"]
     prefix = "module."

@@ -1,11 +1,11 @@
 """Mirrors the store into MLflow, idempotently.
 
-One experiment and one parent run a sweep, one child run a trial. A run is found by its (sweep, trial_id) tags before it
-is created, and one that a lost answer has doubled is deleted; a point is logged with its stored timestamp, so that
-logging it twice leaves one. Only the driver writes.
+A sweep is one experiment with one parent run; a trial is a child run. A run is looked up by its (sweep, trial_id) tags
+before it is created. If an answer of the server got lost and a run exists twice, one of the two is deleted. A point is
+logged with its stored timestamp, so that logging it twice leaves one point. Only the driver writes.
 
-Pictures have the names that MLflow's charts step through, and the generator of a trial that came to its end is a model
-of its run's, called ``generator``.
+Pictures are named so that MLflow's charts can step through them. The generator of a finished trial is a model of its
+run, called ``generator``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.errors import UserError
-from orchestrator.store.epochs import Tail
+from orchestrator.store.epochs import POSITION, Tail
+from orchestrator.store.references import stored_metrics
+from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.address import quiet_client
 from orchestrator.tracking.mlflow_private import PICTURES_TAG, THUMBNAIL, log_output, picture_names
 from orchestrator.tracking.views import view_tags
+from trainers.metrics import TRAINING_SECONDS
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Metric
@@ -49,14 +52,15 @@ RUN_STATUS = {
     State.LOST: "KILLED",
 }
 MAX_METRICS, MAX_PARAMS, MAX_PARAM_LENGTH = 1000, 100, 6000  # MLflow's limits for one request
-NOT_METRICS = ("epoch", "timestamp")
+NOT_METRICS = frozenset(POSITION) - {"iteration"}
+"""What MLflow has a place of its own for."""
 GENERATOR = "generator"
 """What a trial's model is called: ``mlflow.pytorch.load_model("runs:/RUN_ID/generator")``."""
 
 
 @dataclass
 class _Mirrored:
-    """How far MLflow is with one trial."""
+    """How much of one trial MLflow already has."""
 
     entry: Entry
     tail: Tail
@@ -64,30 +68,30 @@ class _Mirrored:
     described: bool = False
     epochs: int = 0
     level: str = ""  # the state, number of attempts and number of pictures that MLflow has
-    generator: bool = False  # whether MLflow has it, or has been told why there is none
+    generator: bool = False  # whether MLflow has the model, or a tag that says why there is none
     seconds: float = 0.0  # of training, up to the last epoch read
     pending: list[dict[str, Any]] = field(default_factory=list)
 
     def read(self) -> None:
-        """Adds the epochs that are new to those pending, each with the seconds of training so far."""
+        """Adds new epochs to ``pending``, each with the seconds of training so far."""
         for record in self.tail.read():
             self.seconds += record.get("epoch_seconds", 0.0)
-            self.pending.append({**record, "training_seconds": self.seconds})
+            self.pending.append({**record, TRAINING_SECONDS.name: self.seconds})
 
 
 def level(store: SweepStore, uri: str) -> None:
-    """Brings MLflow level with one sweep's store. Raises :class:`UserError` for whatever keeps it from being so."""
+    """Updates MLflow from the store of one sweep. Raises :class:`UserError` if that fails for any reason."""
     try:
         Mirror(store, uri).finish()
     except UserError:
         raise
-    except Exception as error:  # whatever MLflow or its database raise
+    except Exception as error:  # MLflow and its database raise many types
         problem = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"MLflow at {uri} cannot be brought level with '{store.name}': {problem}") from None
+        raise UserError(f"MLflow at {uri} cannot be updated with the sweep '{store.name}': {problem}") from None
 
 
 class Mirror:
-    """Brings MLflow level with one sweep's store; :meth:`sync` as often as one likes."""
+    """Updates MLflow from the store of one sweep. :meth:`sync` may be called at any time, any number of times."""
 
     def __init__(self, store: SweepStore, uri: str) -> None:
         self._store = store
@@ -105,7 +109,7 @@ class Mirror:
             run = runs.get(trial.entry.trial_id)
             restarts = store.trial(trial.entry.trial_id).status().restarts
             if run is not None and int(run.data.tags.get(RESTARTS_TAG, 0)) < restarts:
-                self._delete_run(run.info.run_id)  # its attempts have been put aside
+                self._delete_run(run.info.run_id)  # a restart has put its attempts aside
                 run = None
             if run is not None:
                 trial.run_id = run.info.run_id
@@ -117,16 +121,16 @@ class Mirror:
                 del trial.pending[: trial.epochs]
 
     def sync(self) -> None:
-        """Logs what the store has and MLflow has not. Raises MLflow's own errors; the next call goes on."""
+        """Logs what the store has and MLflow lacks. Raises MLflow's own errors; the next call continues."""
         for trial in self._trials:
             status = self._store.trial(trial.entry.trial_id).status()
             if status.attempts:
                 self._sync_trial(trial, status)
 
     def finish(self, *, generators: bool = True) -> None:
-        """The end of a driver's run: tables and status on the parent, and the generators of trials that have ended.
+        """Ends a driver's run: logs tables and status of the parent run, and the generators of trials that have ended.
 
-        These take seconds to begin with: torch learns to trace.
+        The first generator takes seconds, because torch has to load its tracer.
         """
         self.sync()
         self._find_runs()
@@ -134,7 +138,7 @@ class Mirror:
         for file in [self._store.path / "sweep.yaml", *sorted(self._store.tables.glob("*"))]:
             self._client.log_artifact(self._parent, str(file))
         done = all(status.state.is_result for status in statuses)
-        ended = _attempt_times(statuses, "ended")
+        ended = [int(attempt.ended * 1000) for attempt in _attempts(statuses) if attempt.ended]
         self._client.set_terminated(self._parent, "FINISHED" if done else "KILLED", max(ended, default=None))
         for trial in self._trials if generators else []:
             self._sync_generator(trial)
@@ -151,8 +155,8 @@ class Mirror:
             deleted = found.lifecycle_stage == "deleted"
             if not deleted and (location is None or found.artifact_location == location):
                 return found.experiment_id
-            # It was deleted there, and keeps its name, or the runs directory was moved, and MLflow keeps absolute
-            # paths: begin again.
+            # The experiment was deleted in MLflow, but its name is still taken; or the runs directory was moved, and
+            # MLflow keeps absolute paths. In both cases it is renamed and a new one is made.
             if deleted:
                 self._client.restore_experiment(found.experiment_id)
             before = "it was deleted" if deleted else "it was moved"
@@ -161,7 +165,7 @@ class Mirror:
         return self._client.create_experiment(name, artifact_location=location)
 
     def _describe_experiment(self) -> None:
-        """What the experiment has of these tags stays: MLflow's pages change its description and views."""
+        """Sets the experiment's description and views, but keeps existing ones: a user may have changed them."""
         plan = self._store.plan()
         known = self._client.get_experiment(self._experiment).tags
         for key, value in {NOTE_TAG: plan["description"], **view_tags(plan)}.items():
@@ -169,10 +173,10 @@ class Mirror:
                 self._client.set_experiment_tag(self._experiment, key, value)
 
     def _find_runs(self) -> dict[str | None, Any]:
-        """The trials' runs by their ids, and the sweep's own under None.
+        """The trials' runs by trial id, and the parent run under None. Deletes runs that exist twice.
 
-        MLflow's client asks a second time where it hears nothing, and the server may have made a run each time: the
-        one that has been used is kept.
+        MLflow's client repeats a request that gets no answer, and the server may have made a run each time. The run
+        that has been used is kept.
         """
         where = f"tags.`{SWEEP_TAG}` = '{self._store.name}'"
         runs: list[Any] = []
@@ -210,7 +214,7 @@ class Mirror:
             "mlflow.runName": self._store.name,
             NOTE_TAG: plan["description"],
         }
-        started = _attempt_times(self._statuses(), "started")
+        started = [int(attempt.started * 1000) for attempt in _attempts(self._statuses())]
         return self._client.create_run(self._experiment, min(started, default=None), tags).info.run_id
 
     def _sync_trial(self, trial: _Mirrored, status: Status) -> None:
@@ -225,14 +229,14 @@ class Mirror:
         tags = {MIRRORED_TAG: str(trial.epochs + len(trial.pending))}
         params: list[tuple[str, Any]] = []
         if not trial.described:
-            with contextlib.suppress(UserError):  # a damaged one: its trial says so
+            with contextlib.suppress(UserError):  # a damaged configuration: the trial reports it itself
                 params = list(_flat(store.config()))
                 self._client.log_artifact(trial.run_id, str(store.path / "config.yaml"))
             tags[DESCRIBED_TAG] = "true"
         if trial.level != level:
             for picture in pictures[int(trial.level.split()[-1]) if trial.level else 0 :]:
                 self._log_picture(trial.run_id, store.trial_id, picture)
-            ended = status.attempts[-1].get("ended")
+            ended = status.attempts[-1].ended
             if status.state is State.RUNNING or not ended:
                 self._client.update_run(trial.run_id, status=RUN_STATUS[status.state])
             else:
@@ -252,7 +256,10 @@ class Mirror:
         trial.generator = True
 
     def _log_picture(self, run_id: str, trial_id: str, picture: Path) -> None:
-        """``samples/epoch_000003.png`` as ``images/samples+step+000003+…``, and a small one beside it."""
+        """Logs ``samples/epoch_000003.png`` as ``images/samples+step+000003+…``, with a small version beside it.
+
+        MLflow's own client puts random digits where we put the trial's id, so that a picture logged twice exists twice.
+        """
         from PIL import Image
 
         _, epoch, *probe = picture.stem.split("_", 2)
@@ -265,7 +272,7 @@ class Mirror:
             self._client.log_artifacts(run_id, folder, target)
 
     def _log_generator(self, run_id: str, trial: TrialStore) -> str:
-        """The final generator as a model of the run's, once. Returns where it is, or why there is none."""
+        """Logs the final generator as a model of the run, once. Returns its URI, or why there is none."""
         from mlflow.entities import LoggedModelStatus
         from mlflow.models import Model
 
@@ -285,7 +292,7 @@ class Mirror:
             self._client.log_batch(run_id, _last_evaluated(trial, made.model_id))
             log_output(self._client, run_id, made.model_id, generator.epoch)
             self._client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
-        for known in self._models(run_id):  # an earlier time was interrupted, or an answer got lost
+        for known in self._models(run_id):  # an earlier call was interrupted, or its answer got lost
             if known.status != LoggedModelStatus.READY:
                 self._client.delete_logged_model(known.model_id)
         return f"runs:/{run_id}/{GENERATOR}"
@@ -297,7 +304,7 @@ class Mirror:
         epochs: Sequence[Mapping[str, Any]],
         tags: Mapping[str, str],
     ) -> None:
-        """One request where MLflow's limits allow it. The tags, which say how far MLflow is, come last."""
+        """Logs in one request if MLflow's limits allow it. The tags come last, because they record what was logged."""
         from mlflow.entities import Metric, Param, RunTag
 
         points = [
@@ -331,15 +338,15 @@ class Mirror:
             "seed": str(entry.seed),
             RESTARTS_TAG: str(status.restarts),
         }
-        started = int(status.attempts[0]["started"] * 1000)
+        started = int(status.attempts[0].started * 1000)
         return self._client.create_run(self._experiment, start_time=started, tags=tags).info.run_id
 
 
 def _last_evaluated(trial: TrialStore, model_id: str) -> list[Metric]:
-    """What a trial's evaluations measured last, as metrics of its model too: MLflow's list of models sorts by them."""
+    """The last value of each evaluation metric, as metrics of the model, so that MLflow can sort models by them."""
     from mlflow.entities import Metric
 
-    names = trial.references().get("metrics", ())
+    names = stored_metrics(trial.references())
     last = {name: record for record in trial.epochs() for name in names if name in record}
     return [
         Metric(name, float(record[name]), record["timestamp"], record["epoch"], model_id)
@@ -347,30 +354,28 @@ def _last_evaluated(trial: TrialStore, model_id: str) -> list[Metric]:
     ]
 
 
-def _attempt_times(statuses: Sequence[Status], key: str) -> list[int]:
-    """When attempts began or ended, in milliseconds."""
-    return [int(time * 1000) for status in statuses for attempt in status.attempts if (time := attempt.get(key))]
+def _attempts(statuses: Sequence[Status]) -> list[Attempt]:
+    return [attempt for status in statuses for attempt in status.attempts]
 
 
 def _tags(status: Status, references: Mapping[str, Any]) -> dict[str, str]:
     last = status.attempts[-1]
-    commits = list(dict.fromkeys(attempt["commit"] for attempt in status.attempts))
     tags = {
         "state": str(status.state),
         "attempt": str(len(status.attempts)),
-        "git_commit": ", ".join(commits),
-        "mlflow.source.git.commit": last["commit"],
-        "host": last["host"],
-        "device": last.get("device", ""),
+        "git_commit": ", ".join(status.commits),
+        "mlflow.source.git.commit": last.commit,
+        "host": last.host,
+        "device": last.device or "",
         "error": status.error or "",
         "copied_from": status.copied_from or "",
         "continued_from": "{sweep} {trial_id} at critic iteration {iteration}".format_map(status.continued_from)
         if status.continued_from
         else "",
     }
-    tags |= {f"version.{name}": version for name, version in last["versions"].items()}
+    tags |= {f"version.{name}": version for name, version in last.versions.items()}
     tags |= {f"evaluation.{name}": str(value) for name, value in references.get("info", {}).items()}
-    overwrites = {"error"} if len(status.attempts) > 1 else set()  # an earlier attempt's error is over
+    overwrites = {"error"} if len(status.attempts) > 1 else set()  # an empty error replaces that of an earlier attempt
     return {key: value for key, value in tags.items() if value or key in overwrites}
 
 

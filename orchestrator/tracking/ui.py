@@ -1,4 +1,4 @@
-"""MLflow's pages on this machine."""
+"""Serves MLflow's pages on this machine."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ DEFAULT_PORT = 5000
 
 
 def serve(runs_dir: Path, tracking_uri: str | None, port: int | None, name: str | None = None) -> None:
-    """Becomes MLflow's server on the loopback interface, until it is interrupted, and prints addresses before.
+    """Prints the addresses of pages, then replaces this process by MLflow's server on the loopback interface.
 
-    With the name of a sweep those of its charts, else that of the list of sweeps. Raises :class:`UserError` where
-    there is no database, or nothing of that sweep in it, for a ``port`` of a server that runs already, and for one at
-    which somebody else listens.
+    With the name of a sweep they are the pages of its charts, otherwise the list of sweeps. If ``tracking_uri`` is a
+    server, only the addresses are printed. Raises :class:`UserError` if there is no database, if it does not have the
+    sweep, if ``port`` is given for a server, and if another program uses the port.
     """
     if tracking_uri is None and not (runs_dir / "mlflow.db").exists():
-        raise UserError(f"there is no MLflow database in '{runs_dir}' yet: a sweep makes it")
+        raise UserError(f"there is no MLflow database in '{runs_dir}' yet; orchestrator sweep FILE makes it")
     uri = tracking_uri or default_uri(runs_dir)
     elsewhere = uri.startswith("http")
     if elsewhere and port is not None:
-        raise UserError(f"--port {port}: {uri} is a server already, with a port of its own; leave --port out")
+        raise UserError(f"--port {port}: {uri} is a server with a port of its own; leave out --port")
     port = DEFAULT_PORT if port is None else port
     server = uri.rstrip("/") if elsewhere else f"http://127.0.0.1:{port}"
     if name is None:
@@ -48,38 +48,38 @@ def serve(runs_dir: Path, tracking_uri: str | None, port: int | None, name: str 
         print(f"{what}: {page}")
     if elsewhere:
         return
-    print("There in some ten seconds; Ctrl-C ends it.", flush=True)
+    print("The server starts in about ten seconds. Press Ctrl-C to stop it.", flush=True)
     os.environ |= {
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes that nobody here needs
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes that we do not need
         "PYTHONWARNINGS": "ignore",
     }
     artifacts = (runs_dir / "mlflow-artifacts").resolve().as_uri()
     command = ["-m", "mlflow", "server", "--app-name", "orchestrator"]
     command += ["--backend-store-uri", uri, "--default-artifact-root", artifacts, "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--uvicorn-opts", "--log-level warning"]
-    os.execv(sys.executable, [sys.executable, *command])  # signals reach the server itself
+    os.execv(sys.executable, [sys.executable, *command])  # replaces this process, so that signals reach the server
 
 
 def _check_port(port: int) -> None:
-    """Raises :class:`UserError` for a port of the loopback interface at which no server can listen."""
+    """Raises :class:`UserError` if no server can listen at a port of the loopback interface."""
     with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that a server left do not count
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore closed connections of an earlier server
         try:
             listener.bind(("127.0.0.1", port))
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
-            why = "somebody listens there already" if taken else f"no server can listen there ({error.strerror})"
-            raise UserError(f"--port {port}: {why}; choose another") from None
+            why = "another program listens there" if taken else f"no server can listen there ({error.strerror})"
+            raise UserError(f"--port {port}: {why}; choose another port") from None
 
 
 def _experiment(uri: str, name: str) -> str:
-    """MLflow's id of a sweep."""
+    """MLflow's id of a sweep's experiment. Raises :class:`UserError` if MLflow does not have the sweep."""
     check_uri(uri)
     client = quiet_client(uri)
     known = {experiment.name: experiment.experiment_id for experiment in client.search_experiments()}
     if name not in known:
         known.pop("Default", None)
         there = nearest(name, known) if known else ""
-        raise UserError(f"MLflow knows no sweep called '{name}'{there}; 'orchestrator sync {name}' shows it to MLflow")
+        raise UserError(f"MLflow has no sweep called '{name}'{there}; add it with: orchestrator sync {name}")
     return known[name]

@@ -1,4 +1,4 @@
-"""The views that MLflow's page of a sweep offers in its menu *Views*, each with an address of its own.
+"""The saved views in the menu *Views* of a sweep's page in MLflow. Each view has its own address.
 
 MLflow keeps a saved view as a tag of the experiment. The names in it are those of its page's own state, documented
 nowhere: like what stands in :mod:`orchestrator.tracking.mlflow_private`, they were seen to work with MLflow 3.17.0,
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.tracking.mlflow_private import OWN_SECTIONS, VIEW_TAG, saved_view
+from trainers.metrics import TRAINING_SECONDS, find_metric
 
 METHODS, TRIALS = "methods", "trials"
 
@@ -18,12 +19,15 @@ METHODS, TRIALS = "methods", "trials"
 def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
     """The views of a sweep, as tags of its experiment.
 
-    ``methods``: cells, means over their seeds with a band from the least to the greatest, over the time since a trial
-    began, evaluations included. ``trials``: each trial, the best one first, over the seconds of training alone, and
-    samples of all of them side by side, the last ones first.
+    ``methods`` shows the mean of each cell over its seeds, with a band from minimum to maximum. Its x axis is the time
+    since a trial began, including evaluations. ``trials`` shows every trial, best first, over the seconds of training
+    without evaluations. It also shows the trials' samples side by side, beginning with the last epoch.
     """
     metric = plan["compare"]["metric"]
-    columns = [f"metrics.`{name}`" for name in (metric, "training_seconds")] + ["tags.`state`", "attributes.`Models`"]
+    columns = [f"metrics.`{name}`" for name in (metric, TRAINING_SECONDS.name)] + [
+        "tags.`state`",
+        "attributes.`Models`",
+    ]
     everywhere = {
         "searchFilter": "tags.`orchestrator.kind` = 'trial'",
         "selectedColumns": columns,
@@ -33,8 +37,8 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
         "type": "LINE",
         "metricKey": metric,
         "lineSmoothness": 0,
-        # An untrained generator's distance is far above all others; a loss or KID may be negative.
-        "scaleType": "log" if metric.endswith(("fid", "exact_w1", "_distance", "_error")) else "linear",
+        # Logarithmic, because an untrained generator's distance is far above the rest. A loss or KID may be negative.
+        "scaleType": "log" if find_metric(metric).logarithmic else "linear",
         "useGlobalXaxisKey": True,
         "useGlobalLineSmoothing": True,
     }
@@ -45,17 +49,17 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
         "step": max(trial["epochs"] for trial in plan["trials"]),
     }
     methods = everywhere | {
-        # Over a metric MLflow's means of groups are none: it pairs their points by rank and not by step.
+        # Time is the x axis, because over a metric MLflow averages points of equal rank, not of equal step.
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "cell"}]},
         "globalLineChartConfig": {"xAxisKey": "time-relative", "lineSmoothness": 0},
         **_charts(metric, [line]),
     }
     trials = everywhere | {
-        "orderByKey": f"metrics.`{metric}`",  # by anything but the date MLflow does not hide trials in their sweep
+        "orderByKey": f"metrics.`{metric}`",  # sorted by date, MLflow would hide trials in their sweep
         "orderByAsc": plan["compare"]["mode"] == "min",
         "globalLineChartConfig": {
             "xAxisKey": "metric",
-            "selectedXAxisMetricKey": "training_seconds",
+            "selectedXAxisMetricKey": TRAINING_SECONDS.name,
             "lineSmoothness": 0,
         },
         **_charts(metric, [line, samples]),
@@ -67,7 +71,7 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _charts(metric: str, charts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A first section with these charts in a row; MLflow adds those of the other metrics in its own."""
+    """A first section with these charts in a row. MLflow adds charts of the other metrics in its own sections."""
     section = {"display": True, "isReordered": False}
     first = {"uuid": "first", "name": metric, "columns": len(charts), "cardHeight": 480}
     row = {"metricSectionId": "first", "deleted": False, "isGenerated": True}

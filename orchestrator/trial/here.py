@@ -10,7 +10,8 @@ from typing import Any
 from orchestrator.errors import UserError, disk_errors
 from orchestrator.files import reason
 from orchestrator.store.runs import cache_dir
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.states import State
+from orchestrator.store.trial import TrialStore
 from orchestrator.store.weights import with_weights
 from orchestrator.sweep.presets import compose, parse_override
 from trainers.config import TrialConfig
@@ -23,7 +24,9 @@ def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | Non
     cache = cache_dir(runs_dir)
     with disk_errors():
         config = TrialConfig.from_dict(with_weights(compose(overrides), feature_weights), cache)
-    check_device(config)
+    from trainers.devices import check_device
+
+    check_device(config.device)
     config.evaluation.prepare()
     with disk_errors():
         config.dataset.prepare(cache)
@@ -53,15 +56,6 @@ def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | Non
     why = "" if state is State.DONE else f": {trial.status().error}"
     print(f"{state}{why}; samples, metrics and log in {trial.path}")
     return 0 if state.is_result else 1
-
-
-def check_device(config: TrialConfig) -> None:
-    """Raises :class:`UserError` for a trial that wants a GPU on a machine without one."""
-    if config.device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("device=cuda: this machine has no GPU that torch can use")
 
 
 def _tell(record: dict[str, Any]) -> None:

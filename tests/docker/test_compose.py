@@ -225,6 +225,6 @@ def test_secrets_are_made_at_random_once_and_for_their_owner_only(tmp_path: Path
     before = files[0].read_bytes()
     again = run(ROOT / "docker" / "make-secrets", files[0])
     assert again.returncode == 1
-    assert "stays as it is" in again.stderr
+    assert "is not changed" in again.stderr
     assert files[0].read_bytes() == before
     assert ".env" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()

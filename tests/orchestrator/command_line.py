@@ -1,4 +1,4 @@
-"""``orchestrator`` as a process of its own, and what is left of it."""
+"""Runs ``orchestrator`` as a separate process, and finds the processes that it leaves behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 CommandLine = Callable[..., tuple[int, str, str]]
-"""``command_line("status", "--json")``: the command in this process; its exit code, output and errors."""
+"""``command_line("status", "--json")`` runs the command in this process. Returns its exit code, output and errors."""
 
 
 class Cluster(NamedTuple):
@@ -30,13 +30,13 @@ class Cluster(NamedTuple):
 PROGRAM = Path(sys.executable).with_name("orchestrator")
 MARK = "ORCHESTRATOR_TEST_MARK"
 PATIENCE = 200.0
-"""Seconds that are waited for what is sure to come."""
+"""How long tests wait, in seconds, for an event that is sure to come."""
 EAGER_WORKERS = {"RAY_worker_niceness": "0"}
-"""Ray's workers run at 15 otherwise: beside anybody else's work they get a few percent of a processor."""
+"""By default Ray's workers have niceness 15; next to other work they would get a few percent of a processor."""
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Ours, without what a Ray in this process may have added."""
+    """This process's environment, without variables that a Ray in this process may have added."""
     ours = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "TUNE_"))}
     return ours | {"COLUMNS": "200"} | EAGER_WORKERS | changes
 
@@ -51,28 +51,28 @@ def orchestrator(*arguments: object, cwd: Path, **changes: str) -> subprocess.Co
 
 @dataclass
 class Running:
-    """A command that is still running, in a process group of its own; all its children bear its mark."""
+    """A running command in its own process group. All its children have its mark in their environment."""
 
     process: subprocess.Popen[str]
     mark: str
 
     def signal_group(self, number: int) -> None:
-        """What a terminal does on Ctrl-C: every process of the foreground group gets the signal."""
+        """Signals every process of the group, as a terminal does on Ctrl-C."""
         os.killpg(self.process.pid, number)
 
     def signal_all(self, number: int) -> None:
-        """What a job manager does: the command's own process gets the signal, and then all of its processes get it."""
+        """Signals the command's own process and then all of its processes, as a job manager does."""
         for pid in (self.process.pid, *marked(self.mark)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def end(self) -> tuple[int, str, str]:
-        """Waits: exit code, standard output, standard error."""
+        """Waits for the end. Returns exit code, standard output and standard error."""
         out, err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, out, err
 
     def descendants(self) -> set[int]:
-        """Every process that comes from the command's own."""
+        """The ids of all descendants of the command's process."""
         parents = {}
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # gone in the meantime
@@ -84,14 +84,14 @@ class Running:
         return found
 
     def left_over(self, seconds: float) -> list[str]:
-        """The command lines of the processes that still bear the mark after so long."""
+        """The command lines of processes that still have the mark after ``seconds``."""
         wait_until(lambda: not marked(self.mark), seconds, may_fail=True)
         return list(marked(self.mark).values())
 
 
 @contextlib.contextmanager
 def started(*arguments: object, cwd: Path, **changes: str) -> Iterator[Running]:
-    """Starts a command; whatever is left of it at the end is killed, by id."""
+    """Starts a command. At the end, processes that are left of it are killed by their ids."""
     mark = uuid.uuid4().hex
     process = subprocess.Popen(
         [str(PROGRAM), *map(str, arguments)],
@@ -115,7 +115,7 @@ def started(*arguments: object, cwd: Path, **changes: str) -> Iterator[Running]:
 
 
 def free_port() -> int:
-    """A port at which nobody listens, and which nobody is given who asks for any: those are higher, Ray's too."""
+    """A port at which no process listens. It lies below the range from which the system and Ray choose free ports."""
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)
         with socket.socket() as listener, contextlib.suppress(OSError):
@@ -124,7 +124,7 @@ def free_port() -> int:
 
 
 def marked(mark: str) -> dict[int, str]:
-    """The processes, zombies apart, that have the mark in their environment."""
+    """The command lines, by process id, of processes with the mark in their environment. Skips zombies."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # gone in the meantime
@@ -136,7 +136,7 @@ def marked(mark: str) -> dict[int, str]:
 def wait_until(
     condition: Callable[[], object], seconds: float = PATIENCE, *, may_fail: bool = False, pause: float = 0.02
 ) -> None:
-    """Waits for a condition, looking often. On a busy machine a Ray that starts takes a minute."""
+    """Waits until a condition holds. Raises TimeoutError; on a busy machine Ray alone takes a minute to start."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

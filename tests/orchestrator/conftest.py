@@ -1,4 +1,4 @@
-"""What the tests of ``orchestrator`` share: sweep files, one Ray, one empty MLflow database, the command line."""
+"""Fixtures that the tests of ``orchestrator`` share: sweep files, one Ray, an empty MLflow database, commands."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from hand_made import Planner, make_sweep, plan_file, write_file
 from small_trials import NewTrial, create, run
 
 from orchestrator.engine.tune import prepare_environment
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.sweep import presets as composition
 from orchestrator.sweep.plan import Plan
 
@@ -29,9 +30,9 @@ prepare_environment(local=True)  # before a test module imports Ray, which reads
 
 @pytest.fixture(scope="session", autouse=True)
 def composed_once() -> Iterator[None]:
-    """Hydra takes 0.15 s a configuration: planning asks it once a run for the same overrides.
+    """Composes each set of overrides only once per test run, because Hydra takes 0.15 s per configuration.
 
-    ``test_composition`` asks it every time.
+    ``test_composing`` calls Hydra every time.
     """
     known: dict[tuple[str, ...], dict[str, Any]] = {}
 
@@ -58,20 +59,20 @@ def plan_of(tmp_path: Path) -> Planner:
 
 @pytest.fixture(scope="session")
 def planned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The runs directory of a sweep of two cells and two seeds that nothing has touched."""
+    """The runs directory of a planned sweep of two cells and two seeds. Tests copy it."""
     return make_sweep(tmp_path_factory.mktemp("planned")).runs_dir
 
 
 @pytest.fixture
 def store(planned_once: Path, tmp_path: Path) -> SweepStore:
-    """A sweep of two cells and two seeds, ``hand``, of which nothing has run."""
+    """The sweep ``hand`` of two cells and two seeds, of which nothing has run."""
     shutil.copytree(planned_once, tmp_path / "runs", dirs_exist_ok=True)
     return SweepStore(tmp_path / "runs", "hand")
 
 
 @pytest.fixture
 def new_trial(tmp_path: Path) -> NewTrial:
-    """``new_trial(critic={"lr": 1})``: a small trial, with these changes, that has not run."""
+    """``new_trial(critic={"lr": 1})`` makes a small trial with these changes that has not run."""
     numbers = itertools.count()
     return lambda **changes: create(tmp_path / str(next(numbers)), **changes)
 
@@ -86,7 +87,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrialStore:
 
 @pytest.fixture
 def command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    """``command_line("status", "--json")``: the command in this process; its exit code, output and errors."""
+    """``command_line("status", "--json")`` runs a command in this process; see ``CommandLine``."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         from orchestrator.cli import main
@@ -105,7 +106,7 @@ def command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(scope="session")
 def ray_resources() -> Iterator[dict[str, float]]:
-    """The one Ray of this run."""
+    """The resources of the Ray that all tests of this process share."""
     import ray
 
     from orchestrator.engine.tune import ray_session
@@ -116,7 +117,7 @@ def ray_resources() -> Iterator[dict[str, float]]:
 
 @pytest.fixture(scope="session")
 def cluster(ray_resources: dict[str, float]) -> Cluster:
-    """How a command joins the one Ray of this run."""
+    """The arguments and environment with which a command joins the shared Ray."""
     import ray
 
     token = {key: os.environ[key] for key in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
@@ -125,7 +126,7 @@ def cluster(ray_resources: dict[str, float]) -> Cluster:
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database with its tables: making them takes seconds."""
+    """An MLflow database with empty tables. Tests copy it, because making the tables takes seconds."""
     from orchestrator.tracking.address import quiet_client
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
@@ -135,7 +136,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tracking_uri(empty_database: Path, tmp_path: Path) -> str:
-    """An MLflow database of this test's own, in its runs directory."""
+    """The URI of an MLflow database for this test alone, in its runs directory."""
     (tmp_path / "runs").mkdir(exist_ok=True)
     shutil.copy(empty_database, tmp_path / "runs" / "mlflow.db")
     return f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
@@ -143,5 +144,5 @@ def tracking_uri(empty_database: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def closed_port() -> int:
-    """A port of this machine at which nobody listens."""
+    """A port of this machine at which no process listens."""
     return free_port()

@@ -1,4 +1,4 @@
-"""Hand-made sweeps with a curve for every trial: what figures and reports are made of."""
+"""Hand-made sweeps with a curve for every trial, for the tests of figures and reports."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from hand_made import POINTS, attempt, make_sweep
 from PIL import Image
 
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status
 
 METRIC = "exact_w1"
 VARIANTS = f"""\
@@ -44,7 +44,7 @@ def store_trial(
     seconds: float = 0.5,
     shade: int = 128,
 ) -> None:
-    """Epochs as a worker would have stored them: ``epochs[number]`` are its metrics; pictures of one shade."""
+    """Stores epochs as a worker would: ``epochs[number]`` are the metrics, and each picture has one shade of grey."""
     trial = store.trial(entry.trial_id)
     trial.samples.mkdir(exist_ok=True)
     lines = []
@@ -61,7 +61,7 @@ def store_trial(
 
 
 def falling(entry: Entry, last: int = 3, start: float = 20.0) -> Curve:
-    """A curve that falls by half an epoch, a little lower for each seed and cell."""
+    """A curve that halves every epoch, with a small offset that differs between seeds and cells."""
     offset = 0.1 * entry.seed + 0.01 * len(entry.setting)
     return {epoch: {METRIC: start * 0.5**epoch + offset} for epoch in range(last + 1)}
 
@@ -69,7 +69,7 @@ def falling(entry: Entry, last: int = 3, start: float = 20.0) -> Curve:
 def make_drawn(
     folder: Path, text: str = VARIANTS, states: Callable[[Entry], State] = lambda entry: State.DONE
 ) -> SweepStore:
-    """A sweep of which every trial has come as far as its state says: one that is not DONE ended after an epoch."""
+    """A sweep whose trials have the given states. DONE trials have three epochs, others one, and PENDING ones none."""
     store = make_sweep(folder, text)
     for number, entry in enumerate(store.entries()):
         state = states(entry)
@@ -79,7 +79,7 @@ def make_drawn(
 
 
 def some_fail(entry: Entry) -> State:
-    """One seed of a cell FAILED, one of another DIVERGED, all of a third came to nothing."""
+    """States: one seed of a cell FAILED, one of another cell DIVERGED, and a third cell has no DONE trial."""
     if entry.label == "wgan-gp weight=1 critic_iterations=2":
         return (State.FAILED, State.LOST, State.DIVERGED)[entry.seed]
     if entry.seed == 0 and entry.label in ("wgan", "wgan-gp weight=1 critic_iterations=1"):

@@ -1,4 +1,4 @@
-"""Sweeps that are driven by real commands, whose processes can be killed and held."""
+"""Sweeps driven by real commands, whose processes a test can kill or suspend."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from command_line import Running, started, wait_until
 from hand_made import write_file
 
 from orchestrator.store.lock import Driver, read_driver, temporary_folder
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 
 
 @dataclass
 class Sweep:
-    """A sweep and every command that has driven it; whatever is left of them at the end is killed."""
+    """A sweep and the commands that have driven it. At the end, processes that are left of them are killed."""
 
     folder: Path
     store: SweepStore
@@ -39,7 +40,7 @@ class Sweep:
         return [trial.status() for trial in self.trials()]
 
     def start_and_wait_until_busy(self, *arguments: object) -> Running:
-        """Starts a command and returns when every trial has trained for a while and goes on."""
+        """Starts a command and returns when both trials have trained for a while and are still RUNNING."""
         before = [len(trial.epochs()) for trial in self.trials()] if self.commands else [0, 0]
         running = self.start(*arguments)
         wait_until(lambda: all(len(trial.epochs()) > n + 3 for trial, n in zip(self.trials(), before, strict=True)))
@@ -52,11 +53,11 @@ class Sweep:
         return driver
 
     def hang(self, number: int) -> None:
-        """The worker of a trial takes no notice any more: it does not end by itself, whoever has died."""
-        os.kill(self.trials()[number].status().attempts[-1]["pid"], signal.SIGSTOP)
+        """Suspends the worker of a trial, so that it does not end by itself."""
+        os.kill(self.trials()[number].status().attempts[-1].pid, signal.SIGSTOP)
 
     def twins(self, folder: Path) -> Iterator[tuple[TrialStore, TrialStore]]:
-        """Every trial, and the same trial after a life without disturbances."""
+        """Every trial, and the same trial run without disturbances."""
         for trial in self.trials():
             twin = TrialStore(folder / trial.trial_id)
             twin.create(trial.config())
@@ -72,6 +73,6 @@ def new_sweep(folder: Path, text: str) -> Iterator[Sweep]:
 
 
 def folders_of(driver: Driver) -> list[Path]:
-    """The temporary folders that a driver has, or has left."""
+    """The temporary folders of a driver that exist, whether it is alive or dead."""
     paths = [temporary_folder(purpose, driver.mark) for purpose in ("ray", "orchestrator-tune")]
     return [path for path in paths if path.exists()]

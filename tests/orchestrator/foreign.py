@@ -1,4 +1,4 @@
-"""A distribution from outside, installed for a test: one class, one preset and an entry point."""
+"""A distribution from outside, installed for a test: penalties with their presets and entry points."""
 
 from __future__ import annotations
 
@@ -20,28 +20,18 @@ class Quiet(Penalty):
     def __call__(self, critic, pair):
         return self.weight * pair.phi("real").mean().square()
 
-
-@dataclass(frozen=True, kw_only=True)
-class Broken(Penalty):
-    name: ClassVar[str] = "broken"
-
-    def __call__(self, critic, pair):
-        raise OSError("out of paper")
 """
 
 
 def install(folder: Path) -> Path:
-    """The folder of packages to put on the path."""
+    """Writes the distribution into ``folder`` and returns the folder, which has to be put on the path."""
     package = folder / "foreign_penalties"
     (package / "conf" / "penalty").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "penalties.py").write_text(CLASS)
     (package / "conf" / "penalty" / "quiet.yaml").write_text("name: quiet\nweight: 0.25\n")
-    (package / "conf" / "penalty" / "broken.yaml").write_text("name: broken\n")
     information = folder / "foreign_penalties-1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign-penalties\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(
-        "[trainers.penalties]\nquiet = foreign_penalties.penalties:Quiet\nbroken = foreign_penalties.penalties:Broken\n"
-    )
+    (information / "entry_points.txt").write_text("[trainers.penalties]\nquiet = foreign_penalties.penalties:Quiet\n")
     return folder

@@ -1,7 +1,8 @@
-"""Sweeps made by hand: planned by the real planner, filled with numbers that a test chooses."""
+"""Hand-made sweeps: planned by the real planner, filled with numbers that a test chooses."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,16 +12,16 @@ from PIL import Image
 
 from orchestrator.engine.placement import Placement
 from orchestrator.store.epochs import EpochLog
+from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status
 from orchestrator.sweep.file import read_sweep_file
 from orchestrator.sweep.plan import Plan, PlannedTrial, make_plan
 
 Planner = Callable[..., Plan]
-"""``plan_of(text, "scale=small", name="other")``"""
+"""``plan_of(text, "scale=small", name="other")`` returns a plan."""
 
 POINTS = "[dataset=mixture, batch_size=8, budget=40, device=cpu]"
-"""The base of sweeps that are cheap to plan, and to run: points in the plane, and exact transport as metric."""
+"""The base of sweeps that are cheap to plan and to run: points in the plane, with exact transport as metric."""
 
 TWO_CELLS = f"""\
 name: hand
@@ -33,7 +34,7 @@ compare: {{metric: exact_w1, mode: min}}
 
 
 def write_file(folder: Path, text: str, name: str = "sweep.yaml") -> Path:
-    """A sweep file."""
+    """Writes a sweep file and returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_text(text)
@@ -54,7 +55,7 @@ def option(trial: PlannedTrial, path: str) -> Any:
 
 
 def make_sweep(folder: Path, text: str = TWO_CELLS, *arguments: str, cache_dir: Path | None = None) -> SweepStore:
-    """A sweep of which nothing has run yet, in ``folder/runs``."""
+    """Plans a sweep in ``folder/runs``. Nothing of it has run."""
     plan = plan_file(write_file(folder, text), *arguments, cache_dir=cache_dir)
     store = SweepStore(folder / "runs", plan.name)
     store.make()
@@ -63,29 +64,29 @@ def make_sweep(folder: Path, text: str = TWO_CELLS, *arguments: str, cache_dir: 
 
 
 def one_cpu_each(store: SweepStore, limit: int | None = None) -> Placement:
-    """Every trial of a sweep, with one processor, on the Ray that this process has joined."""
+    """A placement that gives every trial of a sweep one processor of the Ray that this process has joined."""
     return Placement({entry.trial_id: (("CPU", 1.0),) for entry in store.entries()}, limit)
 
 
-def attempt(**changes: Any) -> dict[str, Any]:
-    """What a worker notes of an attempt."""
+def attempt(**changes: Any) -> Attempt:
+    """An attempt as a worker records it, with these changes."""
     now = time.time()
-    return {
-        "started": now - 1,
-        "host": "somewhere",
-        "pid": 1,
-        "commit": "0123456789ab",
-        "versions": {"python": "3.11", "torch": "2.15"},
-        "device": "cpu (x86_64)",
-        "resumed_at": 0,
-        "ended": now,
-        "state": "DONE",
-        "error": None,
-    } | changes
+    made = Attempt(
+        started=now - 1,
+        host="somewhere",
+        pid=1,
+        commit="0123456789ab",
+        versions={"python": "3.11", "torch": "2.15"},
+        device="cpu (x86_64)",
+        resumed_at=0,
+        ended=now,
+        state="DONE",
+    )
+    return dataclasses.replace(made, **changes)
 
 
 def records(last: Mapping[str, float], untrained: Mapping[str, float], epochs: int = 2) -> list[dict[str, Any]]:
-    """Epoch 0, then epochs of which the last was evaluated."""
+    """The records of epoch 0 and of ``epochs`` epochs, of which the last was evaluated."""
     trained = [
         {"epoch": epoch, "iteration": 17 * epoch, "critic_loss": 0.5 / epoch, "penalty": 0.125, "epoch_seconds": 0.25}
         for epoch in range(1, epochs + 1)
@@ -108,7 +109,7 @@ def finish(
     info: Mapping[str, str] | None = None,
     epochs: int = 2,
 ) -> None:
-    """Writes what a worker would have written of a trial that came to its end."""
+    """Writes the files of a trial that has ended, as a worker would."""
     trial = store.trial(entry.trial_id)
     log = EpochLog(trial.metrics_file)
     for record in records(metrics, untrained or dict.fromkeys(metrics, 9.0), epochs):

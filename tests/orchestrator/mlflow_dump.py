@@ -1,4 +1,4 @@
-"""Everything that MLflow knows of a sweep, as plain values that compare."""
+"""Everything that MLflow has of a sweep, as plain values that can be compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Dump = dict[str, dict[str, Any]]
 
 
 def dump(uri: str, sweep: str, *, times: bool = True) -> Dump:
-    """Every run by its name; ``times`` are those at which runs began and ended, and whatever tells them apart."""
+    """Every run of a sweep, by name. ``times`` adds what differs between two equal runs: ids, start and end."""
     client = quiet_client(uri)
     experiment = client.get_experiment_by_name(sweep)
     assert experiment is not None
@@ -63,7 +63,7 @@ def points_of(dumped: dict[str, Any]) -> list[tuple[str, int, int, float]]:
 
 
 def expected_points(trial: TrialStore) -> list[tuple[str, int, int, float]]:
-    """Every stored point of a trial, and the seconds of training so far at each epoch."""
+    """The points that MLflow should have of a trial: every stored value, and the seconds of training so far."""
     expected, seconds = [], 0.0
     for record in trial.epochs():
         seconds += record.get("epoch_seconds", 0.0)
@@ -74,7 +74,7 @@ def expected_points(trial: TrialStore) -> list[tuple[str, int, int, float]]:
 
 
 def expected_files(trial: TrialStore) -> list[str]:
-    """The configuration, and every picture under the name that MLflow's charts look for, with a small one."""
+    """The files that MLflow should have of a trial: its configuration, and every picture in full and in small."""
     pictures = []
     for file in trial.sample_files():
         _, epoch, *probe = file.stem.split("_", 2)

@@ -1,7 +1,7 @@
-"""Machines that are network namespaces: each with an address of its own, and nothing but the network between them.
+"""Machines made of network namespaces. Each has its own address, and only the network connects them.
 
-Making them needs root and Linux's ``ip``. Nothing of this machine's own network changes: the bridge between them has a
-namespace too.
+Making them needs root and Linux's ``ip``. This machine's own network does not change, because the bridge between the
+machines has its own namespace.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from command_line import wait_until
 
 @dataclass(frozen=True)
 class Started:
-    """A process of a machine, and where its output goes."""
+    """A process on a machine, and the files with its output."""
 
     process: subprocess.Popen[bytes]
     out: Path
     err: Path
 
     def end(self, seconds: float = 200) -> tuple[int, str, str]:
-        """Waits: exit code, standard output, standard error."""
+        """Waits for the end. Returns exit code, standard output and standard error."""
         code = self.process.wait(seconds)
         return code, self.out.read_text(), self.err.read_text()
 
     def succeed(self) -> None:
-        """Waits for an end without an error."""
+        """Waits for the end. Raises AssertionError for an exit code other than 0."""
         code, out, err = self.end()
         assert code == 0, out + err
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A namespace and its address."""
+    """A network namespace and its address."""
 
     namespace: str
     address: str
 
     def start(self, command: Sequence[object], log: Path, environment: Mapping[str, str]) -> Started:
-        """Does not wait. The machine's end ends it, and whatever it starts. Its output: ``log.out``, ``log.err``."""
+        """Starts a process that ends with the machine. Its output goes to ``log.out`` and ``log.err``."""
         out, err = log.with_name(f"{log.name}.out"), log.with_name(f"{log.name}.err")
         inside = ["ip", "netns", "exec", self.namespace, "setpriv", "--pdeathsig", "KILL", *map(str, command)]
         with out.open("wb") as stdout, err.open("wb") as stderr:
@@ -57,12 +57,12 @@ class Machine:
         return Started(process, out, err)
 
     def processes(self) -> list[int]:
-        """Everything that runs on the machine."""
+        """The ids of all processes on the machine."""
         listed = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True, check=True)
         return [int(pid) for pid in listed.stdout.split()]
 
     def power_off(self) -> None:
-        """Everything that runs on the machine ends at once, and has ended on return."""
+        """Kills all processes on the machine and waits until they have ended."""
 
         def all_gone() -> bool:
             running = [pid for pid in self.processes() if not _is_zombie(pid)]
@@ -76,7 +76,7 @@ class Machine:
 
 @contextlib.contextmanager
 def machines(*names: str) -> Iterator[dict[str, Machine]]:
-    """Machines that reach each other; at the end they are gone, with everything that runs on them."""
+    """Machines that can reach each other. At the end they are deleted with all their processes."""
     _end_leftovers()
     run = f"orchestrator-{os.getpid()}-{secrets.token_hex(2)}"
     subnet = f"10.231.{secrets.randbelow(256)}"
@@ -106,7 +106,7 @@ def machines(*names: str) -> Iterator[dict[str, Machine]]:
 
 
 def why_not() -> str | None:
-    """Why this process can make no machines, or None if it can."""
+    """Why this process cannot make machines; None if it can."""
     if shutil.which("ip") is None:
         return "there is no command 'ip' (Debian's iproute2)"
     name = f"orchestrator-{os.getpid()}-{secrets.token_hex(2)}"

@@ -1,4 +1,4 @@
-"""A real S3 server, and what networks do to those who talk to it."""
+"""A real S3 server, and a network connection to it that a test can cut or slow down."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def s3_server(log: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def keys_asked_for(port: int) -> Iterator[str]:
-    """Meanwhile the S3 server knows one key, which this returns, and looks at everybody's; otherwise at nobody's."""
+    """Makes the S3 server check keys and accept only the one that is returned. Otherwise it accepts any key."""
     iam = boto3.client("iam", endpoint_url=f"http://127.0.0.1:{port}", **CREDENTIALS)
     name = secrets.token_hex(4)
     iam.create_user(UserName=name)
@@ -54,7 +54,7 @@ def keys_asked_for(port: int) -> Iterator[str]:
 
 
 def _let_in_without_keys(port: int, requests: str) -> None:
-    """So many requests from now on."""
+    """Lets the next ``requests`` requests in without a check of their keys."""
     ask = urllib.request.Request(
         f"http://127.0.0.1:{port}/moto-api/reset-auth", requests.encode(), {"Content-Type": "text/plain"}
     )
@@ -72,7 +72,7 @@ def answers(port: int) -> bool:
 
 
 class Network:
-    """The way to a server: it can be cut, at once or after so many requests, and slowed down."""
+    """A proxy before a server. A test can cut it, at once or after a number of requests, and slow it down."""
 
     def __init__(self, server: int) -> None:
         self._server = server
@@ -86,7 +86,7 @@ class Network:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self, after: int = 0) -> None:
-        """Every connection ends, and no new one lives, once so many more requests have come through."""
+        """Ends every connection and refuses new ones, once ``after`` more requests have come through."""
         with self._lock:
             self._left = after
         if not after:
@@ -101,7 +101,7 @@ class Network:
         return self._left == 0
 
     def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)  # else a thread that waits in accept takes one more
+        self._listener.shutdown(socket.SHUT_RDWR)  # otherwise a thread that waits in accept takes one more
         self._listener.close()
         self._end_all()
 
@@ -153,7 +153,7 @@ class Network:
 
 
 class Place:
-    """A runs directory as several machines see it: a folder that they share, or copies of what is in a bucket."""
+    """A runs directory as several machines see it: a shared folder, or one copy per machine of a bucket."""
 
     def __init__(self, folder: Path, url: str | None = None) -> None:
         self._folder = folder

@@ -1,5 +1,8 @@
-"""A Slurm of this machine's own, on the loopback interface, from Debian's packages: munged, slurmctld and a slurmd a
-node, in a temporary folder. It is configured as little as possible; nothing of an installed Slurm is read."""
+"""A private Slurm on the loopback interface, from Debian's packages.
+
+It runs munged, slurmctld and one slurmd per node in a temporary folder, with as little configuration as possible. It
+reads no configuration of an installed Slurm.
+"""
 
 from __future__ import annotations
 
@@ -44,14 +47,16 @@ GresTypes=gpu
 {nodes}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-"""``cred_expire`` is also how long a requeued job waits before it starts again, otherwise 120 s, and
-``sched_interval`` how often it is seen whether it may, otherwise 60 s."""
+"""``cred_expire`` also sets how long a requeued job waits before it starts again (default 120 s).
+
+``sched_interval`` sets how often Slurm checks whether it may start (default 60 s).
+"""
 
 NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 Gres=gpu:1"
 
 
 def missing() -> str | None:
-    """Why there can be no Slurm here; None if there can."""
+    """Why Slurm cannot run here; None if it can."""
     if absent := [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]:
         return f"{', '.join(absent)}: not installed (Debian's slurm-wlm and munge)"
     return None if os.geteuid() == 0 else "slurmd runs as root alone"
@@ -59,12 +64,12 @@ def missing() -> str | None:
 
 @dataclass(frozen=True)
 class Slurm:
-    """Where a running Slurm is configured; its commands."""
+    """A running Slurm, configured in ``folder``."""
 
     folder: Path
 
     def command(self, *words: object, cwd: Path | None = None, **changes: str) -> str:
-        """What one of Slurm's commands prints."""
+        """Runs one of Slurm's commands and returns its output."""
         return subprocess.run(
             [*map(str, words)], cwd=cwd, env=self.environment(**changes), capture_output=True, text=True, check=True
         ).stdout.strip()
@@ -74,14 +79,14 @@ class Slurm:
         return ours | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": _path()} | changes
 
     def job(self, number: str) -> dict[str, str]:
-        """What ``scontrol`` knows of a job, by name."""
+        """The properties that ``scontrol`` shows of a job, by name."""
         words = self.command("scontrol", "--oneliner", "show", "job", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
 
 @contextlib.contextmanager
 def own_slurm(folder: Path, nodes: int = 1) -> Iterator[Slurm]:
-    """A Slurm with so many nodes of two processors and a GPU that is none; its jobs and daemons end with it."""
+    """A Slurm whose nodes have two processors and a pretended GPU. Its jobs and daemons end with it."""
     host = socket.gethostname()
     controller, *ports = _free_ports(nodes + 1)
     names = [f"node{number}" for number in range(1, nodes + 1)]
@@ -96,7 +101,7 @@ def own_slurm(folder: Path, nodes: int = 1) -> Iterator[Slurm]:
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o400)
-    folder.chmod(0o755)  # as munged wants it
+    folder.chmod(0o755)  # munged requires it
     slurm = Slurm(folder)
     with contextlib.ExitStack() as stack:
 
@@ -118,7 +123,7 @@ def own_slurm(folder: Path, nodes: int = 1) -> Iterator[Slurm]:
 
 
 def _cancel(slurm: Slurm) -> None:
-    """Ends what is left of every job, before the daemons end that would end it."""
+    """Ends all jobs while the daemons that can end them still run."""
     slurm.command("scancel", "--signal=KILL", "--full", "--user=root")
     slurm.command("scancel", "--user=root")
     wait_until(lambda: not slurm.command("squeue", "--noheader"), pause=0.1)

@@ -1,7 +1,7 @@
 """``python s3_server.py HOST PORT``: an S3 server that keeps its objects in memory.
 
-It is moto's, one request at a time: between seeing that an object is not there yet and writing it
-(``If-None-Match: *``) moto lets other requests in, and a real store does not.
+It is moto's server, restricted to one request at a time. With ``If-None-Match: *`` a real object store checks and
+writes in one step, but moto lets other requests in between.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ turn = threading.Lock()
 
 
 def one_at_a_time(environment: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """A request is read before its turn, and answered after it: nobody waits for a client that has stopped."""
+    """Reads a request before its turn and answers after it, so that no request waits for a client that has stopped."""
     environment["wsgi.input"] = io.BytesIO(get_input_stream(environment).read())
     with turn:
         return list(moto(environment, start_response))

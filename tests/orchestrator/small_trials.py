@@ -1,4 +1,4 @@
-"""Trials of a second, and what of two of them must be equal to the bit whatever has happened to one."""
+"""Small trials of a second, and comparisons to the bit between a disturbed trial and an undisturbed one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from orchestrator.store.epochs import TIMING
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.epochs import CLOCKS
+from orchestrator.store.states import State
+from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 from trainers.config import TrialConfig
 
@@ -34,13 +35,13 @@ EVERYTHING: dict[str, Any] = {
     "network": {"dropout": 0.3},
     "generator": {"ema": 0.9},
 }
-"""What has a state of its own to carry over."""
+"""Changes that use every kind of state that a checkpoint has to hold."""
 
 NewTrial = Callable[..., TrialStore]
 
 
 def create(path: Path, **changes: Any) -> TrialStore:
-    """A small trial, with these changes, that has not run."""
+    """Makes a small trial with these changes that has not run."""
     values = {k: {**v, **changes.get(k, {})} if isinstance(v, dict) else changes.get(k, v) for k, v in SMALL.items()}
     trial = TrialStore(path)
     trial.create(TrialConfig.from_dict(values | {k: v for k, v in changes.items() if k not in SMALL}).to_dict())
@@ -48,14 +49,14 @@ def create(path: Path, **changes: Any) -> TrialStore:
 
 
 def run(trial: TrialStore, after: int | None = None) -> State:
-    """Runs a trial; with ``after``, until it has been asked so often whether to stop."""
+    """Runs a trial. With ``after`` it is told to stop once it has asked that many times whether to stop."""
     asked = itertools.count(1)
     return run_trial(trial, trial.path.parent / "cache", should_stop=lambda: after is not None and next(asked) > after)
 
 
 def without_timings(trial: TrialStore) -> list[dict[str, Any]]:
-    """The stored epochs, but for what differs between two runs of one."""
-    return [{name: value for name, value in record.items() if name not in TIMING} for record in trial.epochs()]
+    """The stored epochs without the fields that differ between two runs of the same trial."""
+    return [{name: value for name, value in record.items() if name not in CLOCKS} for record in trial.epochs()]
 
 
 def leaves(state: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -71,7 +72,7 @@ def leaves(state: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def state_of(file: Path) -> dict[str, Any]:
-    """A checkpoint's networks, optimisers, random state and position, flat; not the seconds it took."""
+    """A checkpoint's networks, optimisers, random state and position as flat values, without its timings."""
     state = torch.load(file, weights_only=True)["training"]
     del state["interrupted_seconds"]
     return dict(leaves(state))
@@ -95,7 +96,7 @@ def assert_equal_to_the_bit(one: TrialStore, other: TrialStore) -> None:
 
 
 def contents(folder: Path, *but: str) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too, by its path; ``but`` for some names."""
+    """The content of every file below a folder, by path, including hidden files and without the names in ``but``."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))

@@ -12,6 +12,7 @@ from hand_made import POINTS, write_file
 
 import orchestrator
 import trainers
+from orchestrator.errors import UserError
 
 PACKAGE = Path(orchestrator.__file__).parent
 
@@ -44,6 +45,30 @@ def test_commands_that_start_nothing_import_nothing_heavy(tmp_path: Path, argume
     ran = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout.splitlines()[-2:] == ["code 0", "heavy"], ran.stdout + ran.stderr
     assert not (tmp_path / "runs").exists()
+
+
+ELSEWHERE = """
+import sys
+sys.platform, sys.modules["fcntl"] = "darwin", None
+from orchestrator.cli import main
+sys.argv = ["orchestrator", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.parametrize("command", ["status", "sweep"])
+def test_another_platform_gets_a_paragraph(tmp_path: Path, command: str) -> None:
+    program = [sys.executable, "-c", ELSEWHERE, command, "x"]
+    ran = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("orchestrator: this system is 'darwin', and orchestrator runs on Linux only")
+    assert ran.stderr.count("\n") == 1
+
+
+def test_a_notebook_on_another_platform_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "win32")
+    with pytest.raises(UserError, match="runs on Linux only"):
+        orchestrator.load("runs/x")
 
 
 ORDER = (

@@ -1,7 +1,7 @@
-"""What ``docker-compose.yml`` brings up, by the same scripts, as processes on machines of their own (:mod:`network`).
+"""The services of ``docker-compose.yml``, started by the same scripts as processes on machines of :mod:`network`.
 
-PostgreSQL, an S3 server, MLflow's server behind its passwords, a Ray head and two Ray workers behind a token. Every
-password and token is random.
+They are PostgreSQL, an S3 server, MLflow's server with passwords, and a Ray head and two Ray workers with a token.
+Every password and token is random.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WATCHFUL = {
     "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
 }
-"""A node that is gone is lost after 3 s of silence, and a node that has lost its head for 10 s ends."""
+"""Ray gives a node up after 3 s without an answer, and a node ends after 10 s without its head."""
 
 
 def _secret() -> str:
@@ -41,7 +41,7 @@ def _secret() -> str:
 
 @dataclass
 class Topology:
-    """The machines, and what it takes to be let in."""
+    """The machines, with the passwords and tokens of their services."""
 
     folder: Path
     machines: dict[str, Machine]
@@ -80,21 +80,21 @@ class Topology:
         return {"PGHOST": self.address("database"), "PGUSER": "mlflow", "PGPASSWORD": self.database_password}
 
     def everything(self) -> dict[str, str]:
-        """What a driver has to know."""
+        """The environment that a driver needs."""
         return {**self.ray_environment(), **self.mlflow_environment(), **self.object_environment()}
 
     def start(self, name: str, command: list[object], log: str, **changes: str) -> Started:
-        """A process on a machine, with a home of its own; its output: ``log.out`` and ``log.err`` in the folder."""
+        """Starts a process on a machine, with the machine's home. Its output goes to ``log.out`` and ``log.err``."""
         known = environment(PATH=f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}", HOME=str(self.home(name)))
         known.pop("XDG_CACHE_HOME", None)
         return self.machines[name].start(command, self.folder / log, known | changes)
 
     def home(self, name: str) -> Path:
-        """Machines share no files, as far as what runs on them knows."""
+        """The home directory of a machine. Each machine has its own, so that they share no files."""
         return self.folder / "homes" / name
 
     def start_database(self) -> None:
-        """PostgreSQL, which refuses to be root, with the databases that MLflow wants."""
+        """Starts PostgreSQL with the databases that MLflow needs. It refuses to run as root."""
         home = self.folder / "postgresql"
         home.mkdir()
         (home / "password").write_text(self.database_password)
@@ -115,17 +115,17 @@ class Topology:
         self.sql("mlflow", (DOCKER / "postgres" / "mlflow_auth.sql").read_text()).succeed()
 
     def sql(self, database: str, statement: str, **changes: str) -> Started:
-        """Asks PostgreSQL from MLflow's machine."""
+        """Sends a statement to PostgreSQL from MLflow's machine."""
         command: list[object] = [POSTGRESQL / "psql", "-At", "-c", statement, database]
         return self.start("mlflow", command, "psql", **{**self.database_environment(), **changes})
 
     def points(self) -> int:
-        """How many points MLflow's database has."""
+        """The number of points in MLflow's database."""
         code, out, _ = self.sql("mlflow", "SELECT count(*) FROM metrics").end()
         return int(out) if code == 0 else 0
 
     def start_objects(self) -> None:
-        """An S3 server that keeps everything in memory."""
+        """Starts an S3 server that keeps everything in memory."""
         command = [sys.executable, S3_SERVER, self.address("objects"), 8333]
         self.start("objects", command, "objects")
 
@@ -134,7 +134,7 @@ class Topology:
         self.start("mlflow", command, "buckets", **self.object_environment()).succeed()
 
     def start_mlflow(self) -> None:
-        """Does not wait: it takes some fifteen seconds."""
+        """Starts MLflow's server. Does not wait for it, which takes about fifteen seconds."""
         changes = {
             "MLFLOW_AUTH_ADMIN_PASSWORD": self.mlflow_password,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": self.session_key,
@@ -151,26 +151,26 @@ class Topology:
         wait_until(lambda: self.http_status(f"{self.tracking_uri}/health") == 200, pause=0.5)
 
     def http_status(self, url: str, user: str | None = None, host: str | None = None) -> int:
-        """What a request from the head's machine is answered with; 0 if nobody answers."""
+        """The HTTP status of a request from the head's machine; 0 if there is no answer."""
         words: list[object] = ["curl", "--silent", "--output", os.devnull, "--write-out", "%{http_code}", url]
         words += ["--max-time", 20, *(["--user", user] if user else [])]
         words += ["--header", f"Host: {host}"] if host else []
         return int(self.start("head", words, "curl").end()[1])
 
     def start_head(self) -> Started:
-        """Does not wait."""
+        """Starts Ray's head. Does not wait for it."""
         return self._start_ray("head", "ray-head.sh", "--include-dashboard", "false", "--no-monitor")
 
     def start_worker(self, name: str, processors: int, **changes: str) -> Started:
-        """Does not wait, but for the head."""
+        """Starts a Ray worker. Waits for the head, but not for the worker."""
         head = ["bash", "-c", f": < /dev/tcp/{self.address('head')}/6379"]
         wait_until(lambda: self.start(name, head, "head-answers").end()[0] == 0, pause=0.3)
         return self._start_ray(name, "ray-worker.sh", "--num-cpus", processors, **changes)
 
     def _start_ray(self, name: str, script: str, *options: object, **changes: str) -> Started:
-        temporary = tempfile.mkdtemp(prefix="ray", dir=self.folder)  # a container begins with none
+        temporary = tempfile.mkdtemp(prefix="ray", dir=self.folder)  # new, because a container starts without one
         words = ["sh", DOCKER / script, "--node-ip-address", self.address(name), "--temp-dir", temporary]
-        words += ["--include-log-monitor", "false"]  # nobody reads what it would pass on
+        words += ["--include-log-monitor", "false"]  # no test reads what it passes on
         known = {
             "RAY_HEAD_ADDRESS": self.ray_address,
             "RAY_AUTH_TOKEN": self.ray_token,
@@ -179,27 +179,27 @@ class Topology:
         return self.start(name, [*words, *options], name, **WATCHFUL, **self.object_environment(), **(known | changes))
 
     def wait_for_node(self, node: Started) -> None:
-        """Until a head or a worker has said that it runs."""
+        """Waits until a head or a worker prints that it runs."""
         wait_until(lambda: "Ray runtime started" in node.out.read_text() + node.err.read_text())
         assert node.process.poll() is None, node.out.read_text() + node.err.read_text()
 
     def orchestrator(self, *arguments: object, log: str, **changes: str) -> Started:
-        """A driver on the head's machine; it knows ``everything`` but for the changes, an empty one being unset."""
+        """Starts a driver on the head's machine with :meth:`everything` and these changes. An empty change unsets."""
         known = {key: value for key, value in (self.everything() | changes).items() if value}
         return self.start("head", [PROGRAM, *arguments], log, **known)
 
 
 @contextlib.contextmanager
 def topology() -> Iterator[Topology]:
-    """The machines, on which nothing runs yet."""
+    """The machines, before any service is started."""
     with tempfile.TemporaryDirectory(prefix="oc-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        os.chmod(folder, 0o711)  # PostgreSQL's user goes through
+        os.chmod(folder, 0o711)  # PostgreSQL's user has to pass through it
         with machines(*MACHINES) as made:
             yield Topology(Path(folder), made)
 
 
 def what_is_missing() -> str | None:
-    """Why there can be no topology here, or None."""
+    """Why the topology cannot run here; None if it can."""
     for command in ("curl", "setpriv"):
         if shutil.which(command) is None:
             return f"there is no command '{command}'"

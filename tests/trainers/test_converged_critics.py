@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers.ground_costs import ground_cost
 from trainers.objectives import CTransform, KantorovichRubinstein, Objective
 from trainers.pair import Pair
 from trainers.penalties import Admissibility, GradientPenalty, NoPenalty, Penalty
+from trainers.transport.ground_costs import ground_cost
 
 pytestmark = pytest.mark.long
 POINTS = 8

@@ -116,13 +116,13 @@ def test_iterations_never_wait_for_the_host(changes: dict[str, Any], start: Star
     training = start(budget=100, device=DEVICE, **changes)
     training.run_epoch()
     training._real_batch(training.iteration)  # the order of an epoch's examples is copied once
-    with training._own_random_state():
+    with training._random_state.inside():
         torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(6):
                 training._iterate()  # a wait raises
             with pytest.raises(RuntimeError, match="synchroniz"):
-                training._sums.sum().item()
+                training._steps.sums.sum().item()
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert training.iteration == 26

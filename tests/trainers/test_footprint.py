@@ -108,6 +108,19 @@ def real_weights(module: nn.Module) -> Weights:
 def assert_counted(network: Network, shape: Shape) -> None:
     assert network.critic_weights(shape) == real_weights(network.build_critic(shape))
     assert network.generator_weights(shape) == real_weights(network.build_generator(shape))
+    # What an author gets who did not count: the same, and no number drawn.
+    before = torch.get_rng_state()
+    assert Network.critic_weights(network, shape) == network.critic_weights(shape)
+    assert Network.generator_weights(network, shape) == network.generator_weights(shape)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("dataset", "name"), [*FITTING, ("celeba", "wwgan_dcgan")])
+def test_formulas_count_what_the_modules_of_every_preset_hold(dataset: str, name: str) -> None:
+    network, shape = build_part("network", network_values(name)), build_part("dataset", {"name": dataset}).shape  # type: ignore[attr-defined]
+    assert isinstance(network, Network)
+    assert network.critic_weights(shape) == Network.critic_weights(network, shape)
+    assert network.generator_weights(shape) == Network.generator_weights(network, shape)
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,11 @@ def test_a_configuration_is_read_without_torch() -> None:
     loaded = modules_after(
         "from trainers.config import TrialConfig\n"
         "import trainers.objectives, trainers.penalties, trainers.networks, trainers.datasets, trainers.evaluation\n"
+        "import trainers.opponents, trainers.probes, trainers.metrics\n"
         "config = TrialConfig.from_dict({'dataset': {'name': 'digits'}, 'network': {'name': 'dcgan',"
-        " 'generator_widths': [8], 'critic_widths': [8]}, 'objective': {'name': 'soft_c_transform'},"
-        " 'penalty': {'name': 'wasserstein'}, 'evaluation': {'name': 'classifier'}, 'critic': {}, 'generator': {}})\n"
+        " 'generator_widths': [8], 'critic_widths': [8]}, 'objective': {'name': 'soft_c_transform', 'p': 2},"
+        " 'penalty': {'name': 'wasserstein'}, 'evaluation': {'name': 'classifier'}, 'critic': {}, 'generator': {},"
+        " 'opponent': 'noise', 'probes': ['transport_map']})\n"
         "config.identity, config.epochs"
     )
     assert "trainers" in loaded

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trainers.ground_costs import ground_cost
 from trainers.objectives import CTransform, KantorovichRubinstein, Objective, SoftCTransform
 from trainers.pair import Pair
+from trainers.transport.ground_costs import ground_cost
 
 MakePair = Callable[..., Pair]
 POWERS = [(1, 1), (2, 1), (2, 2), (1.2, 3), (3, 1.5)]

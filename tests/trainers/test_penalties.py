@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers.gradients import interpolate
 from trainers.objectives import CTransform, KantorovichRubinstein, Objective, SoftCTransform
 from trainers.pair import Pair
 from trainers.penalties import (
@@ -21,6 +20,7 @@ from trainers.penalties import (
     WassersteinPenalty,
     WeightClipping,
 )
+from trainers.transport.gradients import interpolate
 
 MakePair = Callable[..., Pair]
 KR = KantorovichRubinstein()

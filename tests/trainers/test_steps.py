@@ -15,8 +15,8 @@ from twins import assert_equal_critics, interrupted_twins
 
 from trainers.objectives import CTransform
 from trainers.pair import Pair
-from trainers.steps import InBfloat16
-from trainers.training import Training, compiles
+from trainers.steps import InBfloat16, compiles
+from trainers.training import Training
 
 Start = Callable[..., Training]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from trainers.metrics import Metric
 from trainers.parts import ConfigError, Part, number, runtime
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trainers.datasets import Data
+    from trainers.objectives import GroundCost
 
 
 class Evaluator(Protocol):
@@ -41,10 +43,12 @@ class Evaluator(Protocol):
 class Evaluation(Part):
     """``times`` evaluations, equally spaced over the budget, the last one at its end."""
 
-    metrics: ClassVar[tuple[str, ...]] = ()
-    """What tables compare by."""
-    higher_is_better: ClassVar[frozenset[str]] = frozenset()
-    """The metrics of which more is better; of all others less is."""
+    kind: ClassVar[str] = "evaluation"
+
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    """What tables compare by; the first one chooses the best checkpoint and has a direction."""
+    also_logged: ClassVar[tuple[Metric, ...]] = ()
+    """What every evaluation measures beside them, and no table shows unless asked to."""
 
     times: int = number(5, at_least=1)
     stop_at: float | None = number(None)
@@ -54,8 +58,8 @@ class Evaluation(Part):
         """Whether an evaluation's metrics are as good as ``stop_at``."""
         if self.stop_at is None or not self.metrics:
             return False
-        value = metrics[self.metrics[0]]
-        return value >= self.stop_at if self.metrics[0] in self.higher_is_better else value <= self.stop_at
+        value = metrics[self.metrics[0].name]
+        return value >= self.stop_at if self.metrics[0].direction == "max" else value <= self.stop_at
 
     def prepare(self) -> None:
         """Makes sure, before anything starts, of what no trial can do without and nobody here can make.
@@ -63,10 +67,8 @@ class Evaluation(Part):
         Raises :class:`ConfigError`.
         """
 
-    def evaluator(
-        self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device
-    ) -> Evaluator | None:
-        """The evaluator, whatever it needs computed or read from ``cache_dir``. ``cost`` is the trial's (q, p)."""
+    def evaluator(self, data: Data, cost: GroundCost, cache_dir: Path, device: torch.device) -> Evaluator | None:
+        """The evaluator, whatever it needs computed or read from ``cache_dir``. ``cost`` is the trial's."""
         return None
 
 
@@ -97,7 +99,7 @@ class FeatureEvaluation(Evaluation):
                 f"must be at most {available}, so that held-out and training images suffice; got {self.samples}",
             )
 
-    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device) -> Evaluator:
+    def evaluator(self, data: Data, cost: GroundCost, cache_dir: Path, device: torch.device) -> Evaluator:
         raise NotImplementedError(f"{type(self).__name__} must say in which features")
 
 
@@ -112,23 +114,21 @@ class ClassifierEvaluation(FeatureEvaluation):
     """
 
     name: ClassVar[str] = "classifier"
-    metrics: ClassVar[tuple[str, ...]] = (
-        "classifier_fid",
-        "classifier_is",
-        "classifier_kid",
-        "classifier_precision",
-        "classifier_recall",
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("classifier_fid", "min", logarithmic=True),
+        Metric("classifier_is", "max"),
+        Metric("classifier_kid", "min"),
+        Metric("classifier_precision", "max"),
+        Metric("classifier_recall", "max"),
     )
-    higher_is_better: ClassVar[frozenset[str]] = frozenset(
-        {"classifier_is", "classifier_precision", "classifier_recall"}
-    )
+    also_logged: ClassVar[tuple[Metric, ...]] = (Metric("classifier_is_std"),)
 
     def check(self, trial: Any) -> None:
         if len(trial.dataset.shape) == 3 and not trial.dataset.labelled:
             raise ConfigError("evaluation.name", f"{self.name} needs labels; {trial.dataset.name} has none here")
         super().check(trial)
 
-    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device) -> Evaluator:
+    def evaluator(self, data: Data, cost: GroundCost, cache_dir: Path, device: torch.device) -> Evaluator:
         from trainers.evaluation.classifier import classifier_extractor
         from trainers.evaluation.fidelity import FeatureEvaluator
 
@@ -147,8 +147,14 @@ class InceptionEvaluation(FeatureEvaluation):
     """
 
     name: ClassVar[str] = "inception"
-    metrics: ClassVar[tuple[str, ...]] = ("fid", "inception_score", "kid", "precision", "recall")
-    higher_is_better: ClassVar[frozenset[str]] = frozenset({"inception_score", "precision", "recall"})
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("fid", "min", logarithmic=True),
+        Metric("inception_score", "max"),
+        Metric("kid", "min"),
+        Metric("precision", "max"),
+        Metric("recall", "max"),
+    )
+    also_logged: ClassVar[tuple[Metric, ...]] = (Metric("inception_score_std"),)
 
     samples: int = number(10_000, at_least=100)
     feature_weights: str | None = runtime(None)
@@ -159,7 +165,7 @@ class InceptionEvaluation(FeatureEvaluation):
 
         load_inception(self.feature_weights)
 
-    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device) -> Evaluator:
+    def evaluator(self, data: Data, cost: GroundCost, cache_dir: Path, device: torch.device) -> Evaluator:
         from trainers.evaluation.fidelity import FeatureEvaluator
         from trainers.evaluation.inception import inception_extractor
 
@@ -175,13 +181,14 @@ class TransportEvaluation(Evaluation):
     """
 
     name: ClassVar[str] = "transport"
-    metrics: ClassVar[tuple[str, ...]] = ("exact_w1",)
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("exact_w1", "min", logarithmic=True),)
+    also_logged: ClassVar[tuple[Metric, ...]] = (Metric("exact_wqp", "min"),)
 
     def check(self, trial: Any) -> None:
         if len(trial.dataset.shape) != 1:
             raise ConfigError("evaluation.name", f"transport needs points; {trial.dataset.name} has images")
 
-    def evaluator(self, data: Data, cost: tuple[float, float], cache_dir: Path, device: torch.device) -> Evaluator:
+    def evaluator(self, data: Data, cost: GroundCost, cache_dir: Path, device: torch.device) -> Evaluator:
         from trainers.evaluation.transport import TransportEvaluator
 
         return TransportEvaluator(data, cost)

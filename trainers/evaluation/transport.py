@@ -7,7 +7,8 @@ import ot
 from torch import Tensor
 
 from trainers.datasets import Data
-from trainers.ground_costs import PIVOTS, ground_cost
+from trainers.objectives import GroundCost
+from trainers.transport.ground_costs import PIVOTS, ground_cost
 
 
 def exact_wasserstein(x: Tensor, y: Tensor, *, q: float, p: float) -> float:
@@ -24,17 +25,16 @@ def exact_wasserstein(x: Tensor, y: Tensor, *, q: float, p: float) -> float:
 class TransportEvaluator:
     """See :class:`trainers.evaluation.TransportEvaluation`."""
 
-    def __init__(self, data: Data, cost: tuple[float, float]) -> None:
+    def __init__(self, data: Data, cost: GroundCost) -> None:
         self.count = data.held_out.shape[0]
         self.info: dict[str, str | float] = {"exact_transport": f"POT {ot.__version__}"}
         self._data = data
         self._cost = cost
 
     def measure(self, samples: Tensor) -> dict[str, float]:
-        q, p = self._cost
         return {
             "exact_w1": exact_wasserstein(self._data.held_out, samples, q=2, p=1),
-            "exact_wqp": exact_wasserstein(self._data.train, samples, q=q, p=p),
+            "exact_wqp": exact_wasserstein(self._data.train, samples, q=self._cost.q, p=self._cost.p),
         }
 
     def floor(self) -> dict[str, float]:

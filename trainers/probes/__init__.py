@@ -2,27 +2,21 @@
 
 Probes are switched on by name (``probes: [distance, vertical_shift]``), run at every evaluation, and disturb nothing:
 networks in evaluation mode, random numbers of their own. Each adds its metrics to the epoch's, and its curves, and a
-picture of them, to the trial's directory.
+picture of them, to the trial's directory. A probe is one class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainers.parts import ConfigError
+from trainers.metrics import Direction, Metric
+from trainers.parts import ConfigError, Part
 
-ProbeName = Literal[
-    "distance",
-    "lipschitz",
-    "vertical_shift",
-    "salt_and_pepper",
-    "nearest",
-    "generator_gradient",
-    "transport_map",
-    "neighbours",
-]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainers.training import Training
 
 QUERIES = 6
 """Images whose neighbours ``neighbours`` looks for."""
@@ -31,77 +25,191 @@ NEIGHBOURS = 9
 
 
 @dataclass(frozen=True)
-class Probe:
-    """``metrics`` are what it adds to an epoch's record, the first one what tables would compare by."""
+class Probed:
+    """``metrics`` by name; ``curves`` by name, lists of numbers, for pictures; or a ``picture`` of its own: rows of
+    as many examples, shape (rows, columns, …)."""
 
-    metrics: tuple[str, ...]
-    needs_images: bool = False
-    pictured: int = 0
+    metrics: dict[str, float]
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    picture: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Part):
+    """Something to measure of a critic as it stands."""
+
+    kind: ClassVar[str] = "probe"
+
+    metrics: ClassVar[tuple[Metric, ...]]
+    """What it adds to an epoch's record, the first one always: the others may be unknown for some datasets."""
+    needs_images: ClassVar[bool] = False
+    pictured: ClassVar[int] = 0
     """The number of examples in its picture; 0 where that is one of curves."""
+    axes: ClassVar[tuple[str, str]] = ("", "")
+    """What the curves run over, and what they show."""
+
+    def check(self, trial: Any) -> None:
+        """Raises :class:`ConfigError` where the rest of the ``TrialConfig`` leaves nothing to measure."""
+        if self.needs_images and len(trial.dataset.shape) != 3:
+            raise ConfigError("probes", f"{self.name} needs images; {trial.dataset.name} has points")
+
+    def measure(self, training: Training) -> Probed:
+        """The metrics of a training's critic, whose networks are in evaluation mode meanwhile.
+
+        What later evaluations of this training need again may be kept in ``training.kept``, by the probe's name.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must measure")
 
 
-PROBES: dict[ProbeName, Probe] = {
-    "distance": Probe(
-        (
-            "distance_error",
-            "distance_control_error",
-            "distance_estimate",
-            "distance_exact",
-            "distance_population_error",
-        )
-    ),
-    "lipschitz": Probe(("lipschitz_constant", "lipschitz_distance")),
-    "vertical_shift": Probe(("shift_total_variation", "shift_zero_crossings"), needs_images=True),
-    "salt_and_pepper": Probe(("noise_overlap",), needs_images=True),
-    "nearest": Probe(("nearest_distance", "nearest_distance_held_out")),
-    "generator_gradient": Probe(("generator_gradient_norm",)),
-    "transport_map": Probe(("map_variance", "map_distance", "map_distance_held_out", "map_cost", "map_cost_exact")),
-    "neighbours": Probe(
-        ("neighbours_in_common", "neighbours_same_class_l2", "neighbours_same_class_w2"),
-        needs_images=True,
-        pictured=QUERIES * (1 + 2 * NEIGHBOURS),
-    ),
-}
-"""Every probe. What each measures stands in :mod:`trainers.probes.measure`."""
-HIGHER_IS_BETTER = frozenset({"noise_overlap"})
-NEUTRAL = frozenset(
-    {
-        "distance_control_error",
-        "distance_estimate",
-        "distance_exact",
-        "lipschitz_constant",
-        "lipschitz_distance",
-        "nearest_distance",
-        "nearest_distance_held_out",
-        "generator_gradient_norm",
-        "map_variance",
-        "map_distance",
-        "map_distance_held_out",
-        "map_cost",
-        "map_cost_exact",
-        "neighbours_in_common",
-        "neighbours_same_class_l2",
-        "neighbours_same_class_w2",
-    }
-)
-"""Of which neither more nor less is better: what others are held against."""
-
-_THE = {"generator": "the generator", "data": "the data", "noise": "noise"}
+def _metric(name: str, direction: Direction | None = None, *, logarithmic: bool = False) -> Metric:
+    """One that is neutral, where it has no direction: what others are held against."""
+    return Metric(name, direction, source="probe", logarithmic=logarithmic)
 
 
-def metrics_of(names: Sequence[ProbeName]) -> tuple[str, ...]:
-    """The metrics of some probes, in order."""
-    return tuple(metric for name in names for metric in PROBES[name].metrics)
+@dataclass(frozen=True, kw_only=True)
+class Distance(Probe):
+    """See :func:`trainers.probes.measure.distance`."""
+
+    name: ClassVar[str] = "distance"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        _metric("distance_error", "min", logarithmic=True),
+        _metric("distance_control_error", logarithmic=True),
+        _metric("distance_estimate"),
+        _metric("distance_exact"),
+        _metric("distance_population_error", "min", logarithmic=True),
+    )
+    axes: ClassVar[tuple[str, str]] = ("pair of minibatches", "W(q,p)")
+
+    def measure(self, training: Training) -> Probed:
+        from trainers.probes.measure import distance
+
+        return distance(training)
 
 
-def check_probes(trial: Any) -> None:
-    """Raises :class:`ConfigError` for probes that the rest of the ``TrialConfig`` leaves nothing to measure."""
-    for name in trial.probes:
-        if PROBES[name].needs_images and len(trial.dataset.shape) != 3:
-            raise ConfigError("probes", f"{name} needs images; {trial.dataset.name} has points")
-        if name == "generator_gradient" and trial.opponent != "generator":
-            raise ConfigError("probes", f"{name} needs a generator, and the opponent is {_THE[trial.opponent]}")
-        if name == "transport_map" and trial.opponent != "noise":
-            raise ConfigError("probes", f"{name} carries noise to the data, and the opponent is {_THE[trial.opponent]}")
-    if len(set(trial.probes)) < len(trial.probes):
-        raise ConfigError("probes", "names a probe twice")
+@dataclass(frozen=True, kw_only=True)
+class Lipschitz(Probe):
+    """See :func:`trainers.probes.measure.lipschitz`."""
+
+    name: ClassVar[str] = "lipschitz"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        _metric("lipschitz_constant"),
+        _metric("lipschitz_distance", logarithmic=True),
+    )
+
+    def measure(self, training: Training) -> Probed:
+        from trainers.probes.measure import lipschitz
+
+        return lipschitz(training)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerticalShift(Probe):
+    """See :func:`trainers.probes.measure.vertical_shift`."""
+
+    name: ClassVar[str] = "vertical_shift"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        _metric("shift_total_variation", "min"),
+        _metric("shift_zero_crossings", "min"),
+    )
+    needs_images: ClassVar[bool] = True
+    axes: ClassVar[tuple[str, str]] = ("rows moved down", "φ, centred")
+
+    def measure(self, training: Training) -> Probed:
+        from trainers.probes.measure import vertical_shift
+
+        return vertical_shift(training)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaltAndPepper(Probe):
+    """See :func:`trainers.probes.measure.salt_and_pepper`."""
+
+    name: ClassVar[str] = "salt_and_pepper"
+    metrics: ClassVar[tuple[Metric, ...]] = (_metric("noise_overlap", "max"),)
+    needs_images: ClassVar[bool] = True
+    axes: ClassVar[tuple[str, str]] = ("bin of φ", "share of images")
+
+    def measure(self, training: Training) -> Probed:
+        from trainers.probes.measure import salt_and_pepper
+
+        return salt_and_pepper(training)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest(Probe):
+    """See :func:`trainers.probes.measure.nearest`."""
+
+    name: ClassVar[str] = "nearest"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        _metric("nearest_distance", logarithmic=True),
+        _metric("nearest_distance_held_out"),
+    )
+    axes: ClassVar[tuple[str, str]] = ("percentile", "distance to the nearest training example")
+
+    def measure(self, training: Training) -> Probed:
+        from trainers.probes.measure import nearest
+
+        return nearest(training)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorGradient(Probe):
+    """See :func:`trainers.probes.measure.generator_gradient`."""
+
+    name: ClassVar[str] = "generator_gradient"
+    metrics: ClassVar[tuple[Metric, ...]] = (_metric("generator_gradient_norm"),)
+
+    def check(self, trial: Any) -> None:
+        super().check(trial)
+        if not trial.opponent.trained:
+            raise ConfigError("probes", f"{self.name} needs a generator, and the opponent is {trial.opponent.words}")
+
+    def measure(self, training: Training) -> Probed:
+        from trainers.probes.measure import generator_gradient
+
+        return generator_gradient(training)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransportMap(Probe):
+    """See :func:`trainers.probes.measure.transported`."""
+
+    name: ClassVar[str] = "transport_map"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        _metric("map_variance"),
+        _metric("map_distance", logarithmic=True),
+        _metric("map_distance_held_out"),
+        _metric("map_cost"),
+        _metric("map_cost_exact"),
+    )
+    axes: ClassVar[tuple[str, str]] = ("pair of minibatches", "W(q,p)")
+
+    def check(self, trial: Any) -> None:
+        super().check(trial)
+        if not trial.opponent.carried:
+            problem = f"{self.name} carries noise to the data, and the opponent is {trial.opponent.words}"
+            raise ConfigError("probes", problem)
+
+    def measure(self, training: Training) -> Probed:
+        from trainers.probes.measure import transported
+
+        return transported(training)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours(Probe):
+    """See :func:`trainers.probes.measure.neighbours`."""
+
+    name: ClassVar[str] = "neighbours"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        _metric("neighbours_in_common"),
+        _metric("neighbours_same_class_l2"),
+        _metric("neighbours_same_class_w2"),
+    )
+    needs_images: ClassVar[bool] = True
+    pictured: ClassVar[int] = QUERIES * (1 + 2 * NEIGHBOURS)
+
+    def measure(self, training: Training) -> Probed:
+        from trainers.probes.measure import neighbours
+
+        return neighbours(training)

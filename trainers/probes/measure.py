@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,10 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainers.datasets import Data, to_input
-from trainers.ground_costs import ground_cost
 from trainers.pair import Pair
-from trainers.probes import NEIGHBOURS, PROBES, QUERIES, ProbeName
-from trainers.steps import in_order
+from trainers.probes import NEIGHBOURS, QUERIES, Neighbours, Probe, Probed, TransportMap
+from trainers.transport.ground_costs import ground_cost
 
 if TYPE_CHECKING:
     from trainers.training import Training
@@ -36,23 +33,13 @@ CANDIDATES = 20
 """Images at most, of each query in ``neighbours``, to which exact transport is computed."""
 
 
-@dataclass(frozen=True)
-class Probed:
-    """``metrics`` by name; ``curves`` by name, lists of numbers, for pictures; or a ``picture`` of its own: rows of
-    as many examples, shape (rows, columns, …)."""
-
-    metrics: dict[str, float]
-    curves: dict[str, list[float]] = field(default_factory=dict)
-    picture: Tensor | None = None
-
-
-def probe(name: ProbeName, training: Training) -> Probed:
+def probe(what: Probe, training: Training) -> Probed:
     """Runs one probe. The networks are in evaluation mode meanwhile and training's random state is not touched."""
     modes = [(network, network.training) for network in (training.critic, training.generator)]
     for network, _ in modes:
         network.eval()
     try:
-        return MEASURES[name](training)
+        return what.measure(training)
     finally:
         for network, was_training in modes:
             network.train(was_training)
@@ -77,7 +64,7 @@ def distance(training: Training) -> Probed:
     from trainers.evaluation.transport import exact_wasserstein
 
     config, objective = training.config, training.config.objective
-    q, p = objective.cost
+    cost = objective.cost
     source = torch.Generator().manual_seed(SEED)
     curves: dict[str, list[float]] = {"estimate": [], "exact": [], "untrained": []}
     for _ in range(PAIRS):
@@ -86,9 +73,9 @@ def distance(training: Training) -> Probed:
         latent = torch.randn(config.batch_size, config.latent_size, generator=source).to(training.device)
         fake = training.generator(latent)
         for curve, critic in (("estimate", training.critic), ("untrained", _Zero())):
-            value = objective.value(Pair(objective, critic, *in_order(training.config, real, fake))).item()
-            curves[curve].append(max(value, 0.0) ** (1 / p))
-        curves["exact"].append(exact_wasserstein(real.cpu(), fake.cpu(), q=q, p=p))
+            value = objective.value(Pair(objective, critic, *config.opponent.in_order(real, fake))).item()
+            curves[curve].append(max(value, 0.0) ** (1 / cost.p))
+        curves["exact"].append(exact_wasserstein(real.cpu(), fake.cpu(), q=cost.q, p=cost.p))
     estimate, exact, untrained = (torch.tensor(curve, dtype=torch.float64) for curve in curves.values())
     metrics = {
         "distance_error": (estimate - exact).abs().mean().item(),
@@ -115,7 +102,7 @@ def lipschitz(training: Training) -> Probed:
     source = torch.Generator().manual_seed(SEED)
     real = to_input(data[torch.randperm(len(data), generator=source)[:POINTS]]).to(training.device)
     latent = torch.randn(len(real), training.config.latent_size, generator=source).to(training.device)
-    sides = in_order(training.config, real, training.generator(latent))
+    sides = training.config.opponent.in_order(real, training.generator(latent))
     points = torch.cat(sides).flatten(1).double().cpu()
     phi = _scores(training, torch.cat(sides)).double()
     apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
@@ -238,7 +225,7 @@ def transported(training: Training) -> Probed:
     config = training.config
     q, p = config.objective.cost
     source = torch.Generator().manual_seed(SEED)
-    curves: dict[str, list[float]] = {metric: [] for metric in PROBES["transport_map"].metrics[1:]}
+    curves: dict[str, list[float]] = {metric.name: [] for metric in TransportMap.metrics[1:]}
     variances = []
     for _ in range(PAIRS):
         real, held_out = (
@@ -247,7 +234,7 @@ def transported(training: Training) -> Probed:
         )
         latent = torch.randn(config.batch_size, config.latent_size, generator=source).to(training.device)
         noise = training.generator(latent)
-        noise, mapped = noise.cpu(), training.mapped(noise).cpu()
+        noise, mapped = noise.cpu(), training.to_samples(noise).cpu()
         variances.append((mapped.var(dim=0).sum() / real.var(dim=0).sum()).item())
         curves["map_distance"].append(exact_wasserstein(mapped, real, q=q, p=p))
         curves["map_distance_held_out"].append(exact_wasserstein(held_out, real, q=q, p=p))
@@ -261,28 +248,23 @@ def neighbours(training: Training) -> Probed:
     """The nine nearest training images under ℓ₂ and under W₂ of pixel histograms (Dukler et al., Fig. 1).
 
     Of QUERIES images each: samples, or where the opponent is the data, held-out images. W₂ is exact transport in each
-    channel, to CANDIDATES images (:func:`~trainers.pixel_histograms.nearest_under_wasserstein`).
+    channel, to CANDIDATES images (:func:`~trainers.transport.pixel_histograms.nearest_under_wasserstein`).
     ``neighbours_in_common`` is how many of the nine the two have in common; ``neighbours_same_class_l2`` and ``_w2``
     are the shares of the query's class, where images have labels and the queries are held-out ones. Means over the
     queries; the picture has a row of each: itself, nine by ℓ₂, nine by W₂.
     """
     data = training.data
-    if training.config.opponent != "data":
+    if training.config.opponent.makes_samples:
         return _neighbours(data, training.sample(QUERIES))
-    if data.digest not in _SEARCHED:
+    if Neighbours.name not in training.kept:  # of held-out images it is the same at every evaluation
         spread = torch.linspace(0, len(data.held_out) - 1, QUERIES).long()  # over files that lie in order of classes
         labels = None if data.held_out_labels is None else data.held_out_labels[spread]
-        _SEARCHED.clear()
-        _SEARCHED[data.digest] = _neighbours(data, data.held_out[spread], labels)
-    return _SEARCHED[data.digest]
-
-
-_SEARCHED: dict[str, Probed] = {}
-"""What ``neighbours`` found of the last data, by digest: of held-out images it is the same at every evaluation."""
+        training.kept[Neighbours.name] = _neighbours(data, data.held_out[spread], labels)
+    return training.kept[Neighbours.name]
 
 
 def _neighbours(data: Data, queries: Tensor, labels: Tensor | None = None) -> Probed:
-    from trainers.pixel_histograms import nearest_under_wasserstein
+    from trainers.transport.pixel_histograms import nearest_under_wasserstein
 
     by_l2 = _distances(queries, data.train).argsort(dim=1)[:, :NEIGHBOURS]
     found = [nearest_under_wasserstein(each, data.train, count=NEIGHBOURS, candidates=CANDIDATES) for each in queries]
@@ -312,15 +294,3 @@ def _midpoint(training: Training, real: Tensor) -> Tensor:
     """Half-way between the mean scores of real and of generated images: what divides them."""
     fake = _scores(training, to_input(training.sample(len(real))))
     return (real.mean() + fake.mean()) / 2
-
-
-MEASURES: Mapping[ProbeName, Callable[[Training], Probed]] = {
-    "distance": distance,
-    "lipschitz": lipschitz,
-    "vertical_shift": vertical_shift,
-    "salt_and_pepper": salt_and_pepper,
-    "nearest": nearest,
-    "generator_gradient": generator_gradient,
-    "transport_map": transported,
-    "neighbours": neighbours,
-}

@@ -5,26 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainers.probes import ProbeName
-
-AXES: dict[ProbeName, tuple[str, str]] = {
-    "distance": ("pair of minibatches", "W(q,p)"),
-    "vertical_shift": ("rows moved down", "φ, centred"),
-    "salt_and_pepper": ("bin of φ", "share of images"),
-    "nearest": ("percentile", "distance to the nearest training example"),
-    "transport_map": ("pair of minibatches", "W(q,p)"),
-}
 STYLES = ("-", "--", ":", "-.")
 """Told apart without colours, too."""
 
 
-def save_curves(name: ProbeName, curves: Mapping[str, list[float]], path: Path) -> None:
-    """The curves of one probe as a PNG, one line each. The file appears whole, by rename."""
+def save_curves(labels: tuple[str, str], curves: Mapping[str, list[float]], path: Path) -> None:
+    """The curves of one probe, whose axes have these labels, as a PNG, one line each. The file appears by rename."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3.2), dpi=100, layout="constrained")
-    horizontal, vertical = AXES[name]
-    axes = figure.add_subplot(xlabel=horizontal, ylabel=vertical)
+    axes = figure.add_subplot(xlabel=labels[0], ylabel=labels[1])
     for style, (label, values) in zip(STYLES, curves.items(), strict=False):
         axes.plot(range(len(values)), values, style, label=label.replace("_", " "))
     if len(curves) > 1:

@@ -1,4 +1,4 @@
-"""The figures of a sweep: a metric against time and over axes, samples side by side, estimates of distances."""
+"""Draws a sweep's figures: a metric against time and over axes, samples side by side, estimates of distances."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 KINDS = ("svg", "png")
 ESTIMATES = (("distance_estimate", "distance_exact"), ("wasserstein_estimate", "exact_wqp"))
-"""What is held against each other: the ``distance`` probe's two, or training's estimate and exact transport."""
+"""Pairs of an estimate and its exact value: those of the ``distance`` probe, or training's and exact transport's."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: the stem of its files, what it shows in words, its width, and its content by kind, svg or png."""
+    """A figure: the stem of its files, its texts, its width, and its content by kind (svg or png)."""
 
     name: str
     title: str
@@ -34,9 +34,10 @@ class Picture:
 
 
 def sweep_pictures(store: SweepStore, metric: str | None = None, kinds: Sequence[str] = KINDS) -> list[Picture]:
-    """Every figure that this sweep has, by ``metric`` (default: what it compares by): the same bytes every time.
+    """All figures of a sweep. They show ``metric``; by default the one that the sweep compares by.
 
-    Raises :class:`UserError` where no epoch is finished, or no trial has logged the metric.
+    The same store gives the same bytes. Raises :class:`UserError` if no epoch is finished, or no trial has logged the
+    metric.
     """
     sweep = read_sweep(store, metric)
     with style():
@@ -54,7 +55,7 @@ def sweep_pictures(store: SweepStore, metric: str | None = None, kinds: Sequence
 
 
 def write_pictures(pictures: Sequence[Picture], folder: Path) -> list[Path]:
-    """Their files in a folder. Raises :class:`UserError` if it cannot be written."""
+    """Writes the pictures into a folder and returns the paths. Raises :class:`UserError` if it cannot be written."""
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,7 @@ def write_pictures(pictures: Sequence[Picture], folder: Path) -> list[Path]:
 
 
 def _figures(sweep: Sweep) -> Iterator[tuple[str, str, str, str, Figure]]:
-    """Name, title, caption, text for those who do not see it, and the figure itself."""
+    """Yields name, title, caption, alternative text and the figure itself."""
     from orchestrator.results.figures.curves import HORIZONTALS, convergence, curve_panels
     from orchestrator.results.figures.maps import heat_maps, mapped, parallel_coordinates
     from orchestrator.results.figures.samples import WHOLE, sample_grids
@@ -109,7 +110,7 @@ def _figures(sweep: Sweep) -> Iterator[tuple[str, str, str, str, Figure]]:
 
 
 def _devices(sweep: Sweep) -> str:
-    """Where the trials trained."""
+    """The devices that the trials were trained on."""
     trials = [sweep.store.trial(trial.trial_id) for cell in sweep.cells for trial in cell.trials]
-    devices = {attempt["device"]: None for each in trials for attempt in each.status().attempts if "device" in attempt}
+    devices = dict.fromkeys(device for each in trials for device in each.status().devices)
     return ", ".join(devices) or "an unknown device"

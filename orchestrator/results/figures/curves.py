@@ -1,4 +1,4 @@
-"""A metric against time, and an estimate against what it estimates."""
+"""Draws a metric against time, and an estimate with its exact value."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.results.figures.data import BAD_ENDS, Cell, Curve, Horizontal, Single, Sweep, band, best_first, curves
+from orchestrator.results.figures.data import (
+    BAD_ENDS,
+    CellResult,
+    Curve,
+    Horizontal,
+    Single,
+    Sweep,
+    band,
+    best_first,
+    curves,
+)
 from orchestrator.results.figures.style import (
     COLOURS,
     LINES,
@@ -24,7 +34,7 @@ from orchestrator.results.figures.style import (
     shown,
 )
 from orchestrator.results.tables import UNTRAINED
-from orchestrator.store.trial import State
+from orchestrator.store.states import State
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,16 +46,16 @@ HORIZONTALS: dict[Horizontal, str] = {
     "seconds": "training time [s]",
 }
 IN_MEANS = frozenset({State.DONE})
-"""A trial that was stopped early ends where it ends, and a mean that goes on without it would jump."""
+"""The states whose trials are in the mean. A stopped trial is not: the mean would jump where the trial ends."""
 POINTS = 20
-"""A curve with more points than this has markers at some."""
+"""A curve with more points than this has markers only at some of them."""
 LABEL = 36
-"""Characters of a legend's line."""
+"""The number of characters in a legend's line."""
 Drawn = Mapping[str, tuple[Curve | None, list[Single]]]
 
 
 def curve_panels(sweep: Sweep, horizontal: Horizontal) -> Figure:
-    """The best cell of each variant, then a panel for each variant with several cells."""
+    """A panel with the best cell of each variant, then a panel for each variant with several cells."""
     from matplotlib.figure import Figure
 
     panels = _panels(sweep)
@@ -77,7 +87,7 @@ def curve_panels(sweep: Sweep, horizontal: Horizontal) -> Figure:
     return figure
 
 
-def _panels(sweep: Sweep) -> list[tuple[str, list[Cell]]]:
+def _panels(sweep: Sweep) -> list[tuple[str, list[CellResult]]]:
     variants = sweep.variants()
     if len(variants) == 1:
         return [("", list(sweep.cells))]
@@ -86,8 +96,8 @@ def _panels(sweep: Sweep) -> list[tuple[str, list[Cell]]]:
     return [("best cell of each method" if several else "", best), *several]
 
 
-def _draw_panel(axes: Axes, cells: Sequence[Cell], drawn: Drawn, *, with_variant: bool) -> None:
-    """A line with its band for each cell: of many only the best have colours, the others are grey."""
+def _draw_panel(axes: Axes, cells: Sequence[CellResult], drawn: Drawn, *, with_variant: bool) -> None:
+    """Draws each cell's line and band. If there are many cells, only the best have colours and the rest are grey."""
     told = _told(cells)
     handles, labels = [], []
     for cell in (cell for cell in cells if cell not in told):
@@ -107,24 +117,24 @@ def _draw_panel(axes: Axes, cells: Sequence[Cell], drawn: Drawn, *, with_variant
     _legend_below(axes, handles, labels)
 
 
-def _told(cells: Sequence[Cell]) -> Sequence[Cell]:
+def _told(cells: Sequence[CellResult]) -> Sequence[CellResult]:
     """The cells that have a colour and a name in a panel."""
     return cells if len(cells) <= len(COLOURS) else best_first(cells)[: len(COLOURS) - 1]
 
 
-def _label(cell: Cell, *, with_variant: bool) -> str:
+def _label(cell: CellResult, *, with_variant: bool) -> str:
     words = cell.label if with_variant else cell.setting or cell.label
     remarks = remark(cell)
     return textwrap.fill(words + (f" ({remarks})" if remarks else ""), LABEL, break_on_hyphens=False)
 
 
-def _lines(cells: Sequence[Cell], *, with_variant: bool) -> int:
+def _lines(cells: Sequence[CellResult], *, with_variant: bool) -> int:
     """How many lines a panel's legend has."""
     return 1 + sum(1 + _label(cell, with_variant=with_variant).count("\n") for cell in _told(cells))
 
 
 def _legend_below(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Under the axis' name, where no curve can be."""
+    """Puts the legend below the axis' name, where it covers no curve."""
     from matplotlib.figure import Figure
     from matplotlib.transforms import ScaledTranslation
 
@@ -137,7 +147,7 @@ def _legend_below(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> 
 
 
 def _draw_curve(axes: Axes, curve: Curve | None, colour: str, line: Any, marker: str) -> Any:
-    """The mean and its band; what a legend shows of it."""
+    """Draws the mean and its band. Returns the legend's handle."""
     every = 1 if curve is None else -(-len(curve.x) // POINTS)
     points: tuple[Any, Any] = ([], []) if curve is None else (curve.x, curve.mean)
     (handle,) = axes.plot(*points, color=colour, linestyle=line, marker=marker, markevery=every, zorder=3)
@@ -147,7 +157,11 @@ def _draw_curve(axes: Axes, curve: Curve | None, colour: str, line: Any, marker:
 
 
 def _draw_singles(axes: Axes, singles: Sequence[Single], colour: str, limits: tuple[float, float]) -> None:
-    """Thin lines; one that came to a bad end has a cross there, at the edge if it ran out of the picture."""
+    """Draws single trials as thin lines.
+
+    A cross marks the end of a trial that failed, diverged or was lost, and a bar that of a stopped one. An end outside
+    the panel is marked at its edge.
+    """
     import numpy as np
 
     for single in singles:
@@ -163,7 +177,7 @@ def _mark(state: State) -> str:
 
 
 def _marks(states: Collection[State]) -> list[Any]:
-    """What the marks at the ends of single trials mean."""
+    """The legend's entries for the marks at the ends of single trials."""
     from matplotlib.lines import Line2D
 
     told = {"x": "a trial that failed, diverged or was lost", "|": "a trial that was stopped early"}
@@ -173,7 +187,7 @@ def _marks(states: Collection[State]) -> list[Any]:
 
 
 def _set_scale(axes: Axes, sweep: Sweep, drawn: Drawn) -> str:
-    """Sets the vertical axis and returns its scale. Trials that came to a bad end do not stretch it."""
+    """Sets the vertical axis and returns its scale. Failed, diverged and lost trials do not stretch it."""
     import numpy as np
 
     means = [curve for curve, _ in drawn.values() if curve is not None]
@@ -184,13 +198,13 @@ def _set_scale(axes: Axes, sweep: Sweep, drawn: Drawn) -> str:
     edges = [edge for curve in means for edge in (curve.low, curve.high) if edge is not None]
     values = np.concatenate([known, *edges, [*sweep.references.values()]])
     if scale == LOG:
-        values = values[values > known.min() / 3]  # a band may reach down to nothing
+        values = values[values > known.min() / 3]  # a band's lower edge may come close to zero or below
     set_scale(axes, scale, values)
     return scale
 
 
 def _reference_lines(figure: Figure, sweep: Sweep, scale: str) -> list[Any]:
-    """The untrained generator's and real training images' values, in every panel."""
+    """Draws the values of the untrained generator and of real training images into every panel."""
     from matplotlib.lines import Line2D
 
     handles: list[Any] = []
@@ -205,7 +219,7 @@ def _reference_lines(figure: Figure, sweep: Sweep, scale: str) -> list[Any]:
 
 
 def convergence(sweep: Sweep, estimate: str, exact: str) -> Figure:
-    """A panel a cell: the critic's estimate of the distance and the exact one, at every evaluation."""
+    """A panel a cell, with the critic's estimate of the distance and the exact distance at every evaluation."""
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -237,7 +251,7 @@ def convergence(sweep: Sweep, estimate: str, exact: str) -> Figure:
         for singles, colour in apart:
             _draw_singles(axes, singles, colour, limits)
         axes.locator_params(axis="x", integer=True)
-        axes.set_ylim(bottom=0.0)  # distances: a band that reaches below says nothing there
+        axes.set_ylim(bottom=0.0)  # a distance is not negative, whatever a band says
         if index + columns >= count:
             axes.set_xlabel("epoch")
             axes.tick_params(labelbottom=True)

@@ -1,4 +1,4 @@
-"""What figures show of a sweep, in numbers: cells, curves over seeds, axes, reference values."""
+"""The numbers that figures show: cells, curves over seeds, axes, reference values."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator.errors import UserError
 from orchestrator.results.frames import epochs_frame, trials_frame
 from orchestrator.results.tables import FLOOR, UNTRAINED
+from orchestrator.store.epochs import POSITION
+from orchestrator.store.references import stored_metrics
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 from orchestrator.sweep.plan import short_names, short_value
+from trainers.metrics import Metric
 from trainers.parts import nearest
 
 if TYPE_CHECKING:
@@ -21,13 +24,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Horizontal = Literal["epoch", "iteration", "seconds"]
-NO_METRICS = frozenset({"trial_id", "cell", "variant", "setting", "seed", "epoch", "iteration", "seconds", "timestamp"})
-"""The columns of an epoch that tell where it belongs; axes are others."""
+NO_METRICS = frozenset({"trial_id", "cell", "variant", "setting", "seed", "seconds", *POSITION})
+"""The columns of the epochs' frame that are no metrics. Columns of axes are excluded by their prefix."""
 RESULTS = frozenset({State.DONE, State.STOPPED})
-"""What is in a cell's value, as in tables."""
+"""The states whose trials count in a cell's value, as in tables."""
 BAD_ENDS = (State.FAILED, State.DIVERGED, State.LOST)
 NAMED = 12
-"""So many trials are named in a figure; of the others it gives the number."""
+"""How many trials a figure names. It counts the rest."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,12 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellResult:
     """A cell of the plan.
 
-    ``value`` is the metric's mean over its seeds with a result (DONE or STOPPED), as tables have it; ``rank`` what
-    cells are ordered by, less is better. None where no seed has one. ``without`` is how many seeds with a result
-    have no finite value.
+    ``value`` is the metric's mean over its seeds with a result (DONE or STOPPED), as in tables. Cells are ordered by
+    ``rank``, where less is better. Both are None if no seed has a value. ``without`` is the number of seeds with a
+    result but without a finite value.
     """
 
     variant: str
@@ -63,13 +66,13 @@ class Cell:
 
     @property
     def missing(self) -> list[State]:
-        """The states of its seeds without a result."""
+        """The states of the seeds without a result."""
         return [trial.state for trial in self.trials if trial.state not in RESULTS]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The mean over seeds at each x, and the band around it: none (None) of one seed."""
+    """The mean over seeds at each x, and the band around it. One seed has no band (None)."""
 
     x: np.ndarray
     mean: np.ndarray
@@ -79,7 +82,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Single:
-    """One trial by itself: one that is in no mean, or what a trial has beyond the end of the mean."""
+    """One trial's own curve: a trial that is in no mean, or the part of a trial beyond the end of the mean."""
 
     x: np.ndarray
     y: np.ndarray
@@ -88,7 +91,7 @@ class Single:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis with the words for its values, in order, and the value of each cell (by label) that has it."""
+    """An axis: its values as text, in order, and the value of each cell (by label) that has the axis."""
 
     name: str
     values: tuple[str, ...]
@@ -97,30 +100,33 @@ class Axis:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep as one metric shows it.
+    """A sweep, seen through one metric.
 
-    ``mode`` is min or max, or None where neither less nor more is better. ``logged`` are all metrics, ``epochs`` each
-    trial's stored ones, with ``seconds`` of training until their ends.
+    ``mode`` is min or max, or None if neither less nor more is better. ``logged`` are all metrics. ``epochs`` holds
+    each trial's stored epochs, with the training time until their ends as ``seconds``.
     """
 
     store: SweepStore
     metric: str
     mode: str | None
     ranked_by: str
-    cells: tuple[Cell, ...]
+    cells: tuple[CellResult, ...]
     references: Mapping[str, float]
     logged: frozenset[str]
     epochs: Mapping[str, pd.DataFrame]
 
-    def variants(self) -> dict[str, list[Cell]]:
+    def variants(self) -> dict[str, list[CellResult]]:
         """The cells of each variant, in the plan's order."""
-        found: dict[str, list[Cell]] = {}
+        found: dict[str, list[CellResult]] = {}
         for cell in self.cells:
             found.setdefault(cell.variant, []).append(cell)
         return found
 
     def unfinished(self, in_means: Collection[State]) -> list[str]:
-        """The trials in other states, in words: those that came to a bad end by name, others by their number."""
+        """The trials in states other than ``in_means``, as text.
+
+        Trials that failed, diverged or were lost are named; trials in each other state are counted.
+        """
         bad = [
             f"{cell.label} seed={trial.seed} ({trial.state})"
             for cell in self.cells
@@ -134,9 +140,9 @@ class Sweep:
 
 
 def read_sweep(store: SweepStore, metric: str | None = None) -> Sweep:
-    """A sweep as ``metric`` (default: what it compares by) shows it.
+    """Reads a sweep for figures of ``metric``; by default the metric that the sweep compares by.
 
-    Raises :class:`UserError` where no epoch is finished, or no trial has logged the metric.
+    Raises :class:`UserError` if no epoch is finished, or if no trial has logged the metric.
     """
     epochs, trials = epochs_frame(store), trials_frame(store)
     if epochs.empty or not (epochs["epoch"] > 0).any():
@@ -165,13 +171,11 @@ def _mode(store: SweepStore, metric: str) -> str | None:
         return compare["mode"]
     for entry in store.entries():
         if told := store.trial(entry.trial_id).references():
-            if metric in told["higher_is_better"]:
-                return "max"
-            return "min" if metric in set(told["metrics"]) - set(told.get("neutral", [])) else None
+            return stored_metrics(told).get(metric, Metric(metric)).direction
     return None
 
 
-def _cells(store: SweepStore, trials: pd.DataFrame, metric: str, ranked_by: str, sign: int) -> tuple[Cell, ...]:
+def _cells(store: SweepStore, trials: pd.DataFrame, metric: str, ranked_by: str, sign: int) -> tuple[CellResult, ...]:
     rows = {row["trial_id"]: row for row in trials.to_dict("records")}
     groups: dict[str, list[Any]] = {}
     for entry in store.entries():
@@ -184,7 +188,7 @@ def _cells(store: SweepStore, trials: pd.DataFrame, metric: str, ranked_by: str,
         values = _finite(row.get(metric) for row in finished)
         first = entries[0]
         cells.append(
-            Cell(
+            CellResult(
                 first.variant,
                 first.setting,
                 first.axes,
@@ -198,7 +202,7 @@ def _cells(store: SweepStore, trials: pd.DataFrame, metric: str, ranked_by: str,
 
 
 def _finite(values: Iterable[Any]) -> list[float]:
-    """Those that are numbers: what is missing, not a number or infinite is no result."""
+    """The finite values. None, NaN and infinity are left out."""
     return [float(value) for value in values if value is not None and math.isfinite(value)]
 
 
@@ -207,9 +211,10 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _references(trials: pd.DataFrame, metric: str) -> dict[str, float]:
-    """The metric's mean of untrained generators, each once, and of real training images.
+    """The metric's mean over untrained generators, each counted once, and over real training images.
 
-    Nothing where real images have no value: the metric is of a critic or of a loss, and untrained ones differ by cell.
+    Empty if real images have no value of the metric. Such a metric belongs to a critic or a loss, whose untrained
+    values differ from cell to cell.
     """
     found = {}
     for name, column in ((UNTRAINED, f"untrained.{metric}"), (FLOOR, f"floor.{metric}")):
@@ -220,18 +225,18 @@ def _references(trials: pd.DataFrame, metric: str) -> dict[str, float]:
     return found
 
 
-def best_first(cells: Sequence[Cell]) -> list[Cell]:
-    """Cells by rank; those without a result last, in their order."""
+def best_first(cells: Sequence[CellResult]) -> list[CellResult]:
+    """The cells by rank. Cells without a rank come last, in their order."""
     return sorted(cells, key=lambda cell: (cell.rank is None, cell.rank or 0.0))
 
 
 def curves(
-    sweep: Sweep, cell: Cell, horizontal: Horizontal, metric: str | None = None
+    sweep: Sweep, cell: CellResult, horizontal: Horizontal, metric: str | None = None
 ) -> tuple[Curve | None, list[Single]]:
-    """A cell's mean over its DONE seeds, as far as all of them go, and whatever else its trials have.
+    """A cell's mean curve over its DONE seeds, up to the last epoch that all of them have, and its single curves.
 
-    Seeds meet at the same epoch; x is the mean over seeds of what ``horizontal`` says. The band is from minimum to
-    maximum of two seeds, mean ± standard deviation (of a sample) of more.
+    Values of the same epoch are averaged. x is the mean over seeds of ``horizontal`` at that epoch. The band of two
+    seeds reaches from minimum to maximum; that of more seeds is mean ± standard deviation (of a sample).
     """
     import numpy as np
 
@@ -248,7 +253,7 @@ def curves(
             singles.append(Single(own[horizontal].to_numpy(), own[metric].to_numpy(), trial.state))
     epochs = [set(each.index) for each in done]
     shared = sorted(set.intersection(*epochs)) if done else []
-    for each in done:  # one goes on where another had reached its target
+    for each in done:  # a trial may go on after another has reached its target
         rest = each.loc[shared[-1] :] if shared else each
         if not shared or len(rest) > 1:
             singles.append(Single(rest[horizontal].to_numpy(), rest[metric].to_numpy(), State.DONE))
@@ -266,7 +271,7 @@ def curves(
 
 
 def band(sweep: Sweep, metric: str | None = None) -> str:
-    """What the bands of this sweep's curves are, in words: of the DONE seeds that have the metric, as curves are."""
+    """What the curves' bands show, as text. Only DONE seeds with the metric count, as in the curves."""
     import numpy as np
 
     metric = metric or sweep.metric
@@ -288,10 +293,10 @@ def band(sweep: Sweep, metric: str | None = None) -> str:
     return ", ".join([*parts, *(["of one seed no band"] if 1 in counts else [])]) or f"no DONE seed has {metric}"
 
 
-def varying_axes(cells: Sequence[Cell]) -> list[Axis]:
-    """The axes in which cells differ; axes that only move together are one.
+def varying_axes(cells: Sequence[CellResult]) -> list[Axis]:
+    """The axes in which cells differ. Axes that always change together are merged into one.
 
-    Numbers ascend, other values stay in the plan's order.
+    Numbers are in ascending order, other values in the plan's order.
     """
     names = list(dict.fromkeys(axis for cell in cells for axis in cell.axes))
     short = short_names(names)

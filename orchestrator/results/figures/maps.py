@@ -1,4 +1,4 @@
-"""A metric over the axes of a sweep: heat maps of two, and parallel coordinates of all."""
+"""Draws a metric over the axes of a sweep: heat maps of two axes, and parallel coordinates of all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.results.figures.data import RESULTS, Axis, Cell, Sweep, best_first, varying_axes
+from orchestrator.results.figures.data import RESULTS, Axis, CellResult, Sweep, best_first, varying_axes
 from orchestrator.results.figures.style import (
     LINEAR,
     LOG,
@@ -29,12 +29,15 @@ if TYPE_CHECKING:
 
 LINE = "#777777"
 NOWHERE = -0.12
-"""Where lines end, below the metric's axis, that have no value."""
+"""The height, below the metric's axis, at which lines without a value end."""
 LONGEST_WORD = 22
 
 
-def mapped(sweep: Sweep) -> list[tuple[str, list[Cell], tuple[Axis, Axis]]]:
-    """The variants with two varying axes, which all of their cells have, and a value somewhere."""
+def mapped(sweep: Sweep) -> list[tuple[str, list[CellResult], tuple[Axis, Axis]]]:
+    """The variants that get a heat map, with their cells and two axes.
+
+    Exactly two of the variant's axes vary, all of its cells have both, and at least one cell has a value.
+    """
     found = []
     for name, cells in sweep.variants().items():
         axes = varying_axes(cells)
@@ -45,7 +48,7 @@ def mapped(sweep: Sweep) -> list[tuple[str, list[Cell], tuple[Axis, Axis]]]:
 
 
 def heat_maps(sweep: Sweep) -> Figure | None:
-    """The metric over a variant's two axes, a map a variant; None where there is no such variant."""
+    """Heat maps of the metric over two axes, one map a variant. None if no variant has two varying axes."""
     import numpy as np
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -85,7 +88,7 @@ def heat_maps(sweep: Sweep) -> Figure | None:
     return figure
 
 
-def _heat_map(axes: Axes, sweep: Sweep, cells: Sequence[Cell], down: Axis, across: Axis, shade: Any) -> None:
+def _heat_map(axes: Axes, sweep: Sweep, cells: Sequence[CellResult], down: Axis, across: Axis, shade: Any) -> None:
     from matplotlib.patches import Rectangle
 
     at = {(down.of[cell.label], across.of[cell.label]): cell for cell in cells}
@@ -122,7 +125,10 @@ def _heat_map(axes: Axes, sweep: Sweep, cells: Sequence[Cell], down: Axis, acros
 
 
 def parallel_coordinates(sweep: Sweep) -> Figure | None:
-    """A line a cell, through its values on every axis to the metric; None where there are not two axes."""
+    """Parallel coordinates: a line a cell, through its values on every axis to the metric.
+
+    None if fewer than two axes vary, or if no cell has a value.
+    """
     import numpy as np
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm, Normalize
@@ -144,7 +150,7 @@ def parallel_coordinates(sweep: Sweep) -> Figure | None:
     for cell in missing:
         path = _path([height[cell.label] for height in heights] + [NOWHERE])
         axes.plot(*path, color=PALE, linestyle=":", linewidth=0.8)
-    for index, cell in reversed(list(enumerate(valued))):  # the best last, above the others
+    for index, cell in reversed(list(enumerate(valued))):  # the best is drawn last, above all others
         level = _level(norm, values[index])
         path = _path([height[cell.label] for height in heights] + [level])
         wide = 2.4 if index == 0 and sweep.mode else thin
@@ -172,14 +178,14 @@ def _columns(sweep: Sweep) -> list[Axis]:
     return [*([by_variant] if len(variants) > 1 else []), *varying_axes(sweep.cells)]
 
 
-def _places(axis: Axis, cells: Sequence[Cell]) -> dict[str | None, float]:
-    """Where the values stand on an axis, in [0, 1]; at its foot (None) the cells that do not have it."""
+def _places(axis: Axis, cells: Sequence[CellResult]) -> dict[str | None, float]:
+    """The height of each value on an axis, in [0, 1]. None, lowest, stands for cells that do not have the axis."""
     words = [*([None] if any(cell.label not in axis.of for cell in cells) else []), *axis.values]
     return {word: (index + 0.5) / len(words) for index, word in enumerate(words)}
 
 
-def _heights(axis: Axis, cells: Sequence[Cell]) -> dict[str, float]:
-    """Where each cell crosses an axis: about its value, spread by rank so that lines can be told apart."""
+def _heights(axis: Axis, cells: Sequence[CellResult]) -> dict[str, float]:
+    """The height at which each cell crosses an axis: near its value, spread by rank so that lines stay distinct."""
     places = _places(axis, cells)
     room = 0.55 / len(places)
     heights: dict[str, float] = {}
@@ -190,12 +196,12 @@ def _heights(axis: Axis, cells: Sequence[Cell]) -> dict[str, float]:
 
 
 def _level(norm: Any, value: float) -> float:
-    """Where a value stands on the metric's axis, in [0, 1]; in the middle where all cells have one value."""
+    """The height of a value on the metric's axis, in [0, 1]. If all cells have the same value, it is in the middle."""
     return 0.5 if norm.vmin == norm.vmax else float(norm(value))
 
 
 def _path(heights: Sequence[float]) -> tuple[list[float], list[float]]:
-    """A smooth line through the heights at 0, 1, 2 …, level at each."""
+    """The points of a smooth line through the heights at x = 0, 1, 2 …. The line is horizontal at each."""
     x, y = [], []
     for start, (here, there) in enumerate(pairwise(heights)):
         for step in range(25):
@@ -205,7 +211,7 @@ def _path(heights: Sequence[float]) -> tuple[list[float], list[float]]:
     return x, y
 
 
-def _draw_axis(axes: Axes, position: int, axis: Axis, cells: Sequence[Cell]) -> None:
+def _draw_axis(axes: Axes, position: int, axis: Axis, cells: Sequence[CellResult]) -> None:
     axes.axvline(position, color=LINE, linewidth=0.7, zorder=1)
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
     for word, place in _places(axis, cells).items():
@@ -214,7 +220,7 @@ def _draw_axis(axes: Axes, position: int, axis: Axis, cells: Sequence[Cell]) -> 
 
 
 def _short(word: str) -> str:
-    """A value that has room on its axis: of a long one its beginning and its end, where lists of offsets differ."""
+    """A value, shortened to fit on its axis. It keeps its beginning and its end, where lists of offsets differ."""
     return word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD - 10]}…{word[-9:]}"
 
 

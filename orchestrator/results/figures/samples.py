@@ -1,4 +1,4 @@
-"""Samples of all cells side by side."""
+"""Draws the samples of all cells side by side."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.results.figures.data import Cell, Sweep
+from orchestrator.results.figures.data import CellResult, Sweep
 from orchestrator.results.figures.style import WIDTH, columns_for
-from orchestrator.store.trial import State
+from orchestrator.store.states import State
+from trainers.parts import stored_class
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
 EPOCHS = "epoch_" + "[0-9]" * 6 + ".png"
-"""Sample grids: the pictures of probes beside them have longer names."""
+"""The names of sample grids. Pictures of probes in the same folder have longer names."""
 WHOLE = 20
-"""Of more cells than this only the first 4 × 4 images are shown."""
+"""With more cells than this, only the first 4 × 4 images of each are shown."""
 
 
 def sample_grids(sweep: Sweep) -> Figure | None:
     """The last samples of every cell's first seed, side by side.
 
-    None where no trial has a picture, or no generator was trained. Every cell's are of the same latent points.
+    All cells' samples have the same latent points. None if no trial has a picture, or if no generator was trained.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     first = [sweep.store.trial(cell.trials[0].trial_id) for cell in sweep.cells]
     files = [max(trial.samples.glob(EPOCHS), default=None) for trial in first]
-    if not any(files) or next((config for _, config in sweep.store.configs()), {}).get("opponent") == "data":
+    stored = next((config for _, config in sweep.store.configs()), {})
+    opponent = stored_class("opponent", stored.get("opponent"))
+    if not any(files) or not getattr(opponent, "makes_samples", True):
         return None
     few = len(files) <= WHOLE
     columns = columns_for(len(files), 5) if few else 8
@@ -54,21 +57,21 @@ def sample_grids(sweep: Sweep) -> Figure | None:
 
 
 def _pixels(file: Path, *, whole: bool) -> np.ndarray | None:
-    """The picture, or the quarter of it that has the first 4 × 4 images; None if it cannot be read."""
+    """The picture's pixels, or those of the quarter with the first 4 × 4 images. None if it cannot be read."""
     import numpy as np
     from PIL import Image
 
     try:
         with Image.open(file) as picture:
-            scatter = picture.mode == "RGBA"  # of points, which has no quarters
+            scatter = picture.mode == "RGBA"  # a scatter plot of points has no quarters
             part = 1 if whole or scatter else 2
             return np.asarray(picture.crop((0, 0, picture.width // part, picture.height // part)).convert("RGB"))
     except OSError:
         return None
 
 
-def _title(cell: Cell, file: Path | None) -> str:
-    """The cell; of a trial that is not DONE its state too, and how far it came."""
+def _title(cell: CellResult, file: Path | None) -> str:
+    """The cell's label. For a trial that is not DONE, its state and its last epoch with samples too."""
     state = cell.trials[0].state
     if state is State.DONE:
         return cell.label

@@ -1,7 +1,7 @@
-"""Figures for papers: told apart without colours and by the colour-blind, the same file from the same store.
+"""The style of figures. They can be read without colours and by the colour-blind; the same store gives the same file.
 
-Colours are those of Okabe and Ito (2008) without their yellow, with a line style and a marker each; heat maps have
-cividis (Nuñez, Anderton and Renslow 2018), whose lightness alone tells the order.
+Colours are those of Okabe and Ito (2008) without their yellow; each has its own line style and marker. Heat maps use
+cividis (Nuñez, Anderton and Renslow 2018), whose lightness alone shows the order.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import textwrap
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.results.figures.data import Cell, Sweep
+from orchestrator.results.figures.data import CellResult, Sweep
 from orchestrator.results.formats import format_value
 from orchestrator.results.tables import Value
-from orchestrator.store.trial import State
+from orchestrator.store.states import State
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,11 +30,11 @@ LINEAR, LOG, SYMMETRIC_LOG = "linear", "log", "symmetric log"
 SHADES = "cividis"
 PALE = "#9a9a9a"
 WIDTH = 7.0
-"""Inches: two columns of a paper."""
+"""The width of a figure in inches: two columns of a paper."""
 NOTE_WIDTH = 150
 """Characters in a line of a figure's note."""
 STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters everywhere
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so letters are the same everywhere
     "font.size": 7,
     "axes.titlesize": 7.5,
     "axes.labelsize": 7,
@@ -51,7 +51,7 @@ STYLE: dict[str, Any] = {
     "lines.markersize": 3.2,
     "xtick.labelsize": 6,
     "ytick.labelsize": 6,
-    "text.parse_math": False,  # a dollar in a label is a dollar
+    "text.parse_math": False,  # a dollar in a label begins no formula
     "savefig.dpi": 200,
     "svg.fonttype": "path",
     "svg.hashsalt": "orchestrator",
@@ -60,7 +60,7 @@ STYLE: dict[str, Any] = {
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Our style, whatever a user's matplotlibrc says, for drawing and for saving."""
+    """Applies our style, whatever a user's matplotlibrc says. Both drawing and saving happen inside it."""
     from matplotlib.style import context
 
     with context(["default", STYLE]):
@@ -68,47 +68,48 @@ def style() -> Iterator[None]:
 
 
 def saved(figure: Figure, kind: str, title: str, description: str) -> bytes:
-    """An SVG or a PNG, without a date; inside :func:`style`."""
-    if engine := figure.get_layout_engine():  # once for all kinds: it takes as long as drawing does
+    """The bytes of a figure as SVG or PNG, without a date. To be called inside :func:`style`."""
+    if engine := figure.get_layout_engine():  # once for all kinds, because it takes as long as drawing
         engine.execute(figure)
         figure.set_layout_engine("none")
     words = {"Title": title, "Description": description}
     metadata = {**words, "Date": None} if kind == "svg" else {**words, "Software": None}
     for image in (image for axes in figure.axes for image in axes.images):
-        image.set_interpolation("none" if kind == "svg" else "auto")  # every pixel; as many as there is room for
+        image.set_interpolation("none" if kind == "svg" else "auto")  # SVG keeps every pixel; PNG as many as fit
     target = io.BytesIO()
     figure.savefig(target, format=kind, metadata=metadata)
     return target.getvalue()
 
 
 def columns_for(count: int, most: int) -> int:
-    """Columns of a grid of panels: as few rows as ``most`` columns need, and then as few columns as they need."""
+    """The number of columns of a grid of panels: as few rows as possible with ``most`` columns, then as few columns."""
     return -(-count // -(-count // most))
 
 
 def shown(value: float) -> str:
-    """As tables have it: three significant digits, at most four decimals; below 0.001 as many as three digits need."""
+    """A value as tables show it, with three digits and at most four decimals; below 0.001 always with three digits."""
     if 0 < abs(value) < 1e-3:
         return f"{value:.3g}"
     return format_value(Value(value, None, 1))
 
 
 def metric_label(sweep: Sweep, scale: str) -> str:
-    """The metric with an arrow that says which way is better, and the scale where it is not linear."""
+    """The metric with an arrow for the better direction, and the scale if it is not linear."""
     arrow = {"min": " ↓", "max": " ↑"}.get(sweep.mode or "", "")
     return sweep.metric + arrow + (f" ({scale} scale)" if scale != LINEAR else "")
 
 
-def remark(cell: Cell) -> str:
-    """``1 of 3 FAILED``, for each state of seeds without a result; those whose result has no value."""
+def remark(cell: CellResult) -> str:
+    """A cell's seeds that have no value, as text: ``1 of 3 FAILED`` for each state without a result."""
     states = [f"{cell.missing.count(state)} of {len(cell.trials)} {state}" for state in dict.fromkeys(cell.missing)]
     return ", ".join([*states, *([f"{cell.without} of {len(cell.trials)} without a value"] if cell.without else [])])
 
 
 def scale_of(values: np.ndarray) -> str:
-    """On which scale values are told apart: logarithmic if they are positive and span more than a decade.
+    """The scale on which values can be distinguished: linear, logarithmic or symmetric-logarithmic.
 
-    Of both signs, or with a zero among them, and some far greater than most: linear about zero, logarithmic beyond.
+    Logarithmic if all values are positive and span more than a decade. Symmetric-logarithmic (linear near zero,
+    logarithmic beyond) if some values are not positive and the largest is far greater than most.
     """
     import numpy as np
 
@@ -119,7 +120,7 @@ def scale_of(values: np.ndarray) -> str:
 
 
 def set_scale(axes: Axes, scale: str, values: np.ndarray) -> None:
-    """A vertical axis of that scale for these values, with plain numbers."""
+    """Gives the vertical axis this scale, limits for these values, and plain numbers."""
     import numpy as np
 
     low, high = float(values.min()), float(values.max())
@@ -139,7 +140,7 @@ def set_scale(axes: Axes, scale: str, values: np.ndarray) -> None:
 
 
 def set_log_ticks(axis: Axis) -> None:
-    """A logarithmic axis' ticks at 1, 2 and 5 of each decade, with plain numbers."""
+    """Sets the ticks of a logarithmic axis at 1, 2 and 5 of each decade, with plain numbers."""
     from matplotlib.ticker import LogLocator
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
@@ -147,7 +148,7 @@ def set_log_ticks(axis: Axis) -> None:
 
 
 def _set_plain_numbers(axis: Axis) -> None:
-    """Numbers and not formulas, which would be shown as they are written."""
+    """Labels ticks with plain numbers. Formulas would appear as source text, because the style parses none."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -157,7 +158,7 @@ def _set_plain_numbers(axis: Axis) -> None:
 def add_note(
     figure: Figure, sweep: Sweep, told: Sequence[str], in_means: Collection[State], handles: Sequence[Any] = ()
 ) -> None:
-    """Small print below the panels: what is drawn, which trials are not in it, and what is the same in all panels."""
+    """Adds small print below the panels: what is drawn, which trials are left out, and a legend for all panels."""
     left = sweep.unfinished(in_means)
     parts = [*told, *([f"not in the means: {', '.join(left)}"] if left else [])]
     text = textwrap.fill("; ".join(parts), round(NOTE_WIDTH * figure.get_figwidth() / WIDTH), break_on_hyphens=False)

@@ -13,12 +13,12 @@ from command_line import CommandLine, orchestrator, started, wait_until
 from hand_made import TWO_CELLS, finish, make_sweep, write_file
 from mlflow_dump import dump
 
+from orchestrator.results.comparison import comparison_table
 from orchestrator.results.formats import FORMATS
 from orchestrator.results.frames import At
 from orchestrator.results.pivot import lay_out
-from orchestrator.results.tables import comparison_table
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_sync_brings_mlflow_level(half_finished: SweepStore, tracking_uri: str, 
     for _ in range(2):
         code, out, errors = command_line("sync", "hand", "--runs-dir", half_finished.runs_dir)
         assert (code, errors) == (0, "")
-        assert "level with 'hand'" in out
+        assert "up to date with 'hand'" in out
         assert len(dump(tracking_uri, "hand")) == 3
 
 

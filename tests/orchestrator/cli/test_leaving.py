@@ -1,4 +1,4 @@
-"""A command whose result is there ends, whatever a library left behind."""
+"""A command with a finished result ends, whatever a library leaves running."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_what_waits_for_ever_is_ended_named_and_the_exit_code_stands(left_behind
     ended = run(left_behind, seconds, word)
     assert ended.returncode == code
     assert ("Usage" in ended.stdout) == (code == 0)  # nothing that was printed is lost
-    assert "did not come to its end in 2 s" in ended.stderr
+    assert "did not end within 2 s" in ended.stderr
     assert "in wait_for_ever" in ended.stderr
 
 

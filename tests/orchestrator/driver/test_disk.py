@@ -1,4 +1,4 @@
-"""Disks that become full, or that can only be read, or that were moved: real ones, made of memory."""
+"""Full, read-only and moved disks: real file systems in memory."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from PIL import Image
 from small_trials import assert_equal_to_the_bit, contents, create, half_written, run
 
 from orchestrator.store import checkpoints
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 
 SWEEP = """\
@@ -51,7 +52,7 @@ def umount(folder: Path) -> None:
 
 @contextlib.contextmanager
 def mounted(folder: Path, *arguments: object) -> Iterator[None]:
-    """Mounts something at a folder, and takes it away again."""
+    """Mounts a file system at a folder and unmounts it at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         mount(*arguments, folder)
@@ -71,13 +72,13 @@ class Disk:
         self._ballast = folder / "ballast"
 
     def fill(self, left: int = 0) -> None:
-        """Leaves so many bytes free, whoever else is writing at that moment."""
+        """Fills the disk until only this many bytes are free, even if other processes write at the same time."""
         with self._ballast.open("ab") as file:
             while (room := self._room() - left) > 0:
                 try:
                     os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), room)
                 except OSError as error:
-                    if error.errno != errno.ENOSPC:  # taken since we looked
+                    if error.errno != errno.ENOSPC:  # another process took the space since we looked
                         raise
 
     def _room(self) -> int:
@@ -89,7 +90,7 @@ class Disk:
 
     @contextlib.contextmanager
     def only_to_be_read(self) -> Iterator[None]:
-        """The same files over it, read-only: what has become of a disk whose errors made the kernel stop writing."""
+        """Mounts the same files read-only over the disk, as the kernel does after disk errors."""
         mount("--bind", self.folder, self.folder)
         try:
             mount("-o", "remount,bind,ro", self.folder)
@@ -114,7 +115,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrialStore:
 
 
 def assert_everything_is_whole(trial: TrialStore) -> None:
-    """No temporary file, every file readable; a last line may be torn."""
+    """Asserts that there is no temporary file and that every file is readable, apart from a torn last line."""
     assert half_written(trial.path) == []
     for file in trial.path.glob("*.pt"):
         checkpoints.read(file)
@@ -138,7 +139,7 @@ def outcome(trial: TrialStore, cache: Path, on_epoch: Callable[[dict[str, Any]],
 
 
 def pad(path: Path) -> None:
-    """Fills the last page of a file of lines up to 40 bytes, with blanks that mean nothing."""
+    """Pads the last line with blanks until only 40 bytes of the file's last page are free."""
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b" " * (-(len(content) + 40) % 4096) + b"\n")
 
@@ -175,7 +176,7 @@ def test_whatever_does_not_fit_any_more_nothing_stored_is_lost(
     else:
         assert came is State.FAILED
         assert trial.status().error == "OSError: [Errno 28] No space left on device"
-        assert trial.status().attempts[-1]["errno"] == errno.ENOSPC
+        assert trial.status().attempts[-1].errno == errno.ENOSPC
     assert before
     assert whole_lines(trial).startswith(before)
     assert (trial.metrics_file.read_bytes() != whole_lines(trial)) is torn
@@ -204,7 +205,7 @@ def test_a_disk_that_can_suddenly_only_be_read_loses_nothing(
     assert contents(trial.path) == before
     assert_everything_is_whole(trial)
     assert run_trial(trial, tmp_path / "cache") is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] == 20
+    assert trial.status().attempts[-1].resumed_at == 20
     assert_equal_to_the_bit(trial, undisturbed)
 
 
@@ -339,7 +340,7 @@ def test_a_disk_that_is_full_before_anything_runs_is_told_in_one_paragraph(
 
 @contextlib.contextmanager
 def becomes_full(disk: Disk) -> Iterator[None]:
-    """And stays full: what the sweep deletes, a checkpoint that was half written say, somebody else takes."""
+    """The disk stays full: another process takes the space of every file that the sweep deletes."""
     ended = threading.Event()
 
     def keep_full() -> None:
@@ -409,13 +410,13 @@ def test_a_sweep_whose_disk_cannot_be_written_any_more_says_so_and_goes_on_later
 def test_a_runs_directory_moved_between_stop_and_resume_just_works(
     tmp_path: Path, disk: Disk, undisturbed: TrialStore
 ) -> None:
-    """To another disk, even."""
+    """The directory moves even to another disk."""
     trial = create(tmp_path / "here" / "hand" / "trials" / "0", evaluation={"times": 50})
     run(trial, after=25)
     moved = shutil.move(tmp_path / "here", disk.folder / "there")
     trial = SweepStore(Path(moved), "hand").trial("0")
     assert run(trial) is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] == 25
+    assert trial.status().attempts[-1].resumed_at == 25
     assert_equal_to_the_bit(trial, undisturbed)
     assert not any(str(tmp_path).encode() in content for content in contents(trial.path, "log.txt").values())
     assert not (tmp_path / "here").exists()

@@ -1,4 +1,4 @@
-"""What surrounds a run: the lock, the signals, what is to be done, and what is said at the end."""
+"""What surrounds a run: the lock, the signals, the choice of trials, and the verdict at the end."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from hand_made import TWO_CELLS, finish, make_sweep, plan_file, write_file
 from mlflow_dump import dump
 from rich.console import Console
 
-from orchestrator.driver.run import (
-    MirrorThread,
-    Options,
-    conclude,
-    needed_resources,
-    prepare,
-    run_sweep,
-    signals,
-)
+from orchestrator.driver.conclusion import conclude
+from orchestrator.driver.mirroring import MirrorThread
+from orchestrator.driver.options import Options
+from orchestrator.driver.preparation import prepare
+from orchestrator.driver.resources import needed_resources
+from orchestrator.driver.run import run_sweep
+from orchestrator.driver.signals import signals
 from orchestrator.engine.tune import check_address
 from orchestrator.errors import Aborted, UserError
 from orchestrator.store.selection import Selection
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.sweep.file import Resources
 from orchestrator.tracking.address import default_uri
 
@@ -216,12 +215,14 @@ def test_gpus_are_not_asked_for_where_every_trial_is_told_to_use_the_cpu() -> No
     assert needed_resources(Resources(1, 0.5), ["cpu", "cpu"], None) == Resources(1, 0)
     with pytest.raises(UserError, match="device=cpu"):
         needed_resources(Resources(1, 64), ["cpu", "auto"], None)
-    assert needed_resources(Resources(1, 64), ["auto"], "host:6379") == Resources(1, 64)  # the cluster's to count
+    assert needed_resources(Resources(1, 64), ["auto"], "host:6379") == Resources(
+        1, 64
+    )  # only the cluster knows its GPUs
 
 
 @pytest.mark.parametrize("address", ["ray://host:10001", "http://host"])
 def test_an_address_through_ray_client_is_refused_with_the_reason(address: str) -> None:
-    with pytest.raises(UserError, match=r"host:port .* callbacks and signals would leave"):
+    with pytest.raises(UserError, match=r"host:port .* callbacks and signals would not run"):
         check_address(address)
     check_address(None)
 

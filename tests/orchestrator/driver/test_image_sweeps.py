@@ -1,4 +1,4 @@
-"""Sweeps on images from files: looked at before anything starts, read once, known by their content."""
+"""Sweeps on images from files. Files are checked before anything starts, read once, and identified by content."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ def in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_dry_run_reads_the_folder_once(tmp_path: Path, command_line: CommandLine) -> None:
     make_folder(tmp_path / "images")
     write_file(tmp_path, SWEEP)
-    command = ["sweep", "sweep.yaml", "dataset.root=images", "--dry-run"]  # where files lie makes no other sweep
+    command = [
+        "sweep",
+        "sweep.yaml",
+        "dataset.root=images",
+        "--dry-run",
+    ]  # the place of the files is not part of a trial's identity
     for note in ("image_folder: reading 20 files in", ""):
         code, out, errors = command_line(*command)
         assert code == 0, errors
@@ -99,7 +104,7 @@ def test_a_cache_that_cannot_be_written_is_one_paragraph(tmp_path: Path, command
     code, _, errors = command_line("sweep", "sweep.yaml", "dataset.root=images", "--dry-run")
     assert code == 2
     assert errors.count("\n") == 1
-    assert errors.endswith("the dataset cannot be read or kept: 'runs/cache/datasets': Not a directory\n")
+    assert errors.endswith("the dataset cannot be read, or kept in the cache: 'runs/cache/datasets': Not a directory\n")
 
 
 def test_a_folder_trains(tmp_path: Path, command_line: CommandLine) -> None:

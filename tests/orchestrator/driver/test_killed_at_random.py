@@ -22,7 +22,8 @@ from mlflow_dump import dump, expected_files, expected_points, files_of, points_
 from small_trials import assert_equal_to_the_bit
 
 from orchestrator.store.lock import Driver, read_driver
-from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.store.states import State, Status
+from orchestrator.store.trial import TrialStore
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # a Ray takes seconds to start, on a busy machine a minute
 
@@ -50,8 +51,10 @@ SEED = 20261122
 
 @dataclass(frozen=True)
 class Shot:
-    """A worker is killed ``delay`` seconds after the ``moment`` of an attempt: when it has begun, or has come to an
-    epoch, or, at that epoch or later, is writing a checkpoint."""
+    """Kills a worker ``delay`` seconds after a ``moment`` of an attempt.
+
+    The moment is the start of the attempt, the end of an epoch, or the writing of a checkpoint at that epoch or later.
+    """
 
     moment: str
     epoch: int
@@ -60,7 +63,7 @@ class Shot:
 
 @dataclass
 class Shooting:
-    """What was hit."""
+    """Shots at the workers of a sweep, and a record of those that hit."""
 
     sweep: Sweep
     over: threading.Event = field(default_factory=threading.Event)
@@ -82,16 +85,16 @@ class Shooting:
                 time.sleep(0.02)
 
     def wait_for(self, hits: int, running: Running) -> None:
-        """Waits until so many workers have been hit, or the command has ended before it should."""
+        """Waits until this many workers have been hit, or the command has ended too early."""
         wait_until(lambda: len(self.hits) >= hits or running.process.poll() is not None, 400)
 
     def _hit(self, trial: TrialStore, shot: Shot, epoch: int, done: set[float]) -> float | None:
-        """Returns when the attempt that was hit began; None if it is not time, or if the worker was gone."""
+        """Returns the start of the attempt that was hit; None if it is too early or the worker is gone."""
         status = trial.status()
         if status.state is not State.RUNNING:
             return None
         attempt = status.attempts[-1]
-        if "ended" in attempt or attempt["started"] in done:
+        if attempt.ended is not None or attempt.started in done:
             return None
         if shot.moment != "start" and epoch < shot.epoch:
             return None
@@ -103,13 +106,13 @@ class Shooting:
                     return None
                 time.sleep(0.0005)
         time.sleep(shot.delay)
-        if not self._kill(attempt["pid"]) or "ended" in trial.status().attempts[len(status.attempts) - 1]:
+        if not self._kill(attempt.pid) or trial.status().attempts[len(status.attempts) - 1].ended is not None:
             return None
         self.half_written += half_written.exists()
-        return attempt["started"]
+        return attempt.started
 
     def _kill(self, pid: int) -> bool:
-        """Kills a worker of this sweep; another process that has come to have its id is left alone."""
+        """Kills a worker of this sweep, but no other process that has since been given the same id."""
         with contextlib.suppress(OSError):
             handle = os.pidfd_open(pid)
             try:
@@ -123,7 +126,7 @@ class Shooting:
 
 
 def draw(source: random.Random, number: int) -> list[Shot]:
-    """Shots at one trial: one at a start, half of the others in training, half at the writing of a checkpoint."""
+    """Shots at one trial: one at its start, half of the rest in training, half while a checkpoint is written."""
     moments = ["start", *(["epoch", "checkpoint"] * number)[: number - 1]]
     source.shuffle(moments)
     epochs = sorted(source.sample(range(1, EPOCHS * 3 // 4), number))
@@ -135,7 +138,7 @@ def draw(source: random.Random, number: int) -> list[Shot]:
 
 @dataclass
 class Killed:
-    """A driver that was killed, and what was left of it when the next command was at the store."""
+    """A driver that was killed, and what was left of it when the next command began."""
 
     code: int
     driver: Driver | None
@@ -152,7 +155,7 @@ class Killed:
 
 @dataclass
 class Shaken:
-    """The sweep after all that."""
+    """The sweep at the end."""
 
     sweep: Sweep
     shooting: Shooting
@@ -176,10 +179,10 @@ def kill(sweep: Sweep, running: Running) -> Killed:
 
 
 def hang_a_worker(sweep: Sweep) -> bool:
-    """Stops a worker that is running a trial; there may be none just now, since workers are being killed."""
+    """Suspends a worker that runs a trial. There may be none at the moment, because workers are being killed."""
     for status in sweep.statuses():
-        if status.state is State.RUNNING and "ended" not in status.attempts[-1]:
-            pid = status.attempts[-1]["pid"]
+        if status.state is State.RUNNING and status.attempts[-1].ended is None:
+            pid = status.attempts[-1].pid
             with contextlib.suppress(OSError):  # it has died in the meantime
                 os.kill(pid, signal.SIGSTOP)
                 return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("R", "S", "T")
@@ -229,15 +232,15 @@ def shaken(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
 
 def test_twenty_kills_at_random_hit_workers_and_drivers(shaken: Shaken) -> None:
     attempts = {
-        (trial.trial_id, attempt["started"]): attempt
+        (trial.trial_id, attempt.started): attempt
         for trial in shaken.sweep.trials()
         for attempt in trial.status().attempts
     }
     hit = [attempts[trial_id, began] for trial_id, began, _ in shaken.shooting.hits]
-    assert not any("ended" in attempt for attempt in hit)
+    assert not any(attempt.ended is not None for attempt in hit)
     assert [killed.code for killed in shaken.killed] == [-signal.SIGKILL] * 2
     assert len(hit) + len(shaken.killed) == 20
-    assert any("resumed_at" not in attempt for attempt in hit)  # while it was starting
+    assert any(attempt.resumed_at is None for attempt in hit)  # while it was starting
     assert shaken.shooting.half_written  # while it was writing a checkpoint
 
 
@@ -255,13 +258,13 @@ def test_stop_after_a_driver_was_killed_ends_what_it_left_a_hanging_worker_too(s
 
 
 def test_the_trials_of_a_driver_that_was_killed_are_lost(shaken: Shaken) -> None:
-    """But for those whose worker had just been killed, and that had not begun again."""
+    """Except for trials whose worker had just been killed and that had not started again."""
     was_running = [
         status for status in shaken.killed[0].statuses if status.error == "the driver of an earlier run died"
     ]
     assert was_running
     assert {status.state for status in was_running} == {State.LOST}
-    assert not any("ended" in status.attempts[-1] for status in was_running)
+    assert not any(status.attempts[-1].ended is not None for status in was_running)
     assert State.RUNNING not in [status.state for status in shaken.killed[0].statuses]
 
 

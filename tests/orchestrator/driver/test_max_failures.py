@@ -17,14 +17,13 @@ from command_line import Cluster, CommandLine, started, wait_until
 from hand_made import make_sweep, write_file
 from mlflow_dump import dump, expected_points, points_of
 
-from orchestrator.driver.run import prepare
-from orchestrator.engine.early_stopping import Stopper
-from orchestrator.engine.queue import StoreSearcher
+from orchestrator.driver.preparation import prepare
+from orchestrator.engine.executor import run_trials
+from orchestrator.engine.local import LocalExecutor
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status, TrialStore
-from orchestrator.sweep.file import EarlyStopping
+from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.address import default_uri
-from orchestrator.trial.run import run_trial
 
 pytestmark = pytest.mark.long
 
@@ -52,7 +51,7 @@ raise ImportError("MLflow was to be left alone")
 
 @dataclass
 class Early:
-    """The sweep when ``orchestrator sweep`` had given up: what that said, what was stored, what it had imported."""
+    """The sweep after ``orchestrator sweep`` gave up: its output, the stored files, the modules it had imported."""
 
     folder: Path
     store: SweepStore
@@ -89,14 +88,14 @@ def early(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Early:
 
         def both_are_held() -> bool:
             for name in [name for name in begun if len(trials[name].epochs()) > 3]:
-                os.kill(trials[name].status().attempts[0]["pid"], signal.SIGSTOP)
+                os.kill(trials[name].status().attempts[0].pid, signal.SIGSTOP)
                 begun.remove(name)
             return not begun
 
         wait_until(both_are_held)
-        os.kill(trials["quick"].status().attempts[0]["pid"], signal.SIGCONT)
+        os.kill(trials["quick"].status().attempts[0].pid, signal.SIGCONT)
         wait_until(store.stop_file.exists)
-        os.kill(trials["sound"].status().attempts[0]["pid"], signal.SIGCONT)
+        os.kill(trials["sound"].status().attempts[0].pid, signal.SIGCONT)
         code, out, _ = running.end()
     statuses = {name: trial.status() for name, trial in trials.items()}
     return Early(folder, store, trials, code, out.splitlines(), statuses, trap)
@@ -115,7 +114,7 @@ def test_one_failure_too_many_ends_the_sweep_with_the_reason_and_the_way_on(earl
 def test_what_was_running_has_a_checkpoint_and_is_pending(early: Early) -> None:
     status = early.statuses["sound"]
     assert status.state is State.PENDING
-    assert ["ended" in attempt for attempt in status.attempts] == [True]
+    assert [attempt.ended is not None for attempt in status.attempts] == [True]
     assert early.trials["sound"].checkpoint_file.exists()
 
 
@@ -128,7 +127,7 @@ def test_nothing_was_begun_after_the_failure(early: Early) -> None:
 def test_what_was_not_promising_was_stopped_after_the_grace_with_a_checkpoint(early: Early) -> None:
     status, trial = early.statuses["dull"], early.trials["dull"]
     assert status.state is State.STOPPED
-    assert ["ended" in attempt for attempt in status.attempts] == [True]
+    assert [attempt.ended is not None for attempt in status.attempts] == [True]
     assert [record["iteration"] for record in trial.epochs()] == [0, 17, 34]
     assert trial.checkpoint_file.exists()
 
@@ -136,27 +135,16 @@ def test_what_was_not_promising_was_stopped_after_the_grace_with_a_checkpoint(ea
 def test_offline_mlflow_is_neither_imported_nor_given_anything(early: Early) -> None:
     assert not (early.trap / "imported").exists()
     assert {path.name for path in early.store.runs_dir.iterdir()} <= {"early", "cache"}
-    assert "MLflow was left out; bring it level with: orchestrator sync early" in early.out
+    assert "Nothing was written to MLflow; update it with: orchestrator sync early" in early.out
 
 
 @pytest.fixture(scope="module")
 def resumed(early: Early) -> list[str]:
-    """The fault is mended, and another driver goes on: those that it took. Tune's part is played here, to save time."""
+    """The fault is mended and another driver continues: the trials that it ran, in this process to save time."""
     store = early.store
     replace_in_config(early.trials["raises"], *reversed(FAULT))
     todo = prepare(store)
-    stopper = Stopper(store, EarlyStopping(**store.plan()["early_stopping"]))
-    searcher = StoreSearcher(store, todo, retries=0, max_failures=1, stopper=stopper)
-    while (suggested := searcher.suggest("tune")) != StoreSearcher.FINISHED:
-        trial = store.trial(suggested["trial_id"])
-        run_trial(
-            trial,
-            store.cache_dir,
-            should_stop=trial.early_stop_file.exists,
-            on_epoch=lambda record: searcher.on_trial_result("tune", record),
-        )
-        searcher.on_trial_complete("tune")
-    assert searcher.stopped_because is None
+    assert run_trials(store, todo, LocalExecutor(todo)) is None
     names = {trial.trial_id: name for name, trial in early.trials.items()}
     return [names[trial_id] for trial_id in todo]
 
@@ -168,7 +156,7 @@ def test_resuming_takes_what_has_no_result_and_goes_on_from_the_checkpoint(early
         name: early.statuses[name] for name in ("quick", "dull")
     }
     assert [statuses[name].state for name in ("sound", "raises")] == [State.DONE, State.DONE]
-    assert statuses["sound"].attempts[1]["resumed_at"] >= 3 * 17
+    assert statuses["sound"].attempts[1].resumed_at >= 3 * 17
     assert [len(status.attempts) for status in statuses.values()] == [2, 1, 1, 2, 1]
 
 
@@ -187,7 +175,7 @@ def test_the_command_that_the_end_told_brings_mlflow_level(
 ) -> None:
     monkeypatch.chdir(early.folder)
     shutil.copy(empty_database, "runs/mlflow.db")  # making its tables takes seconds
-    assert command_line("sync", "early")[:2] == (0, "MLflow is level with 'early'.\n")
+    assert command_line("sync", "early")[:2] == (0, "MLflow is up to date with 'early'.\n")
     runs = dump(default_uri(early.store.runs_dir), "early")
     assert len(runs) == 6
     for entry in early.store.entries():

@@ -1,4 +1,4 @@
-"""A sweep whose driver is told to end, and to end at once: a real Ray, real processes, real signals.
+"""A sweep whose driver is asked to end, or to end at once: a real Ray, real processes, real signals.
 
 ``test_killed_at_random`` has drivers that are killed.
 """
@@ -15,7 +15,7 @@ from command_line import wait_until
 from driven_sweeps import Sweep, folders_of, new_sweep
 
 from orchestrator.store.lock import marked_processes
-from orchestrator.store.trial import State, Status
+from orchestrator.store.states import State, Status
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # a Ray takes seconds to start, on a busy machine a minute
 
@@ -28,7 +28,7 @@ grid: {critic_iterations: [1, 2]}
 
 @dataclass
 class Ended:
-    """How a command ended and what was there then."""
+    """How a command ended, and what existed at that moment."""
 
     code: int
     out: list[str]
@@ -37,7 +37,7 @@ class Ended:
     left: list[str]
     folders: list[Path]
     unmarked: set[int] = field(default_factory=set)
-    """Descendants that did not bear the driver's mark."""
+    """Descendants without the driver's mark."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def dead(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
 
 @pytest.fixture(scope="module")
 def terminated(dead: Sweep) -> Ended:
-    """``orchestrator sweep``, of which every process gets SIGTERM, its own twice, as job managers do."""
+    """``orchestrator sweep``. Every process gets SIGTERM, and the command's own process twice, as job managers do."""
     running = dead.start_and_wait_until_busy("sweep", "sweep.yaml", "--offline")
     driver = dead.driver()
     unmarked = running.descendants() - set(marked_processes(driver.mark))
@@ -60,7 +60,7 @@ def terminated(dead: Sweep) -> Ended:
 
 @pytest.fixture(scope="module")
 def aborted(dead: Sweep, terminated: Ended) -> Ended:
-    """A worker hangs, so that the first Ctrl-C does not come to an end; the second one does not wait for it.
+    """A worker hangs, so that the driver cannot finish after the first Ctrl-C. The second one does not wait for it.
 
     That what was disturbed ends as an undisturbed twin is ``test_killed_at_random``'s to show.
     """
@@ -85,7 +85,7 @@ def test_sigterm_to_every_process_lets_trials_write_a_checkpoint_and_leaves_noth
     assert terminated.out[-1] == "Stopped; go on with: orchestrator resume dead --offline"
     assert "Traceback" not in terminated.errors
     assert [status.state for status in terminated.statuses] == [State.PENDING, State.PENDING]
-    assert all("ended" in status.attempts[-1] for status in terminated.statuses)
+    assert all(status.attempts[-1].ended is not None for status in terminated.statuses)
     assert terminated.left == []
     assert terminated.folders == []
 
@@ -99,6 +99,6 @@ def test_a_second_ctrl_c_waits_for_nobody_and_leaves_nothing(aborted: Ended) -> 
 
 def test_after_a_second_ctrl_c_no_trial_is_said_to_be_running(aborted: Ended) -> None:
     hanging, _ = aborted.statuses
-    assert "ended" not in hanging.attempts[-1]
+    assert hanging.attempts[-1].ended is None
     assert (hanging.state, hanging.error) == (State.LOST, "the driver left at once")
     assert State.RUNNING not in [status.state for status in aborted.statuses]

@@ -10,8 +10,8 @@ from command_line import Cluster, CommandLine, orchestrator, started, wait_until
 from hand_made import finish, write_file
 from mlflow_dump import dump
 
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 from orchestrator.tracking.address import quiet_client
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.trial.run import run_trial
@@ -47,7 +47,7 @@ def _entries_when_there(store: SweepStore) -> list:
 
 def test_there_is_nobody_to_stop(store: SweepStore, command_line: CommandLine) -> None:
     code, _, errors = command_line("stop", store.name, "--runs-dir", store.runs_dir)
-    assert (code, errors) == (2, "orchestrator: nobody is driving 'hand'\n")
+    assert (code, errors) == (2, "orchestrator: 'hand' is not running: there is nothing to stop\n")
 
 
 def test_a_restart_puts_the_old_attempt_aside_and_its_mlflow_run_away(store: SweepStore, tracking_uri: str) -> None:

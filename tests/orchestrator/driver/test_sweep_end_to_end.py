@@ -1,5 +1,7 @@
-"""The life of a sweep, as a user sees it: begun, interrupted, resumed, run again, enlarged. Real processes, a real Ray,
-a real MLflow on SQLite."""
+"""The life of a sweep as a user sees it: started, interrupted, resumed, run again, enlarged.
+
+Real processes, a real Ray, and a real MLflow on SQLite.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,18 @@ from hand_made import one_cpu_each, plan_file, write_file
 from mlflow_dump import dump, expected_files, expected_points, files_of, points_of
 from rich.console import Console
 
-from orchestrator.driver.run import MirrorThread, Options, conclude, following, prepare, run_sweep
-from orchestrator.engine.tune import run_trials
-from orchestrator.store.epochs import TIMING
+from orchestrator.driver.conclusion import conclude
+from orchestrator.driver.mirroring import MirrorThread
+from orchestrator.driver.options import Options
+from orchestrator.driver.preparation import prepare
+from orchestrator.driver.run import run_sweep
+from orchestrator.engine.executor import run_trials
+from orchestrator.engine.tune import TuneExecutor
+from orchestrator.screen.progress import show_progress
+from orchestrator.store.epochs import CLOCKS
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 
 pytestmark = pytest.mark.long
@@ -40,7 +49,7 @@ compare: {metric: exact_w1, mode: min}
 
 @dataclass
 class Run:
-    """One command that ran to its end, and what the store was like then."""
+    """One command that has ended, and the content of the store at that moment."""
 
     code: int
     out: list[str]
@@ -95,7 +104,7 @@ def interrupted(life: Life) -> Run:
 
 @pytest.fixture(scope="module")
 def resumed(life: Life, interrupted: Run, cluster: Cluster) -> Run:
-    """The command that the interrupted one printed last, on another Ray, to the end."""
+    """The resume command that the interrupted command printed, run to the end on another Ray."""
     program, *arguments = shlex.split(interrupted.out[-1].partition("go on with: ")[2])
     assert program == "orchestrator"
     ran = orchestrator(*arguments, *cluster.arguments, cwd=life.folder, **cluster.environment)
@@ -111,8 +120,8 @@ def enlarged(life: Life, resumed: Run, ray_resources: dict[str, float]) -> Run:
     todo = prepare(life.store)
     mirroring = MirrorThread(life.store, life.uri)
     mirroring.start()
-    with following(life.store, console, lambda: 2):
-        run_trials(life.store, todo, placement=one_cpu_each(life.store), mark=secrets.token_hex(6))
+    with show_progress(life.store, console, lambda: 2):
+        run_trials(life.store, todo, TuneExecutor(one_cpu_each(life.store), secrets.token_hex(6)))
     code = conclude(life.store, mirroring, console, Options(life.uri))
     assert isinstance(console.file, io.StringIO)
     return life.run(code, console.file.getvalue(), "", before=before, todo=todo)
@@ -130,7 +139,7 @@ def test_interrupted_trials_are_pending_with_a_checkpoint(life: Life, interrupte
     first, second = interrupted.statuses
     assert (first.state, second.state) == (State.PENDING, State.PENDING)
     assert len(first.attempts) == 1
-    assert "ended" in first.attempts[0]
+    assert first.attempts[0].ended is not None
     assert life.trials()[0].checkpoint_file.exists()
     assert 3 < interrupted.epochs[0] < 31
     assert second.attempts == []  # --max-concurrent 1
@@ -153,9 +162,9 @@ def test_resuming_finishes_from_the_checkpoint(resumed: Run) -> None:
     assert resumed.code == 0, resumed.errors
     assert resumed.out[-1] == "life: 2 DONE"
     first, second = resumed.statuses
-    assert first.attempts[0]["resumed_at"] == 0
-    assert all(attempt["resumed_at"] > 0 for attempt in first.attempts[1:] if "resumed_at" in attempt)
-    assert first.attempts[-1]["state"] == "DONE"
+    assert first.attempts[0].resumed_at == 0
+    assert all(attempt.resumed_at > 0 for attempt in first.attempts[1:] if attempt.resumed_at is not None)
+    assert first.attempts[-1].state == "DONE"
     assert len(second.attempts) == 1
     assert resumed.epochs == [31, 31]  # epoch 0 and ⌈500 / 17⌉
 
@@ -165,7 +174,7 @@ def test_what_was_interrupted_equals_an_undisturbed_twin(life: Life, resumed: Ru
     twin.create(trial.config())
     assert run_trial(twin, tmp_path / "cache") is State.DONE
     ours, theirs = (
-        [{name: value for name, value in record.items() if name not in TIMING} for record in each.epochs()]
+        [{name: value for name, value in record.items() if name not in CLOCKS} for record in each.epochs()]
         for each in (trial, twin)
     )
     assert ours == theirs

@@ -25,8 +25,9 @@ from network import Started
 from small_trials import assert_equal_to_the_bit
 from topology import Topology, topology, what_is_missing
 
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 
 pytestmark = [
@@ -53,7 +54,7 @@ seeds: 2
 resources: {{cpus: 1}}
 compare: {{metric: lipschitz_constant, mode: min}}
 """
-"""What it is measured by needs neither POT nor scikit-learn, which every worker would import for seconds."""
+"""Its metrics need neither POT nor scikit-learn, which would take every worker seconds to import."""
 WRONG = "0" * 32
 FETCH = "import s3fs, sys; s3fs.S3FileSystem().get('runs', sys.argv[1], recursive=True)"
 DUMP = "import json, sys, mlflow_dump; json.dump(mlflow_dump.dump(*sys.argv[1:]), sys.stdout)"
@@ -63,21 +64,21 @@ Ended = tuple[int, str, str]
 
 @dataclass
 class Story:
-    """What was seen on the way, and what is there at the end."""
+    """Observations on the way, and the result at the end."""
 
     topology: Topology
     arguments: list[object]
     refused: dict[str, Ended] = field(default_factory=dict)
     begun: bool = False
-    """Whether those who were refused had a sweep."""
+    """Whether the commands that were refused had made a sweep."""
     places: dict[int, str] = field(default_factory=dict)
-    """On which machine a process ran."""
+    """The machine of each process."""
     lost: str = ""
-    """The trial whose node died, and then its head."""
+    """The trial whose node died, and later its head."""
     statuses: dict[str, Status] = field(default_factory=dict)
-    """When the head died."""
+    """The statuses of all trials when the head died."""
     points: list[int] = field(default_factory=list)
-    """How many MLflow had when it died, and some time after it was back."""
+    """The number of points in MLflow when it died, and some time after it was back."""
     swept: Ended = (-1, "", "")
     resumed: Ended = (-1, "", "")
     runs: Dump = field(default_factory=dict)
@@ -94,14 +95,14 @@ class Story:
         return SweepStore(found[0].parents[1], NAME) if found else None
 
     def hold(self, *trial_ids: str, attempt: int) -> dict[str, int]:
-        """Waits until this attempt at each trial has left a checkpoint, and holds its worker. Returns the workers."""
+        """Waits until each trial has a checkpoint of this attempt, and suspends its worker. Returns the workers."""
         held: dict[str, int] = {}
 
         def all_held() -> bool:
             for trial_id in [trial_id for trial_id in trial_ids if trial_id not in held]:
                 trial = self._at_work(trial_id, attempt)
                 if trial is not None and _has_left_a_checkpoint(trial):
-                    held[trial_id] = trial.status().attempts[-1]["pid"]
+                    held[trial_id] = trial.status().attempts[-1].pid
                     os.kill(held[trial_id], signal.SIGSTOP)
                     assert trial.status().state is State.RUNNING
             return len(held) == len(trial_ids)
@@ -116,21 +117,21 @@ class Story:
             self.places.update(dict.fromkeys(machine.processes(), name))
 
     def _at_work(self, trial_id: str, attempt: int) -> TrialStore | None:
-        """A trial as the worker of an attempt sees it, on whichever machine that is."""
+        """A trial as the worker of an attempt sees it on its machine."""
         copies = f"homes/worker*/.cache/orchestrator/*/*/.workers/*/{NAME}/trials/{trial_id}"
         trials = map(TrialStore, self.topology.folder.glob(copies))
         return next((trial for trial in trials if len(trial.status().attempts) == attempt), None)
 
 
 def _has_left_a_checkpoint(trial: TrialStore) -> bool:
-    """Of this attempt, in the object store: the epoch after it is there as well."""
-    begun = trial.status().attempts[-1].get("resumed_at")
+    """Whether this attempt has a checkpoint in the object store. It has, once the epoch after it is there."""
+    begun = trial.status().attempts[-1].resumed_at
     epochs = [record for record in trial.epochs() if begun is not None and record["iteration"] > begun]
     return len(epochs) > 3
 
 
 def bring_up(top: Topology, story: Story) -> Started:
-    """Everything starts, and those who do not know every password try to get in. Returns a node that still tries."""
+    """Starts everything. Processes that lack a password try to get in. Returns a node that still tries."""
     top.start_objects()
     head = top.start_head()
     top.start_database()
@@ -150,7 +151,7 @@ def bring_up(top: Topology, story: Story) -> Started:
 
 
 def lose_a_node_and_mlflow(top: Topology, story: Story, trials: dict[str, TrialStore]) -> None:
-    """A trial runs on each of two machines; one of these dies, and MLflow. Its trial goes on, and is held again."""
+    """Two machines run a trial each. One machine and MLflow die; its trial continues and is suspended again."""
     held = story.hold(*trials, attempt=1)
     wait_until(lambda: top.points() > 0, pause=0.5)
     (story.lost,) = [trial_id for trial_id, pid in held.items() if story.places[pid] == "worker1"]
@@ -164,12 +165,14 @@ def lose_a_node_and_mlflow(top: Topology, story: Story, trials: dict[str, TrialS
     wait_until(lambda: top.points() > story.points[0], pause=0.5)
     story.points.append(top.points())
     told = trials[story.lost]
-    wait_until(lambda: len(told.status().attempts) == 2 and "resumed_at" in told.status().attempts[-1], pause=0.1)
+    wait_until(
+        lambda: len(told.status().attempts) == 2 and told.status().attempts[-1].resumed_at is not None, pause=0.1
+    )
     story.statuses = {trial_id: trial.status() for trial_id, trial in trials.items()}
 
 
 def restart_the_head(top: Topology, story: Story, driver: Started) -> None:
-    """The driver ends by itself when it notices; so does the node, but that is not waited for: it starts again."""
+    """The driver ends by itself when it notices. So does the node, but the test does not wait: it starts it again."""
     for pid in top.machines["head"].processes():
         if pid != driver.process.pid:
             with contextlib.suppress(ProcessLookupError):
@@ -178,7 +181,7 @@ def restart_the_head(top: Topology, story: Story, driver: Started) -> None:
     story.swept = driver.end()
     top.machines["worker2"].power_off()
     top.wait_for_node(head)
-    top.wait_for_node(top.start_worker("worker2", 1))  # a command that finds no node for a trial refuses
+    top.wait_for_node(top.start_worker("worker2", 1))  # without a node for a trial the command would refuse to start
 
 
 def play(top: Topology, story: Story) -> None:
@@ -220,7 +223,7 @@ def story() -> Iterator[Story]:
 
 
 def check_refusal(story: Story, who: str, *words: str) -> None:
-    """Exit code 2, one paragraph, and nothing was begun."""
+    """Asserts exit code 2, one paragraph, and that nothing was started."""
     code, out, err = story.refused[who]
     assert (code, out) == (2, "")
     assert err.startswith("orchestrator: --")
@@ -269,9 +272,9 @@ def test_a_trial_whose_node_died_goes_on_elsewhere_from_its_checkpoint(story: St
     status = story.statuses[story.lost]
     assert status.state is State.RUNNING
     first, second = status.attempts
-    assert [story.places[first["pid"]], story.places[second["pid"]]] == ["worker1", "worker2"]
-    assert "ended" not in first
-    assert second["resumed_at"] >= 60  # an interval, three epochs of twenty iterations, was in the object store
+    assert [story.places[first.pid], story.places[second.pid]] == ["worker1", "worker2"]
+    assert first.ended is None
+    assert second.resumed_at >= 60  # an interval, three epochs of twenty iterations, was in the object store
     assert "LOST far seed=" in story.swept[1]
     assert "its node is gone" in story.swept[1]
 
@@ -294,7 +297,7 @@ def test_a_driver_whose_head_was_restarted_ends_with_the_reason_and_the_way_on(s
     *_, counts, why, way_on = out.splitlines()
     assert counts == "far: 1 LOST, 1 DONE"
     assert why == (
-        f"Stopped early: the head of the Ray cluster at {address} was restarted and knows nothing of this sweep"
+        f"Stopped early: the head of the Ray cluster at {address} was restarted and no longer knows this sweep"
     )
     options = shlex.join(["--runs-dir", RUNS, "--tracking-uri", story.topology.tracking_uri])
     assert way_on == f"Some trials did not finish; go on with: orchestrator resume far {options} --address {address}"
@@ -304,8 +307,8 @@ def test_that_way_the_sweep_comes_to_its_end(story: Story) -> None:
     code, out, err = story.resumed
     assert (code, out.splitlines()[-1]) == (0, "far: 2 DONE"), err
     _, second, third = story.store.trial(story.lost).status().attempts
-    assert "ended" not in second
-    assert third["resumed_at"] > second["resumed_at"]
+    assert second.ended is None
+    assert third.resumed_at > second.resumed_at
 
 
 def test_every_trial_equals_to_the_bit_that_of_one_machine(story: Story, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Early stopping decides what Ray Tune's schedulers decide, forgets nothing with its driver, and its word is final."""
+"""Early stopping decides as Ray Tune's schedulers do, survives its driver, and never takes a decision back."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from mlflow_dump import dump
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
-from orchestrator.driver.run import prepare
+from orchestrator.driver.preparation import prepare
 from orchestrator.engine.early_stopping import Stopper
-from orchestrator.engine.queue import StoreSearcher
-from orchestrator.engine.tune import run_trials
+from orchestrator.engine.executor import run_trials
+from orchestrator.engine.queue import Queue
+from orchestrator.engine.tune import TuneExecutor
 from orchestrator.errors import UserError
-from orchestrator.results.tables import comparison_table
+from orchestrator.results.comparison import comparison_table
 from orchestrator.store.selection import select
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status
 from orchestrator.sweep.file import EarlyStopping
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.trial.run import run_trial
@@ -53,7 +54,7 @@ def planned_race(tmp_path_factory: pytest.TempPathFactory) -> SweepStore:
 
 @pytest.fixture(scope="module")
 def new_race(planned_race: SweepStore, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], SweepStore]:
-    """A copy of them, as often as one likes: Hypothesis takes no fixture for each example."""
+    """Makes any number of copies of the race, because Hypothesis cannot use a new fixture for each example."""
 
     def copied() -> SweepStore:
         runs = tmp_path_factory.mktemp("runs", numbered=True) / "runs"
@@ -69,7 +70,7 @@ def race(new_race: Callable[[], SweepStore]) -> SweepStore:
 
 
 class Course:
-    """What workers would store of the trials of a race, and what a Stopper is shown of it, as a driver would.
+    """Stores epochs as the workers of a race would, and shows them to a Stopper as a driver would.
 
     Timestamps are its own clock's. A trial that was told to stop stores nothing more.
     """
@@ -81,7 +82,7 @@ class Course:
         self.clock = itertools.count(1_700_000_000_000)
 
     def begin_again(self) -> None:
-        """Another driver, which has the store and nothing else."""
+        """A new driver, which knows only the store."""
         self.stopper = Stopper(self.store, self.options)
 
     def record(self, number: int, value: float | None) -> dict[str, Any]:
@@ -94,7 +95,7 @@ class Course:
         return record
 
     def epoch(self, number: int, value: float | None) -> bool:
-        """It is stored and seen; whether the trial is told to stop."""
+        """Stores the next epoch and shows it to the Stopper. Returns whether the trial is told to stop."""
         self.stopper.observe(self.ids[number], self.record(number, value))
         return self.told(number)
 
@@ -102,22 +103,22 @@ class Course:
         return self.store.trial(self.ids[number]).early_stop_file.exists()
 
     def run(self, number: int, values: Sequence[float]) -> int | None:
-        """Epochs 0, 1, 2, … of one trial until it is told to stop: the epoch at which it was, None if never."""
+        """Stores epochs 0, 1, 2, … of a trial until it is told to stop. Returns that epoch, or None if it never is."""
         return next((epoch for epoch, value in enumerate(values) if self.epoch(number, value)), None)
 
     def decisions(self) -> dict[int, dict[str, Any]]:
-        """What the trials that were told to stop were told."""
+        """The reasons that were given to the trials that were told to stop."""
         files = {number: self.store.trial(trial_id).early_stop_file for number, trial_id in enumerate(self.ids)}
         return {number: json.loads(file.read_text()) for number, file in files.items() if file.exists()}
 
 
 def constant(value: float) -> list[float]:
-    """Epoch 0 is far from everything."""
+    """The same value in every epoch after epoch 0, whose value is far off."""
     return [100.0, *[value] * EPOCHS]
 
 
 def tunes_own(options: EarlyStopping) -> Any:
-    """The scheduler as a user of Tune would write it down, without ours in between."""
+    """Tune's own scheduler, as a user of Tune would write it."""
     common: dict[str, Any] = {
         "time_attr": "iteration",
         "metric": options.metric,
@@ -172,7 +173,7 @@ def test_where_more_is_better_the_least_is_stopped(race: SweepStore, options: Ea
 
 
 def values() -> st.SearchStrategy[list[tuple[int, float | None]]]:
-    """Epochs of the five trials in the order in which they come: which trial's, and its value; some have none."""
+    """Epochs of the five trials in the order in which they come, as (trial, value). Some have no value."""
     number = st.integers(0, 4)
     value = st.one_of(st.none(), st.sampled_from([0.0, 1.0, 2.0]), st.floats(-1e6, 1e6))
     return st.lists(st.tuples(number, value), min_size=10, max_size=60)
@@ -212,7 +213,7 @@ def test_decisions_are_those_of_tune_s_own_scheduler(
     for number, value in possible(course, events):
         epoch = len(course.store.trial(course.ids[number]).epochs())
         stopped = course.epoch(number, value)
-        if value is None or epoch in (0, EPOCHS):  # what counts nothing
+        if value is None or epoch in (0, EPOCHS):  # these values never count
             assert not stopped
             continue
         result = {"iteration": LENGTH * epoch, METRIC: value, "training_iteration": epoch, "done": False}
@@ -231,7 +232,7 @@ def test_a_driver_that_was_killed_anywhere_decides_as_one_that_lived(
     point: int,
     unseen: int,
 ) -> None:
-    """The epochs that it had not seen yet, one a worker, are in the store."""
+    """The epochs that the dead driver had not seen yet, one per worker, are in the store."""
     lived, killed = Course(new_race(), options), Course(new_race(), options)
     for number, value in possible(lived, events):
         lived.epoch(number, value)
@@ -275,7 +276,7 @@ def test_nobody_is_stopped_before_the_grace_is_over(race: SweepStore, options: E
 
 @BOTH
 def test_a_trial_in_its_last_epoch_is_not_stopped(tmp_path: Path, options: EarlyStopping) -> None:
-    """Of two budgets: where the shorter trial ends, a longer one with the same value is stopped."""
+    """Two budgets: where the shorter trial ends, a longer one with the same value is stopped."""
     text = RACE.replace("budget=136, ", "").replace("[1, 2, 3, 4, 5]}", "[1, 2, 3], budget: [34, 136]}")
     store = make_sweep(tmp_path, text)
     entries = store.entries()
@@ -289,7 +290,7 @@ def test_a_trial_in_its_last_epoch_is_not_stopped(tmp_path: Path, options: Early
 
 @BOTH
 def test_the_untrained_generator_counts_nothing(race: SweepStore, options: EarlyStopping) -> None:
-    """Its value would be the best that this trial ever had."""
+    """The value in question would be the best that this trial ever had."""
     course = Course(race, options)
     for number in range(3):
         course.run(number, constant(1.0))
@@ -298,7 +299,7 @@ def test_the_untrained_generator_counts_nothing(race: SweepStore, options: Early
 
 @BOTH
 def test_an_epoch_that_comes_again_counts_nothing(race: SweepStore, options: EarlyStopping) -> None:
-    """A worker that was killed computes epochs again that were stored before: here with better luck."""
+    """A worker that was killed computes stored epochs again, here with better values."""
     course = Course(race, options)
     for number in range(3):
         course.run(number, constant(1.0))
@@ -332,7 +333,7 @@ def test_a_trial_that_sees_late_that_it_shall_stop_disturbs_nobody(race: SweepSt
 
 @BOTH
 def test_what_others_would_have_decided_long_ago_does_no_harm(race: SweepStore, options: EarlyStopping) -> None:
-    """The file came to ask for early stopping, or for an earlier one, only when the sweep had begun."""
+    """Early stopping, or an earlier one, was added to the sweep file only after the sweep had begun."""
     course = Course(race, options)
     for number in range(3):
         course.run(number, constant(1.0))
@@ -364,36 +365,38 @@ def test_a_metric_that_is_named_is_better_low_unless_its_evaluation_says_otherwi
     assert early_stopping.mode == "max"
 
 
-def first_told_to_stop(store: SweepStore, worker: Callable[[Entry, StoreSearcher], None]) -> Entry:
-    """Four trials have come to their ends, the fifth is run by a worker under a searcher as Tune would have it."""
+def first_told_to_stop(store: SweepStore, worker: Callable[[Entry, Queue], None]) -> Entry:
+    """Four trials have ended. A worker runs the fifth, under a queue."""
     *others, last = store.entries()
     for entry in others:
         finish(store, entry, {METRIC: 0.0}, epochs=EPOCHS)
         path = store.trial(entry.trial_id).metrics_file
         path.write_text("".join(json.dumps({**json.loads(line), METRIC: 0.0}) + "\n" for line in path.open()))
-    searcher = StoreSearcher(store, [last.trial_id], retries=0, stopper=Stopper(store, MEDIAN))
-    assert searcher.suggest("tune1")["trial_id"] == last.trial_id
-    worker(last, searcher)
+    queue = Queue(store, [last.trial_id], retries=0, stopper=Stopper(store, MEDIAN))
+    assert (assignment := queue.next()) is not None
+    assert assignment.trial_id == last.trial_id
+    worker(last, queue)
     return last
 
 
 def test_a_worker_that_is_told_to_stop_writes_a_checkpoint_and_ends(race: SweepStore) -> None:
-    def worker(entry: Entry, searcher: StoreSearcher) -> None:
+    def worker(entry: Entry, queue: Queue) -> None:
         trial = race.trial(entry.trial_id)
         state = run_trial(
             trial,
             race.cache_dir,
             should_stop=trial.early_stop_file.exists,
-            on_epoch=lambda record: searcher.on_trial_result("tune1", record),
+            on_epoch=lambda record: queue.observe(entry.trial_id, record),
         )
         assert state is State.RUNNING
-        searcher.on_trial_complete("tune1")
+        queue.ended(entry.trial_id)
 
     trial = race.trial(first_told_to_stop(race, worker).trial_id)
     status = trial.status()
     (only,) = status.attempts
     assert (status.state, status.error) == (State.STOPPED, None)
-    assert only["ended"] >= only["started"]
+    assert only.ended is not None
+    assert only.ended >= only.started
     assert [record["epoch"] for record in trial.epochs()] == [0, 1, 2]
     assert trial.checkpoint_file.exists()
     told = json.loads(trial.early_stop_file.read_text())
@@ -401,11 +404,11 @@ def test_a_worker_that_is_told_to_stop_writes_a_checkpoint_and_ends(race: SweepS
 
 
 def test_a_driver_that_dies_after_its_decision_leaves_a_stopped_trial(race: SweepStore) -> None:
-    def worker(entry: Entry, searcher: StoreSearcher) -> None:
+    def worker(entry: Entry, queue: Queue) -> None:
         trial = race.trial(entry.trial_id)
         trial.write_status(Status(State.RUNNING, [attempt(ended=None, state=None)]))
         for epoch in range(3):
-            searcher.on_trial_result("tune1", {"epoch": epoch, "iteration": LENGTH * epoch, METRIC: 9.0})
+            queue.observe(entry.trial_id, {"epoch": epoch, "iteration": LENGTH * epoch, METRIC: 9.0})
 
     entry = first_told_to_stop(race, worker)
     assert prepare(race) == []
@@ -420,7 +423,7 @@ def test_a_stopped_trial_is_not_trained_again_and_no_other_sweep_takes_it(tmp_pa
     store.trial(stopped.trial_id).early_stop_file.write_text("{}")
     assert prepare(store) == [entry.trial_id for entry in others]
     assert store.trial(stopped.trial_id).status().state is State.STOPPED
-    with pytest.raises(UserError, match=r"it has its result already \(STOPPED\)"):
+    with pytest.raises(UserError, match=r"the trial already has its result \(STOPPED\)"):
         select(store, [], [stopped.trial_id], restart=True, retry_diverged=False)
 
     other = make_sweep(tmp_path, RACE.replace("name: race", "name: other"))
@@ -458,7 +461,7 @@ def test_on_a_real_ray_what_is_not_promising_is_stopped_and_stays_so(
 ) -> None:
     """One trial at a time; ``test_max_failures`` has the median rule, and a second driver."""
     store = make_sweep(tmp_path, REAL)
-    ran = run_trials(store, prepare(store), placement=one_cpu_each(store, 1), mark=secrets.token_hex(6))
+    ran = run_trials(store, prepare(store), TuneExecutor(one_cpu_each(store, 1), secrets.token_hex(6)))
     assert ran is None
     good, *bad = (store.trial(entry.trial_id) for entry in store.entries())
     assert good.status().state is State.DONE

@@ -1,4 +1,4 @@
-"""What a driver asks of the head of a Ray cluster, on the one Ray of this run."""
+"""What a driver asks the head of a Ray cluster, on the shared Ray of the tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hand_made import TWO_CELLS, write_file
 from object_stores import Network
 
 from orchestrator.engine import head
-from orchestrator.engine.head import watched
+from orchestrator.engine.head import watch_head
 
 
 @pytest.mark.parametrize("changes", [{"RAY_AUTH_TOKEN": "0" * 32}, {"RAY_AUTH_MODE": "disabled"}])
@@ -21,8 +21,8 @@ def test_a_driver_whom_the_cluster_does_not_let_in_begins_nothing_and_says_what_
     ended = orchestrator(*sweep, *cluster.arguments, cwd=tmp_path, **(cluster.environment | changes))
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == (
-        f"orchestrator: --address {cluster.arguments[1]}: the cluster refuses our token: RAY_AUTH_MODE=token and "
-        "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file) have to be what its nodes were started with\n"
+        f"orchestrator: --address {cluster.arguments[1]}: the cluster refuses our token; set RAY_AUTH_MODE=token "
+        "and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file) to the values with which its nodes were started\n"
     )
     assert not (tmp_path / "runs" / "hand").exists()
 
@@ -35,7 +35,7 @@ def test_a_head_that_does_not_answer_for_longer_than_it_may_is_gone(
     network = Network(int(cluster.arguments[1].rpartition(":")[2]))
     address = f"127.0.0.1:{network.port}"
     told: list[str] = []
-    with watched(address, told.append):
+    with watch_head(address, told.append):
         wait_until(lambda: told, 3, may_fail=True)
         assert not told
         network.close()

@@ -1,5 +1,8 @@
-"""Where trials run: counted node by node, by pure functions; then on a real cluster that a node with other versions
-and then a sound one join while it runs."""
+"""Where trials run.
+
+First pure functions that count node by node. Then a real cluster, which a node with other versions and later a good
+node join while a sweep runs.
+"""
 
 from __future__ import annotations
 
@@ -22,33 +25,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.engine.placement import (
+    Assignment,
+    Demand,
     Node,
     Placement,
-    Request,
     bundle_of,
     compared_versions,
+    demand_of,
     difference,
-    request_of,
     share_out,
     unservable,
 )
 from orchestrator.errors import UserError
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.sweep.file import Resources
-from orchestrator.trial.run import git_commit
+from orchestrator.trial.surroundings import git_commit
 
-CPU: Request = (("CPU", 1.0),)
-GPU: Request = (("CPU", 1.0), ("GPU", 1.0))
-QUARTER: Request = (("CPU", 1.0), ("GPU", 0.25))
+CPU: Demand = (("CPU", 1.0),)
+GPU: Demand = (("CPU", 1.0), ("GPU", 1.0))
+QUARTER: Demand = (("CPU", 1.0), ("GPU", 0.25))
 
 
 def node(name: str, **resources: float) -> Node:
     return Node(f"id-{name}", name, resources)
 
 
+def _bundle(assignment: Assignment, placement: Placement) -> Any:
+    return bundle_of(assignment.kind, ",".join(assignment.avoid), placement.kinds)
+
+
 @pytest.mark.parametrize(
-    ("request_", "resources", "number"),
+    ("demand_", "resources", "number"),
     [
         pytest.param(CPU, {"CPU": 2}, 2, id="by CPUs"),
         pytest.param((("CPU", 0.5),), {"CPU": 2}, 4, id="parts of a CPU"),
@@ -60,15 +69,15 @@ def node(name: str, **resources: float) -> Node:
         pytest.param((("CPU", 1.0), ("big", 1.0)), {"CPU": 16, "big": 3}, 3, id="a resource of one's own"),
     ],
 )
-def test_as_many_trials_as_fit_on_a_node(request_: Request, resources: dict[str, float], number: int) -> None:
-    assert node("a", **resources).fits(request_) == number
+def test_as_many_trials_as_fit_on_a_node(demand_: Demand, resources: dict[str, float], number: int) -> None:
+    assert node("a", **resources).fits(demand_) == number
 
 
 def test_a_trial_whose_device_is_cpu_asks_for_no_gpu() -> None:
     resources = Resources(1, 0.25, {"big": 1})
-    assert request_of(resources, "cpu") == (("CPU", 1.0), ("big", 1.0))
-    assert request_of(resources, "auto") == (("CPU", 1.0), ("GPU", 0.25), ("big", 1.0))
-    assert request_of(Resources(), "auto") == CPU
+    assert demand_of(resources, "cpu") == (("CPU", 1.0), ("big", 1.0))
+    assert demand_of(resources, "auto") == (("CPU", 1.0), ("GPU", 0.25), ("big", 1.0))
+    assert demand_of(Resources(), "auto") == CPU
 
 
 def test_trials_without_a_gpu_leave_the_processors_beside_gpus_to_those_with_one() -> None:
@@ -86,7 +95,7 @@ def test_trials_without_a_gpu_leave_the_processors_beside_gpus_to_those_with_one
     ),
 )
 @settings(deadline=None)
-def test_what_is_shared_out_is_wanted_and_there(sizes: list[tuple[int, int, int]], wanted: dict[Request, int]) -> None:
+def test_what_is_shared_out_is_wanted_and_there(sizes: list[tuple[int, int, int]], wanted: dict[Demand, int]) -> None:
     nodes = [node(str(number), CPU=c, GPU=g, big=b) for number, (c, g, b) in enumerate(sizes)]
     shares = share_out(nodes, wanted)
     assert shares.keys() == wanted.keys()
@@ -100,21 +109,25 @@ def test_what_is_shared_out_is_wanted_and_there(sizes: list[tuple[int, int, int]
 
 
 @pytest.mark.parametrize(
-    ("request_", "told"),
+    ("demand_", "told"),
     [
-        pytest.param((("CPU", 2.0),), r"resources\.cpus: .*2 CPUs and no node has more than 1 \(2 on 2", id="CPUs"),
+        pytest.param(
+            (("CPU", 2.0),),
+            r"resources\.cpus: .*2 CPUs and no node has more than 1 \(2 nodes have 2 together",
+            id="CPUs",
+        ),
         pytest.param(GPU, r"resources\.gpus: .*1 GPUs and no node has more than 0; .*device=cpu", id="GPUs"),
         pytest.param((("CPU", 1.0), ("big_memry", 1.0)), r"custom\.big_memry: .*'big_memory'.*ray start", id="name"),
         pytest.param(
             (("CPU", 1.0), ("big_memory", 4.0)), r"custom\.big_memory: .*4 and no node has more than 1", id="4"
         ),
-        pytest.param((("fast_disk", 1.0), ("big_memory", 1.0)), "no single node has together", id="together"),
+        pytest.param((("fast_disk", 1.0), ("big_memory", 1.0)), "no single node has all of that", id="together"),
     ],
 )
-def test_what_no_single_node_can_serve_is_refused(request_: Request, told: str) -> None:
+def test_what_no_single_node_can_serve_is_refused(demand_: Demand, told: str) -> None:
     nodes = [node("a", CPU=1, big_memory=1), node("b", CPU=1, fast_disk=1)]
     with pytest.raises(UserError, match=told):
-        Placement({"trial": request_}, look=lambda: nodes).check()
+        Placement({"trial": demand_}, look=lambda: nodes).check()
     assert unservable(nodes, CPU) is None
 
 
@@ -128,13 +141,13 @@ def test_what_may_come_later_is_told_and_waited_for() -> None:
 
 
 def test_a_limit_counts_besides_what_fits() -> None:
-    requests = dict.fromkeys("abcd", CPU)
+    demands = dict.fromkeys("abcd", CPU)
     look = lambda: [node("a", CPU=2)]  # noqa: E731
     for limit, at_once in ((None, 2), (1, 1), (30, 2)):
-        placement = Placement(requests, limit, look=look)
+        placement = Placement(demands, limit, look=look)
         placement.check()
         assert placement.at_once() == at_once
-    placement = Placement(requests, 1, look=look)
+    placement = Placement(demands, 1, look=look)
     placement.begin("a")
     assert placement.may_begin() == set()
     placement.end("a", finished=True)
@@ -164,12 +177,12 @@ def test_a_refused_node_counts_no_more_and_is_told_once() -> None:
     placement = Placement(dict.fromkeys("abc", CPU), tell=told.append, look=lambda: nodes)
     placement.check()
     assert placement.at_once() == 2
-    assert bundle_of(placement.begin("a"), placement.kinds).bundles == [{"CPU": 1.0}]
+    assert _bundle(placement.begin("a"), placement).bundles == [{"CPU": 1.0}]
     for _ in range(2):
         placement.refuse("id-b", "torch 9 there and 2 here")
     assert told == ["node b gets no trials: it has torch 9 there and 2 here"]
     assert placement.at_once() == 1
-    bundle = bundle_of(placement.begin("b"), placement.kinds)
+    bundle = _bundle(placement.begin("b"), placement)
     assert bundle._bound.kwargs["bundle_label_selector"] == [{"ray.io/node-id": "!in(id-b)"}]
 
 
@@ -177,18 +190,18 @@ def test_trials_without_a_gpu_are_kept_off_gpus_that_others_want() -> None:
     nodes = [node("gpu", CPU=2, GPU=1), node("cpu", CPU=1), node("head", CPU=0)]
     placement = Placement({"a": CPU, "b": CPU, "c": CPU, "d": GPU}, look=lambda: nodes)
     placement.check()
-    avoided = [placement.begin(trial_id)["avoid"] for trial_id in "abd"]
-    assert avoided == ["id-gpu", "id-cpu", ""]  # of the two processors beside the GPU one is to spare
+    avoided = [placement.begin(trial_id).avoid for trial_id in "abd"]
+    assert avoided == [("id-gpu",), ("id-cpu",), ()]  # of the two processors beside the GPU one is to spare
     assert placement.may_begin() == set()
     placement.end("a", finished=True)
-    assert placement.begin("c")["avoid"] == "id-gpu"
+    assert placement.begin("c").avoid == ("id-gpu",)
 
 
 def test_trials_without_a_gpu_run_wherever_there_are_only_nodes_of_one_sort() -> None:
     for resources in ({"CPU": 2, "GPU": 1}, {"CPU": 2}):
         placement = Placement({"a": CPU}, look=lambda resources=resources: [node("a", **resources)])
         placement.check()
-        assert placement.begin("a")["avoid"] == ""
+        assert placement.begin("a").avoid == ()
 
 
 def test_versions_differ_by_package_and_not_by_build() -> None:
@@ -228,11 +241,11 @@ class Nodes:
         self.raylets[added.all_processes["raylet"][0].process.pid] = name
 
     def worker_on(self, name: str) -> int | None:
-        """The process id of the worker on a node that runs a trial. Where a trial was seen is kept in ``seen``."""
+        """The process id of the worker that runs a trial on a node. ``seen`` records where each trial was seen."""
         for trial in self.trials():
             status = trial.status()
             if status.state is State.RUNNING:
-                pid = status.attempts[-1]["pid"]
+                pid = status.attempts[-1].pid
                 with contextlib.suppress(OSError):  # it has just ended
                     stat = Path(f"/proc/{pid}/stat").read_text()
                     self.seen[trial.trial_id] = self.raylets[int(stat.rpartition(")")[2].split()[1])]
@@ -242,7 +255,7 @@ class Nodes:
 
     @contextlib.contextmanager
     def held(self, name: str) -> Iterator[None]:
-        """The trial that runs on a node stays where it is meanwhile."""
+        """Suspends the trial that runs on a node, for the length of the context."""
         pid = self.worker_on(name)
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
@@ -318,7 +331,7 @@ def test_a_trial_that_wants_a_gpu_gets_it_and_one_on_the_cpu_runs_on_a_node_that
 
 @pytest.mark.long
 def test_attempts_of_a_cluster_tell_the_commit_of_the_code_that_came_to_them(nodes: Nodes) -> None:
-    commits = {attempt["commit"] for trial in nodes.trials() for attempt in trial.status().attempts}
+    commits = {attempt.commit for trial in nodes.trials() for attempt in trial.status().attempts}
     assert commits == {git_commit()}
 
 

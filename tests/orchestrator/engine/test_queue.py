@@ -1,4 +1,4 @@
-"""Which trial comes next, decided from the store: order, retries, and what a worker's end means."""
+"""The choice of the next trial from the store: order, retries, and what the end of a worker means."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.engine.early_stopping import Stopper
-from orchestrator.engine.placement import Node, Placement
-from orchestrator.engine.queue import LONGEST_BACK_OFF, StoreSearcher
+from orchestrator.engine.placement import Assignment, Node, Placement
+from orchestrator.engine.queue import LONGEST_BACK_OFF, Queue
+from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status
 from orchestrator.sweep.file import EarlyStopping
 
 
 class Driven:
-    """A searcher as Tune would drive it, with a clock of its own."""
+    """A queue as an executor drives it, with its own clock."""
 
     def __init__(
         self, store: SweepStore, retries: int, monkeypatch: pytest.MonkeyPatch, max_failures: int | None = None
@@ -33,26 +33,25 @@ class Driven:
         self.number = 0
         self.given: dict[int, str] = {}
         monkeypatch.setattr("orchestrator.engine.queue.time", SimpleNamespace(monotonic=lambda: self.now))
-        self.searcher = StoreSearcher(store, self.ids, retries=retries, max_failures=max_failures)
+        self.queue = Queue(store, self.ids, retries=retries, max_failures=max_failures)
 
     def ask(self) -> str | None:
-        """The trial that comes next, "finished", or None for not now."""
+        """The next trial, "finished", or None if no trial may start now."""
         self.number += 1
-        suggested = self.searcher.suggest(f"tune{self.number}")
-        if suggested == StoreSearcher.FINISHED:
+        if self.queue.finished:
+            assert self.queue.next() is None
             return "finished"
-        if suggested is None:
+        if (assignment := self.queue.next()) is None:
             return None
-        self.given[self.number] = suggested["trial_id"]
-        return self.given[self.number]
+        self.given[self.number] = assignment.trial_id
+        return assignment.trial_id
 
     def end(self, state: State | None, *, died: bool = False, asked: int | None = None) -> State:
-        """The last suggested trial's worker ends, having written a state or none; the state that stands after it."""
-        asked = asked or self.number
-        trial_id = self.given[asked]
+        """Ends the worker of the last suggested trial, which may have written a state. Returns the state afterwards."""
+        trial_id = self.given[asked or self.number]
         if state is not None:
             self.store.trial(trial_id).set_state(state, "out of paper" if state is State.FAILED else None)
-        self.searcher.on_trial_complete(f"tune{asked}", error=died)
+        self.queue.ended(trial_id, died=died)
         return self.store.trial(trial_id).status().state
 
 
@@ -149,7 +148,7 @@ def test_attempts_that_got_on_before_they_were_lost_use_up_no_retries(
         driven.end(State.DONE)
     attempts, asked = [], 1
     for begun, suggested in ((0, first), (20, first), (40, first), (40, "finished")):
-        attempts.append({"started": float(len(attempts)), "resumed_at": begun})
+        attempts.append(Attempt(started=float(len(attempts)), resumed_at=begun))
         store.trial(first).write_status(Status(State.RUNNING, list(attempts)))
         assert driven.end(None, died=True, asked=asked) is State.LOST
         driven.now += 100
@@ -165,20 +164,15 @@ def test_a_trial_that_a_node_refused_comes_again_first_and_has_lost_nothing(
     two = [Node("id-a", "a", {"CPU": 1}), Node("id-b", "b", {"CPU": 1})]
     requests = dict.fromkeys(driven.ids, (("CPU", 1.0),))
     placement = Placement(requests, tell=told.append, look=lambda: two)
-    driven.searcher = StoreSearcher(store, driven.ids, retries=0, placement=placement)
+    driven.queue = Queue(store, driven.ids, retries=0, placement=placement)
     assert [driven.ask(), driven.ask(), driven.ask()] == [*driven.ids[:2], None]
-    driven.searcher.on_trial_complete("tune1", {"refused": "torch 9 there and 2 here", "node": "id-b"})
+    driven.queue.refused(driven.ids[0], "id-b", "torch 9 there and 2 here")
     assert told == ["node b gets no trials: it has torch 9 there and 2 here"]
     assert driven.ask() is None  # one node is left, and busy
     driven.end(State.DONE, asked=2)
-    assert driven.searcher.suggest("again") == {
-        "trial_id": driven.ids[0],
-        "kind": 0,
-        "avoid": "id-b",
-        "gpus": 0.0,
-    }
+    assert driven.queue.next() == Assignment(driven.ids[0], kind=0, avoid=("id-b",), gpus=0.0)
     assert store.trial(driven.ids[0]).status() == Status()
-    driven.searcher.on_trial_complete("again", error=True)
+    driven.queue.ended(driven.ids[0], died=True)
     assert [driven.ask(), driven.ask()] == [driven.ids[2], None]
 
 
@@ -187,7 +181,7 @@ def test_trials_that_find_no_room_let_those_pass_that_do(store: SweepStore, monk
     gpu, cpu = (("CPU", 1.0), ("GPU", 1.0)), (("CPU", 1.0),)
     requests = dict(zip(driven.ids, (gpu, gpu, cpu, cpu), strict=True))
     nodes = [Node("id-a", "a", {"CPU": 2, "GPU": 1})]
-    driven.searcher = StoreSearcher(store, driven.ids, retries=0, placement=Placement(requests, look=lambda: nodes))
+    driven.queue = Queue(store, driven.ids, retries=0, placement=Placement(requests, look=lambda: nodes))
     assert [driven.ask(), driven.ask(), driven.ask()] == [driven.ids[0], driven.ids[2], None]
     driven.end(State.DONE, asked=2)
     assert [driven.ask(), driven.ask()] == [driven.ids[3], None]
@@ -216,8 +210,8 @@ def test_an_end_that_was_told_already_changes_nothing(store: SweepStore, monkeyp
     driven = Driven(store, 2, monkeypatch)
     driven.ask()
     driven.end(State.DONE)
-    driven.searcher.on_trial_complete("tune1", error=True)
-    driven.searcher.on_trial_complete("never seen")
+    driven.queue.ended(driven.ids[0], died=True)
+    driven.queue.ended(driven.ids[3], died=True)  # which has not begun
     assert store.trial(driven.ids[0]).status().state is State.DONE
 
 
@@ -227,10 +221,10 @@ def test_as_many_trials_may_fail_for_good_as_the_file_says_and_then_all_stop(
     driven = Driven(store, 0, monkeypatch, max_failures=2)
     assert [driven.ask(), driven.ask(), driven.ask()] == driven.ids[:3]
     assert driven.end(State.FAILED, asked=1) is State.FAILED
-    assert driven.searcher.stopped_because is None
+    assert driven.queue.stopped_because is None
     assert not store.stop_file.exists()
     assert driven.end(None, died=True, asked=2) is State.LOST
-    assert driven.searcher.stopped_because == "2 trials have failed for good (max_failures: 2)"
+    assert driven.queue.stopped_because == "2 trials have failed for good (max_failures: 2)"
     assert store.stop_file.exists()  # which the running ones look for
     assert driven.ask() == "finished"
     assert driven.end(State.RUNNING, asked=3) is State.PENDING
@@ -246,11 +240,11 @@ def test_an_attempt_that_is_followed_by_another_is_no_failure_yet(
         driven.end(State.DONE, asked=asked)
     driven.end(State.FAILED, asked=1)
     for _ in range(2):
-        assert (driven.searcher.stopped_because, store.stop_file.exists()) == (None, False)
+        assert (driven.queue.stopped_because, store.stop_file.exists()) == (None, False)
         driven.now += 100
         assert driven.ask() == first
         driven.end(State.FAILED)
-    assert driven.searcher.stopped_because == "1 trials have failed for good (max_failures: 1)"
+    assert driven.queue.stopped_because == "1 trials have failed for good (max_failures: 1)"
     assert store.stop_file.exists()
 
 
@@ -260,7 +254,7 @@ def test_what_diverged_or_was_stopped_has_not_failed(store: SweepStore, monkeypa
         driven.ask()
         driven.end(state)
     assert driven.ask() == "finished"
-    assert (driven.searcher.stopped_because, store.stop_file.exists()) == (None, False)
+    assert (driven.queue.stopped_because, store.stop_file.exists()) == (None, False)
 
 
 def test_without_a_limit_every_trial_may_fail(store: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +262,7 @@ def test_without_a_limit_every_trial_may_fail(store: SweepStore, monkeypatch: py
     for _ in driven.ids:
         driven.ask()
         driven.end(State.FAILED)
-    assert (driven.searcher.stopped_because, store.stop_file.exists()) == (None, False)
+    assert (driven.queue.stopped_because, store.stop_file.exists()) == (None, False)
 
 
 @pytest.mark.parametrize(("number", "stops"), [(errno.ENOSPC, True), (errno.EROFS, True), (errno.ENOENT, False)])
@@ -278,14 +272,14 @@ def test_after_a_worker_s_full_disk_nothing_more_is_begun(
     driven = Driven(store, 1, monkeypatch)
     first = driven.ask()
     assert first is not None
-    failed = {"started": 1.0, "ended": 2.0, "state": "FAILED", "errno": number}
+    failed = Attempt(started=1.0, ended=2.0, state="FAILED", errno=number)
     store.trial(first).write_status(Status(State.FAILED, [failed], "OSError: out of paper"))
     driven.end(None)
     if not stops:
-        assert driven.searcher.stopped_because is None
+        assert driven.queue.stopped_because is None
         assert driven.ask() == driven.ids[1]
         return
-    assert driven.searcher.stopped_because == f"{store.path}: {os.strerror(number)}"
+    assert driven.queue.stopped_because == f"{store.path}: {os.strerror(number)}"
     driven.now += 100
     assert driven.ask() == "finished"  # neither the others nor this one again
     assert store.trial(first).status().error == "OSError: out of paper"
@@ -293,7 +287,7 @@ def test_after_a_worker_s_full_disk_nothing_more_is_begun(
 
 @contextlib.contextmanager
 def mounted(folder: Path, options: str) -> Iterator[None]:
-    """A small file system in memory, with what stands in the folder; skips where one may not be mounted."""
+    """A small file system in memory with the content of the folder. Skips the test where mounting is not allowed."""
     kept = folder.with_name(f"{folder.name}-kept")
     shutil.copytree(folder, kept)
     command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
@@ -319,12 +313,12 @@ def test_a_state_that_cannot_be_written_ends_the_sweep_and_leaves_what_is_stored
     driven = Driven(store, 2, monkeypatch)
     first = driven.ask()
     assert first is not None
-    running = Status(State.RUNNING, [{"started": 1.0}])
+    running = Status(State.RUNNING, [Attempt(started=1.0)])
     store.trial(first).write_status(running)
     with mounted(store.path, options):
         before = {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()}
-        driven.searcher.on_trial_complete("tune1", error=True)
-        assert driven.searcher.stopped_because == f"{store.path}: {os.strerror(told)}"
+        driven.queue.ended(driven.ids[0], died=True)
+        assert driven.queue.stopped_because == f"{store.path}: {os.strerror(told)}"
         assert driven.ask() == "finished"
         assert store.trial(first).status() == running
         assert {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()} == before
@@ -337,8 +331,8 @@ def test_where_one_trial_s_directory_has_gone_the_others_go_on(
     first = driven.ask()
     assert first is not None
     shutil.rmtree(store.trial(store.entries()[0].trial_id).path)
-    driven.searcher.on_trial_complete("tune1", error=True)
-    assert driven.searcher.stopped_because is None
+    driven.queue.ended(driven.ids[0], died=True)
+    assert driven.queue.stopped_because is None
     assert driven.ask() is not None
 
 
@@ -346,8 +340,8 @@ def test_a_directory_that_has_gone_ends_the_sweep_too(store: SweepStore, monkeyp
     driven = Driven(store, 2, monkeypatch)
     driven.ask()
     shutil.rmtree(store.path / "trials")
-    driven.searcher.on_trial_complete("tune1", error=True)
-    assert driven.searcher.stopped_because == f"{store.path}: {os.strerror(errno.ENOENT)}"
+    driven.queue.ended(driven.ids[0], died=True)
+    assert driven.queue.stopped_because == f"{store.path}: {os.strerror(errno.ENOENT)}"
     assert driven.ask() == "finished"
 
 
@@ -356,12 +350,12 @@ def test_an_early_stop_that_cannot_be_written_ends_the_sweep(
 ) -> None:
     driven = Driven(store, 0, monkeypatch)
     stopper = Stopper(store, EarlyStopping("median", 1, "exact_w1", "min", minimum_trials=1))
-    driven.searcher = StoreSearcher(store, driven.ids, retries=0, stopper=stopper)
+    driven.queue = Queue(store, driven.ids, retries=0, stopper=stopper)
     driven.ask()
     driven.ask()
     store.trial(driven.ids[1]).early_stop_file.mkdir()  # in its way
     for number, value in ((1, 0.0), (2, 9.0)):
-        assert driven.searcher.stopped_because is None
-        driven.searcher.on_trial_result(f"tune{number}", {"epoch": 1, "iteration": 17, "exact_w1": value})
-    assert driven.searcher.stopped_because == f"{store.path}: {os.strerror(errno.EISDIR)}"
+        assert driven.queue.stopped_because is None
+        driven.queue.observe(driven.ids[number - 1], {"epoch": 1, "iteration": 17, "exact_w1": value})
+    assert driven.queue.stopped_because == f"{store.path}: {os.strerror(errno.EISDIR)}"
     assert driven.ask() == "finished"

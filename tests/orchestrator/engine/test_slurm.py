@@ -24,7 +24,8 @@ from driven_sweeps import Sweep, new_sweep
 from own_slurm import Slurm
 from small_trials import assert_equal_to_the_bit
 
-from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.store.states import State, Status
+from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 
 SCRIPT = Path(__file__).parents[3] / "docker" / "slurm" / "sweep.sbatch"
@@ -42,7 +43,7 @@ retries: 0
 
 @dataclass
 class Process:
-    """What a process of a job shows of itself."""
+    """A process of a job, as /proc shows it."""
 
     pid: int
     environment: dict[str, str]
@@ -51,16 +52,16 @@ class Process:
 
 @dataclass
 class Life:
-    """What was seen of two jobs."""
+    """Observations of two jobs."""
 
     sweep: Sweep
     slurm: Slurm
     rays: list[Process] = field(default_factory=list)
     """Ray's processes on every node, while each job ran."""
     in_files: list[Path] = field(default_factory=list)
-    """Files that held a job's token then."""
+    """Files that held a job's token at that time."""
     nodes: set[str] = field(default_factory=set)
-    """Those that trained a trial each, at the same time."""
+    """The workers that each trained a trial at the same time."""
     cancelled: dict[str, str] = field(default_factory=dict)
     after_cancelling: list[Status] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -80,8 +81,11 @@ class Life:
 
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
-    """A sweep on one node that is warned, requeued, goes on and is cancelled; a second job, of two nodes, loses a
-    worker and ends."""
+    """Two jobs of one sweep.
+
+    The first runs on one node; it is warned, requeued, continued and cancelled. The second runs on two nodes, loses a
+    worker and ends.
+    """
     if reason := own_slurm.missing():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("slurm")
@@ -104,7 +108,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         with _held_when_busy(seen, second, {0: 3, 1: 1}):
             _look_around(seen, second)
             seen.nodes = {_node_of(seen, number) for number in (0, 1)}
-            os.kill(sweep.statuses()[1].attempts[-1]["pid"], signal.SIGKILL)
+            os.kill(sweep.statuses()[1].attempts[-1].pid, signal.SIGKILL)
         _wait(seen, second, lambda: _ended(slurm, second))
         seen.failed, seen.unfinished = slurm.job(second), sweep.statuses()
         seen.left.append(_processes(second))
@@ -131,21 +135,23 @@ def _wait(seen: Life, job: str, condition: Callable[[], object]) -> None:
 
 @contextlib.contextmanager
 def _held_when_busy(seen: Life, job: str, attempts: dict[int, int]) -> Iterator[None]:
-    """Each of these trials, as soon as it has trained for a while in this attempt, stays where it is, until all do and
-    until the end, however long that is."""
+    """Suspends each of these trials as soon as it has trained for a while in this attempt.
+
+    Returns when all are suspended. They stay suspended until the end of the context.
+    """
     held: dict[int, int] = {}
 
     def is_busy(trial: TrialStore, attempt: int) -> bool:
         status, epochs = trial.status(), trial.epochs()
-        if len(status.attempts) != attempt or "resumed_at" not in status.attempts[-1] or not epochs:
+        if len(status.attempts) != attempt or status.attempts[-1].resumed_at is None or not epochs:
             return False
-        return status.state is State.RUNNING and epochs[-1]["iteration"] > status.attempts[-1]["resumed_at"] + 50
+        return status.state is State.RUNNING and epochs[-1]["iteration"] > status.attempts[-1].resumed_at + 50
 
     def all_are_held() -> bool:
         for number in attempts.keys() - held.keys():
             trial = seen.sweep.trials()[number]
             if is_busy(trial, attempts[number]):
-                held[number] = trial.status().attempts[-1]["pid"]
+                held[number] = trial.status().attempts[-1].pid
                 os.kill(held[number], signal.SIGSTOP)
         return held.keys() == attempts.keys()
 
@@ -168,7 +174,7 @@ def _ended(slurm: Slurm, job: str) -> bool:
 
 
 def _processes(job: str) -> list[Process]:
-    """Every process of a job, of every node."""
+    """Every process of a job, on every node."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # gone in the meantime
@@ -181,12 +187,12 @@ def _processes(job: str) -> list[Process]:
 
 
 def _node_of(seen: Life, number: int) -> str:
-    worker = seen.sweep.statuses()[number].attempts[-1]["pid"]
+    worker = seen.sweep.statuses()[number].attempts[-1].pid
     return next(each.environment["SLURMD_NODENAME"] for each in seen.rays if each.pid == worker)
 
 
 def _files_with(token: str, seen: Life) -> list[Path]:
-    """The files of Slurm, of the sweep and of Ray, and the lists of arguments, that a token stands in."""
+    """The files of Slurm, of the sweep and of Ray, and the command lines, that contain a token."""
     files = [file for folder in (seen.slurm.folder, seen.sweep.folder, *seen.folders()) for file in folder.rglob("*")]
     found = []
     for file in [*files, *Path("/proc").glob("[0-9]*/cmdline")]:
@@ -221,8 +227,8 @@ def test_the_token_stands_in_no_file_and_no_process_list(life: Life) -> None:
 
 
 def test_on_the_warning_trials_write_checkpoints_and_the_job_is_requeued(life: Life) -> None:
-    assert "ended" in life.after_cancelling[0].attempts[0]
-    assert life.output().count("has itself requeued") == 1
+    assert life.after_cancelling[0].attempts[0].ended is not None
+    assert life.output().count("requeues this job") == 1
 
 
 def test_the_next_run_goes_on_from_the_checkpoints(life: Life) -> None:
@@ -232,7 +238,7 @@ def test_the_next_run_goes_on_from_the_checkpoints(life: Life) -> None:
 
 def test_cancelling_lets_trials_write_checkpoints_and_is_the_end(life: Life) -> None:
     stopped, _ = life.after_cancelling
-    assert (stopped.state, len(stopped.attempts), "ended" in stopped.attempts[-1]) == (State.PENDING, 2, True)
+    assert (stopped.state, len(stopped.attempts), stopped.attempts[-1].ended is not None) == (State.PENDING, 2, True)
     assert (life.cancelled["JobState"], life.cancelled["Restarts"]) == ("CANCELLED", "1")
     assert life.output().count("limited: 2 PENDING") == 2
 

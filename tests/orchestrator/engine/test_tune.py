@@ -1,5 +1,4 @@
-"""A sweep in which everything goes wrong that can, on a real Ray: one trial raises, one diverges, the worker of one is
-killed; the others know nothing of it."""
+"""A sweep on a real Ray in which one trial raises, one diverges and one loses its worker. The rest are unaffected."""
 
 from __future__ import annotations
 
@@ -20,11 +19,17 @@ from hand_made import make_sweep, one_cpu_each
 from mlflow_dump import dump
 from rich.console import Console
 
-from orchestrator.driver.run import MirrorThread, Options, conclude, following, prepare
-from orchestrator.engine.tune import run_trials
-from orchestrator.store.epochs import TIMING
+from orchestrator.driver.conclusion import conclude
+from orchestrator.driver.mirroring import MirrorThread
+from orchestrator.driver.options import Options
+from orchestrator.driver.preparation import prepare
+from orchestrator.engine.executor import run_trials
+from orchestrator.engine.tune import TuneExecutor
+from orchestrator.screen.progress import show_progress
+from orchestrator.store.epochs import CLOCKS
+from orchestrator.store.states import State
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.address import default_uri
 from orchestrator.trial.run import run_trial
 
@@ -44,7 +49,7 @@ retries: 1
 
 @dataclass
 class Aftermath:
-    """What is left of the sweep, what was shown, and how it would have ended."""
+    """The sweep's files, what the command printed, and how it would have ended."""
 
     store: SweepStore
     shown: str
@@ -58,7 +63,7 @@ class Aftermath:
         return self.store.trial(self.entry(variant).trial_id)
 
     def states(self, variant: str) -> list[State]:
-        """What its attempts came to, in order; one that was killed wrote no end."""
+        """The states of a trial's attempts, in order. An attempt that was killed wrote no end."""
         return [State(attempt.get("state", "LOST")) for attempt in self.trial(variant).status().attempts]
 
 
@@ -71,7 +76,7 @@ def kill_once(trial: TrialStore) -> None:
     """Kills the worker of a trial as soon as there is a checkpoint to go on from."""
     with contextlib.suppress(TimeoutError):  # then the tests say what is missing
         wait_until(trial.previous_checkpoint_file.exists)
-        os.kill(trial.status().attempts[-1]["pid"], signal.SIGKILL)
+        os.kill(trial.status().attempts[-1].pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +94,11 @@ def aftermath(
     killer.start()
     mirroring = MirrorThread(store, uri)
     mirroring.start()
-    with following(store, console, lambda: 2):
+    with show_progress(store, console, lambda: 2):
         run_trials(
             store,
             prepare(store),
-            placement=one_cpu_each(store),
-            mark=secrets.token_hex(6),
+            TuneExecutor(one_cpu_each(store), secrets.token_hex(6)),
         )
     killer.join()
     code = conclude(store, mirroring, console, Options(default_uri(store.runs_dir)))
@@ -105,7 +109,7 @@ def aftermath(
 def test_a_trial_that_raises_is_tried_again_and_stays_failed(aftermath: Aftermath) -> None:
     status = aftermath.trial("raises").status()
     assert aftermath.states("raises") == [State.FAILED, State.FAILED]  # one retry
-    assert [attempt["state"] for attempt in status.attempts] == ["FAILED", "FAILED"]
+    assert [attempt.state for attempt in status.attempts] == ["FAILED", "FAILED"]
     assert "no dataset called 'digitz'" in (status.error or "")
     assert aftermath.trial("raises").log_file.read_text().count("Traceback") == 2
 
@@ -135,7 +139,7 @@ def test_what_was_killed_equals_an_undisturbed_twin(aftermath: Aftermath, tmp_pa
     twin.create(trial.config())
     assert run_trial(twin, tmp_path / "cache") is State.DONE
     ours, theirs = (
-        [{name: value for name, value in record.items() if name not in TIMING} for record in each.epochs()]
+        [{name: value for name, value in record.items() if name not in CLOCKS} for record in each.epochs()]
         for each in (trial, twin)
     )
     assert len(ours) == 31
@@ -178,10 +182,10 @@ def test_without_a_stop_nothing_is_left_to_do_but_what_failed(aftermath: Afterma
 
 def test_workers_run_no_more_trials_at_once_than_fit(aftermath: Aftermath) -> None:
     spans = [
-        (attempt["started"], attempt.get("ended"))
+        (attempt.started, attempt.ended)
         for entry in aftermath.store.entries()
         for attempt in aftermath.store.trial(entry.trial_id).status().attempts
-        if attempt.get("ended")
+        if attempt.ended
     ]
     for started, _ in spans:
         assert sum(begin <= started < end for begin, end in spans if end) <= 2

@@ -5,6 +5,7 @@ Machines that share nothing but the network are copies of their own, in one proc
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -25,17 +26,18 @@ from object_stores import BUCKET, ENVIRONMENT, Network, Place, keys_asked_for, s
 from small_trials import assert_equal_to_the_bit, contents, run
 
 from orchestrator import load
-from orchestrator.driver.run import prepare
+from orchestrator.driver.preparation import prepare
 from orchestrator.errors import UserError
-from orchestrator.remote import lease, object_store
-from orchestrator.remote import news as following
+from orchestrator.remote import lease, news, object_store
 from orchestrator.remote.replica import Replica
 from orchestrator.screen.status import sweep_status
 from orchestrator.store.lock import driver_lock
 from orchestrator.store.runs import sweep_names
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import CHECKPOINTS, State, TrialStore
-from orchestrator.trial.run import run_trial, trial_at_hand
+from orchestrator.store.trial import CHECKPOINT_FILES, TrialStore
+from orchestrator.trial.run import run_trial
+from orchestrator.trial.workplace import trial_at_hand
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
@@ -55,11 +57,12 @@ grid: {penalty.weight: [1, 2]}
 WORKER = """\
 import sys, time
 from orchestrator.store.runs import runs_at
-from orchestrator.trial.run import run_trial, trial_at_hand
+from orchestrator.trial.run import run_trial
+from orchestrator.trial.workplace import trial_at_hand
 with trial_at_hand(runs_at(sys.argv[1]), "small", sys.argv[2]) as (trial, cache, should_stop):
     run_trial(trial, cache, should_stop=should_stop, on_epoch=lambda record: time.sleep(600 * (record["epoch"] == 2)))
 """
-"""It waits to be killed, with an epoch that it has just told."""
+"""A worker that has just stored an epoch and waits to be killed."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture
 def network(server: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
-    """The way of this process, and of those that it starts, to the server."""
+    """The network between the server and this process with its children."""
     network = Network(server)
     for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{network.port}"}.items():
         monkeypatch.setenv(name, value)
@@ -108,12 +111,12 @@ def planned(place: Place, machine: str = "one", text: str = SWEEP, *arguments: s
 
 
 def level(place: Place, machine: str, name: str = "small") -> SweepStore:
-    """The sweep, checkpoints and all, as a machine sees it now."""
-    return SweepStore.open(place.seen_from(machine), name, CHECKPOINTS)
+    """The sweep with its checkpoints, as a machine sees it now."""
+    return SweepStore.open(place.seen_from(machine), name, CHECKPOINT_FILES)
 
 
 def work(place: Place, machine: str, trial_id: str, after: int | None = None, **options: Any) -> State:
-    """A worker's part; with ``after``, until it has been asked so often whether to stop."""
+    """Runs a trial as a worker does. With ``after`` it is told to stop once it has asked that many times."""
     asked = itertools.count(1)
     with trial_at_hand(place.seen_from(machine), "small", trial_id) as (trial, cache, should_stop):
         told = options.pop("should_stop", lambda: after is not None and next(asked) > after)
@@ -147,11 +150,11 @@ def test_what_one_machine_plans_others_see(place: Place) -> None:
 def test_a_trial_stopped_on_one_machine_goes_on_on_another_to_the_bit(place: Place, twin: TrialStore) -> None:
     planned(place)
     assert work(place, "one", twin.trial_id, after=30) is State.RUNNING
-    assert level(place, "two").trial(twin.trial_id).status().attempts[0]["resumed_at"] == 0
+    assert level(place, "two").trial(twin.trial_id).status().attempts[0].resumed_at == 0
     assert work(place, "two", twin.trial_id) is State.DONE
     trial = level(place, "three").trial(twin.trial_id)
     assert_equal_to_the_bit(trial, twin)
-    assert [attempt["resumed_at"] for attempt in trial.status().attempts] == [0, 30]
+    assert [attempt.resumed_at for attempt in trial.status().attempts] == [0, 30]
 
 
 def test_a_killed_worker_s_trial_goes_on_elsewhere_to_the_bit(place: Place, twin: TrialStore) -> None:
@@ -184,7 +187,7 @@ def test_a_worker_that_was_given_up_for_lost_writes_nothing_more(place: Place, t
         if not left:
             other = level(place, "two").trial(twin.trial_id)
             status = other.status()
-            status.attempts.append({**status.attempts[-1], "started": time.time(), "host": "another"})
+            status.attempts.append(dataclasses.replace(status.attempts[-1], started=time.time(), host="another"))
             other.write_status(status)
             left.update(contents(level(place, "three").trial(twin.trial_id).path, "log.txt"))
         return False
@@ -202,19 +205,19 @@ def test_one_machine_drives_at_a_time(place: Place) -> None:
     with driver_lock(store):
         told = sweep_status(SweepStore.open(place.seen_from("three"), "small"))["driver"]
         assert told == {"host": socket.gethostname(), "pid": os.getpid(), "alive": True}
-        refusal = rf"'small' is being driven already, by process {os.getpid()} on \S+; orchestrator stop small"
+        refusal = rf"'small' is already running \(process {os.getpid()} on \S+\); stop it with: orchestrator stop small"
         with pytest.raises(UserError, match=refusal), driver_lock(other):
             pass
-    with driver_lock(other), pytest.raises(UserError, match="is being driven"), driver_lock(store):
+    with driver_lock(other), pytest.raises(UserError, match="is already running"), driver_lock(store):
         pass
 
 
 def test_a_stop_is_heard_by_workers_everywhere_and_is_over_with_the_next_driver(
     place: Place, twin: TrialStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "FOLLOW_SECONDS", 0.3)
+    monkeypatch.setattr(news, "FOLLOW_SECONDS", 0.3)
     store = planned(place)
-    with store.followed():
+    with store.exchanging_news():
         worker = threading.Thread(target=work, args=(place, "two", twin.trial_id), kwargs={"on_epoch": slowly})
         worker.start()
         store.stop_file.touch()
@@ -228,8 +231,8 @@ def test_a_stop_is_heard_by_workers_everywhere_and_is_over_with_the_next_driver(
 
 
 def slowly(record: dict[str, Any]) -> None:
-    """Longer than it takes until a worker looks again."""
-    time.sleep(2 * following.FOLLOW_SECONDS)
+    """The outage is longer than the time after which a worker looks again."""
+    time.sleep(2 * news.FOLLOW_SECONDS)
 
 
 def test_a_sweep_planned_again_keeps_what_was_done_elsewhere(place: Place, twin: TrialStore) -> None:
@@ -288,7 +291,7 @@ def test_a_longer_budget_goes_on_from_another_machine_s_trial(place: Place, twin
     with trial_at_hand(place.seen_from("four"), "longer", entry.trial_id) as (here, cache, _):
         assert run_trial(here, cache) is State.DONE
     attempts = level(place, "three", "longer").trial(entry.trial_id).status().attempts
-    assert [attempt["resumed_at"] for attempt in attempts] == [50]
+    assert [attempt.resumed_at for attempt in attempts] == [50]
 
 
 def test_space_is_given_back_wherever_the_checkpoints_are(
@@ -340,14 +343,17 @@ def test_what_cannot_be_a_runs_directory_is_refused_with_the_reason(
         monkeypatch.setenv(name, value)
     file = write_file(tmp_path, SWEEP)
     for runs, told in {
-        "s3://bucket/runs": "--runs-dir s3://bucket/runs: it cannot be reached: ",
+        "s3://bucket/runs": "--runs-dir s3://bucket/runs: the object store cannot be reached: ",
         "s4://bucket/runs": "--runs-dir s4://bucket/runs: Protocol not known: s4",
     }.items():
         code, out, error = command_line("sweep", file, "--offline", "--runs-dir", runs)
         assert (code, out) == (2, "")
         assert error.startswith(f"orchestrator: {told}")
     code, _, error = command_line("train", "--runs-dir", "s3://bucket/runs")
-    assert (code, error) == (2, "orchestrator: --runs-dir s3://bucket/runs: this command wants a folder\n")
+    assert (code, error) == (
+        2,
+        "orchestrator: --runs-dir s3://bucket/runs: this command needs a folder on this machine\n",
+    )
 
 
 def test_a_bucket_that_is_not_there_is_said(
@@ -370,7 +376,7 @@ def test_who_has_other_keys_is_told_so_before_anything_starts(
         file = write_file(tmp_path, SWEEP)
         code, out, error = command_line("sweep", file, "--offline", "--runs-dir", bucket.url)
     assert (code, out) == (2, "")
-    assert error.startswith(f"orchestrator: --runs-dir {bucket.url}: the object store refuses us. AWS_ACCESS")
+    assert error.startswith(f"orchestrator: --runs-dir {bucket.url}: the object store refused access. Check AWS_A")
     assert error.count("\n") == 1
     assert sweep_names(bucket.seen_from("two")) == []
 
@@ -381,7 +387,9 @@ def test_mlflow_wants_a_server_where_runs_are_in_an_object_store(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     code, _, error = command_line("sweep", write_file(tmp_path, SWEEP), "--runs-dir", bucket.url)
     assert code == 2
-    assert "MLflow's SQLite cannot live in an object store: give --tracking-uri" in error
+    assert (
+        "MLflow's SQLite file cannot lie in an object store; give the address of an MLflow server with --track" in error
+    )
 
 
 def test_an_outage_of_seconds_costs_nothing(bucket: Place, network: Network, twin: TrialStore) -> None:
@@ -404,7 +412,7 @@ def test_an_outage_of_seconds_costs_nothing(bucket: Place, network: Network, twi
 def test_wherever_the_network_goes_for_good_another_machine_goes_on_to_the_bit(
     bucket: Place, network: Network, twin: TrialStore, requests: int
 ) -> None:
-    """What has got there until then is what a directory would have had at some moment."""
+    """What was uploaded until then is what a directory would have held at some moment."""
     planned(bucket)
     network.cut(after=requests)
     try:

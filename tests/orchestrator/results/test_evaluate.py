@@ -1,4 +1,4 @@
-"""Measuring again: a checkpoint, a sweep, a folder of images; and what cannot be measured."""
+"""Evaluating a checkpoint, a sweep or a folder of images again, and what is refused."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from small_trials import contents, create
 from orchestrator.errors import UserError
 from orchestrator.results.evaluate import Request, Score, Scores, best_again, evaluate, show_scores
 from orchestrator.store import weights
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 from trainers.config import TrialConfig, identity_of
 from trainers.datasets import Digits
@@ -59,7 +60,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepStore:
 
 
 def stored(trial: TrialStore, metrics: dict[str, float]) -> list[dict[str, float]]:
-    """What the evaluated epochs of a trial have of these metrics."""
+    """The values of these metrics in the evaluated epochs of a trial."""
     return [{name: record[name] for name in metrics} for record in trial.epochs() if "evaluation_seconds" in record]
 
 
@@ -109,7 +110,7 @@ def test_the_best_checkpoints_are_measured_again_on_noise_that_did_not_choose_th
     shutil.copyfile(sweep.trial(first.trial_id).best_file, first.best_file)
     first.write_references({**first.references(), "info": {"exact_transport": "another solver"}})
     assert done[0].trial_id not in best_again([copy], tell=told.append)
-    assert "another extractor" in told[-1]
+    assert "another feature extractor" in told[-1]
     for entry in done:
         copy.trial(entry.trial_id).best_file.unlink()
     with pytest.raises(UserError, match="--at best: no trial has a best checkpoint"):
@@ -223,16 +224,16 @@ def refused(command_line: CommandLine, runs_dir: Path, *arguments: object) -> st
 
 
 def test_what_a_folder_cannot_be_measured_against(folder: Path, cache: Path, command_line: CommandLine) -> None:
-    assert "against which dataset?" in refused(command_line, cache, folder)
+    assert "name the dataset to compare with" in refused(command_line, cache, folder)
     assert "has 100 images" in refused(command_line, cache, folder, "dataset=digits")
-    assert "mixture has points" in refused(command_line, cache, folder, "dataset=mixture")
+    assert "dataset=mixture has points" in refused(command_line, cache, folder, "dataset=mixture")
     assert "at most 500" in refused(command_line, cache, folder, "dataset=digits", "evaluation.samples=501")
     assert "measures nothing" in refused(command_line, cache, folder, "dataset=digits", "evaluation=none")
-    assert "--trial is for a sweep" in refused(command_line, cache, folder, *AGAINST, "--trial", "ab")
+    assert "--trial needs a sweep" in refused(command_line, cache, folder, *AGAINST, "--trial", "ab")
     for text in ("budget=3", "trainer=wwgan", "probes=[lipschitz]"):
         told = refused(command_line, cache, folder, *AGAINST, "device=cpu", text)
-        assert f"'{text}': a folder of images can only be measured" in told
-    assert "without checkpoints" in refused(command_line, cache, folder, *AGAINST, "--checkpoint", "best")
+        assert f"'{text}': a folder of images takes only these overrides" in told
+    assert "has no checkpoints" in refused(command_line, cache, folder, *AGAINST, "--checkpoint", "best")
 
 
 @pytest.mark.parametrize("width", [160, 120, 80, 40])
@@ -266,19 +267,19 @@ def test_what_is_asked_for_wrongly(
     assert "no such trial" in told("hand", "--trial", "xyz", runs_dir=sweep.runs_dir)
     waiting = sweep.entries()[3].trial_id
     assert "has no best checkpoint" in told("hand", "--trial", waiting, "--checkpoint", "best", runs_dir=sweep.runs_dir)
-    assert "last, best" in told(trained.path, "--checkpoint", "first")
-    assert "can only be measured otherwise" in told(trained.path, "network=toy")
+    assert "last or best" in told(trained.path, "--checkpoint", "first")
+    assert "only the measuring of a trained trial can be changed" in told(trained.path, "network=toy")
     assert "did you mean 'evaluation.samples'" in told(trained.path, "evaluation.sampels=3")
     assert "did you mean 'classifier'" in told(trained.path, "evaluation=clasifier")
     assert "measures nothing" in told(trained.path, "evaluation=none")
     assert "has images" in told(trained.path, "evaluation=transport")
-    assert "asks for none; 'inception' does" in told(trained.path, "--feature-weights", "weights.pth")
+    assert "uses no feature weights; 'inception' does" in told(trained.path, "--feature-weights", "weights.pth")
     assert "there is no file" in told(
         trained.path, "evaluation=inception", "evaluation.samples=100", "--feature-weights", tmp_path / "weights.pth"
     )
     lonely = tmp_path / "checkpoint.pt"
     lonely.write_bytes(trained.checkpoint_file.read_bytes())
-    assert "no config.yaml stands beside it" in told(lonely)
+    assert "expected config.yaml" in told(lonely)
     (tmp_path / "config.yaml").write_text((trained.path / "config.yaml").read_text().replace("seed: 0", "seed: 1"))
     assert f"belongs to trial {identity_of(trained.config())}" in told(lonely)
     lonely.write_bytes(trained.checkpoint_file.read_bytes()[:-1])
@@ -350,5 +351,5 @@ def test_weights_for_an_evaluation_without_any(tmp_path: Path, command_line: Com
     for command in (["sweep", path, "--offline"], ["train", "evaluation=classifier"]):
         code, _, errors = command_line(*command, *arguments)
         assert code == 2
-        assert "asks for none; 'inception' does" in errors
+        assert "uses no feature weights; 'inception' does" in errors
     assert not (tmp_path / "runs").exists()

@@ -1,4 +1,4 @@
-"""Figures: the numbers of the store, every trial in them or named, the same bytes every time, told apart by all."""
+"""Figures show the store's numbers, show or name every trial, and have the same bytes every time."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from orchestrator.errors import UserError
+from orchestrator.results.comparison import comparison_table
 from orchestrator.results.figures import Picture, sweep_pictures, write_pictures
 from orchestrator.results.figures.curves import convergence, curve_panels
-from orchestrator.results.figures.data import Cell, Sweep, band, curves, read_sweep, varying_axes
+from orchestrator.results.figures.data import CellResult, Sweep, band, curves, read_sweep, varying_axes
 from orchestrator.results.figures.maps import heat_maps, parallel_coordinates
 from orchestrator.results.figures.samples import sample_grids
 from orchestrator.results.figures.style import COLOURS, LINES, MARKERS, columns_for, saved, scale_of, shown, style
 from orchestrator.results.formats import format_value
-from orchestrator.results.tables import FLOOR, UNTRAINED, comparison_table
+from orchestrator.results.tables import FLOOR, UNTRAINED
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 
 ALL = [f"{METRIC}_by_epoch", f"{METRIC}_by_iteration", f"{METRIC}_by_seconds", f"{METRIC}_heat_map"]
 ALL += [f"{METRIC}_parallel", "samples"]
@@ -38,13 +39,13 @@ ALL += [f"{METRIC}_parallel", "samples"]
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> SweepStore:
-    """Six cells of three seeds; of three cells not every seed came to its end."""
+    """Six cells of three seeds. In three cells not every seed has finished."""
     return make_drawn(tmp_path_factory.mktemp("drawn"), VARIANTS, some_fail)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> SweepStore:
-    """One method and two axes, two seeds each: all figures, quickly."""
+    """One method with two axes and two seeds, enough for all figures."""
     text = TWO_CELLS.replace("penalty.weight: [1, 2]", "penalty.weight: [1, 2], critic_iterations: [1, 2]")
     return make_drawn(tmp_path_factory.mktemp("small"), text)
 
@@ -54,7 +55,7 @@ def pictures(small: SweepStore) -> dict[str, Picture]:
     return {picture.name: picture for picture in sweep_pictures(small)}
 
 
-def cell_of(sweep: Sweep, label: str) -> Cell:
+def cell_of(sweep: Sweep, label: str) -> CellResult:
     return next(cell for cell in sweep.cells if cell.label == label)
 
 
@@ -206,7 +207,7 @@ def test_trials_that_did_not_end_well_are_drawn_apart_and_named(drawn: SweepStor
 
 
 def test_a_mean_goes_as_far_as_all_of_its_seeds(store: SweepStore) -> None:
-    """One whose evaluation reached its target ends before the others."""
+    """A trial whose evaluation has reached its target ends before the others."""
     for entry in store.entries():
         store_trial(store, entry, falling(entry, last=1 if entry.seed == 0 else 3))
     curve, singles = curves(read_sweep(store), read_sweep(store).cells[0], "epoch")
@@ -557,7 +558,7 @@ def test_before_the_first_epoch_there_is_nothing_to_plot(store: SweepStore) -> N
 
 
 def test_a_sweep_that_has_just_begun_has_figures(store: SweepStore) -> None:
-    """One trial has trained an epoch, and not been evaluated since."""
+    """One trial has trained an epoch and has not been evaluated since."""
     first = store.entries()[0]
     store_trial(store, first, {0: {METRIC: 2.0}, 1: {}}, State.RUNNING)
     names = [picture.name for picture in sweep_pictures(store, kinds=())]

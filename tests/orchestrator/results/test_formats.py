@@ -1,4 +1,4 @@
-"""A comparison table in every format: the same numbers, and nothing taken for a command."""
+"""A comparison table in every format: the numbers are the same, and every special character is escaped."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from hand_made import finish, make_sweep
 from rich.console import Console
 
+from orchestrator.results.comparison import comparison_table
 from orchestrator.results.formats import (
     FORMATS,
     columns,
@@ -27,14 +28,15 @@ from orchestrator.results.formats import (
     write_tables,
 )
 from orchestrator.results.pivot import lay_out
-from orchestrator.results.tables import FLOOR, UNTRAINED, Row, Table, Value, comparison_table
+from orchestrator.results.tables import FLOOR, UNTRAINED, Row, Table, Value
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
+from trainers.metrics import Metric
 
 
 @pytest.fixture
 def rich_store(tmp_path: Path) -> SweepStore:
-    """Variants with different axes, whose names LaTeX and Markdown would take for commands; two metrics."""
+    """Variants with different axes and two metrics. Their names hold characters that LaTeX and Markdown interpret."""
     text = """\
 name: hand
 base: [dataset=mixture, batch_size=8, budget=40]
@@ -62,7 +64,7 @@ def test_csv_has_every_number_in_full(rich_store: SweepStore) -> None:
     assert list(parsed["penalty.weight"])[:2] == [0.5, 10]
     assert np.isnan(parsed["penalty.weight"][2:]).all()
     for index, row in enumerate(table.rows):
-        for metric in table.metrics:
+        for metric in (each.name for each in table.metrics):
             value = row.values.get(metric)
             read = tuple(parsed.loc[index, metric + suffix] for suffix in ("", "_std", "_n"))
             expected = (np.nan,) * 3 if value is None else (value.mean, value.deviation or np.nan, value.count)
@@ -119,7 +121,7 @@ def test_every_format_has_the_same_numbers(rich_store: SweepStore) -> None:
     assert len(markdown) == len(latex) == len(html_rows) == len(in_full) == len(table.rows) == 5
     for index in range(5):
         numbers = []
-        for metric in table.metrics:
+        for metric in (each.name for each in table.metrics):
             mean, deviation, count = (parsed.loc[index, metric + suffix] for suffix in ("", "_std", "_n"))
             value = None if np.isnan(count) else Value(mean, None if np.isnan(deviation) else deviation, int(count))
             numbers.append(format_value(value))
@@ -128,7 +130,7 @@ def test_every_format_has_the_same_numbers(rich_store: SweepStore) -> None:
             exact = value and {"mean": value.mean, "std": value.deviation, "n": value.count, **interval}
             assert in_full[index]["values"].get(metric) == exact
         at = [column.name.rstrip(" ↑↓") for column in columns(table)]
-        places = [at.index(metric) for metric in table.metrics]
+        places = [at.index(metric.name) for metric in table.metrics]
         assert [markdown[index][place] for place in places] == numbers
         assert [html_rows[index][place] for place in places] == numbers
         assert [latex[index][place].replace(r"$\pm$", "±").replace("---", "—") for place in places] == numbers
@@ -150,7 +152,7 @@ def test_latex_escapes_what_it_would_take_for_commands(rich_store: SweepStore) -
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles_as_it_is(rich_store: SweepStore, tmp_path: Path) -> None:
-    """With a baseline, remarks, a paper's numbers, arrows, and names that it would take for commands; laid out too."""
+    """With a baseline, remarks, a paper's numbers, arrows and names with special characters; also as a pivot."""
     plan = json.loads((rich_store.path / "plan.json").read_text())
     plan["paper"] = {"source": "50% of {it}", "rows": {"clip_": {"some_score": 0.5}}}
     (rich_store.path / "plan.json").write_text(json.dumps(plan))
@@ -167,7 +169,7 @@ def test_latex_compiles_as_it_is(rich_store: SweepStore, tmp_path: Path) -> None
 
 def test_markdown_has_as_many_columns_in_every_line_whatever_is_in_them() -> None:
     row = Row("a|b", "x=1|2", {}, {"m": Value(1.0, 0.5, 2)}, frozenset({"m"}), ("1 of 2 FAILED",))
-    lines = FORMATS["markdown"][1](Table("t", (), ("m",), frozenset(), (row,), ("a note",))).splitlines()
+    lines = FORMATS["markdown"][1](Table("t", (), (Metric("m", "min"),), (row,), ("a note",))).splitlines()
     assert lines[2] == r"| a\|b | x=1\|2 | **1.00 ± 0.50** | 1 of 2 FAILED |"
     assert "- a note" in lines
 
@@ -240,7 +242,7 @@ def test_the_table_fits_a_terminal(rich_store: SweepStore, width: int) -> None:
 
 
 def shown_in(text: str, value: Value) -> bool:
-    """Whether a mean stands there, to as many digits as it may."""
+    """Whether a text shows the mean of a value, rounded to at most four decimals."""
     return any(f"{value.mean:.{digits}f}" in text for digits in range(5) if float(f"{value.mean:.{digits}f}"))
 
 
@@ -248,7 +250,7 @@ def test_words_in_brackets_are_not_taken_for_styles() -> None:
     values: Mapping[str, Value] = {"m": Value(1.0, None, 1)}
     row = Row("v", "tail=[tanh, none]", {}, values, frozenset(), ())
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(rich_table(Table("t", (), ("m",), frozenset(), (row,), ()), 120))
+    console.print(rich_table(Table("t", (), (Metric("m", "min"),), (row,), ()), 120))
     assert "tail=[tanh, none]" in console.export_text()
 
 
@@ -259,7 +261,7 @@ def test_a_narrow_terminal_gets_as_many_columns_as_fit_and_the_names_of_the_othe
         Row("a-variant-with-a-long-name", "weight=10", {}, values, frozenset(), ()),
         Row(UNTRAINED, "", {}, values, frozenset(), (), reference=True),
     )
-    table = Table("wide", (), names, frozenset(), rows, ())
+    table = Table("wide", (), tuple(Metric(name, "min") for name in names), rows, ())
     for width, shown in ((80, 4), (40, 1), (200, 6)):
         console = Console(width=width, file=io.StringIO())
         console.print(rich_table(table, width))
@@ -274,5 +276,5 @@ def test_a_narrow_terminal_gets_as_many_columns_as_fit_and_the_names_of_the_othe
 
 
 def test_what_is_neither_good_nor_bad_has_no_arrow() -> None:
-    table = Table("t", (), ("fid", "told"), frozenset(), (), (), neutral=frozenset({"told"}))
+    table = Table("t", (), (Metric("fid", "min"), Metric("told")), (), ())
     assert [column.name for column in columns(table)] == ["method", "setting", "fid ↓", "told"]

@@ -11,11 +11,11 @@ from hand_made import finish
 
 import orchestrator
 from orchestrator.errors import UserError
+from orchestrator.results.comparison import IDENTITY, comparison_table
 from orchestrator.results.frames import LAST, At, epochs_frame, parse_at, trials_frame
-from orchestrator.results.tables import IDENTITY, comparison_table
 from orchestrator.store.epochs import EpochLog
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 
 
 def test_one_row_for_every_stored_epoch(store: SweepStore) -> None:
@@ -84,12 +84,12 @@ def test_where_to_look() -> None:
         with pytest.raises(UserError, match="expected last, best, epoch=K, seconds=S, or METRIC=VALUE") as raised:
             parse_at(text)
         assert f"--at {text}:" in str(raised.value)
-    with pytest.raises(UserError, match=r"--at training_seconds=0.1: .* is a sum over epochs; say seconds=0.1$"):
+    with pytest.raises(UserError, match=r"--at training_seconds=0.1: .* is a sum over epochs; write seconds=0.1$"):
         parse_at("training_seconds=0.1")
 
 
 def test_only_the_training_seconds_are_no_epochs_own(store: SweepStore) -> None:
-    """Every other metric that a table may show stands in some epoch, where ``--at`` finds it."""
+    """Every other metric that a table can show is stored in some epoch, where ``--at`` finds it."""
     for entry in store.entries():
         finish(store, entry, {"exact_w1": 0.5}, untrained={"exact_w1": 7.0}, floor={"exact_w1": 0.25})
     shown = {name for name in trials_frame(store) if name not in IDENTITY and "." not in name}
@@ -100,7 +100,7 @@ def test_only_the_training_seconds_are_no_epochs_own(store: SweepStore) -> None:
 
 @pytest.fixture
 def four_evaluations(store: SweepStore) -> SweepStore:
-    """Two trials of four and of two epochs, a second each, all of them evaluated; the best is not the last."""
+    """Two trials of four and two epochs of a second. Every epoch is evaluated, and the best one is not the last."""
     for entry, values in zip(store.entries(), ([8.0, 2.0, 3.0, 4.0], [5.0, 6.0]), strict=False):
         trial = store.trial(entry.trial_id)
         trial.set_state(State.DONE)
@@ -138,7 +138,7 @@ def test_a_trial_as_it_was_then(
 
 
 def test_the_best_is_the_evaluation_whose_checkpoint_is_kept(four_evaluations: SweepStore) -> None:
-    """Where more is better, and of equals the last."""
+    """For a metric of which high values are better; of equal epochs the last one is taken."""
     trial = four_evaluations.trial(four_evaluations.entries()[0].trial_id)
     trial.write_references({**trial.references(), "higher_is_better": ["exact_w1"]})
     assert trials_frame(four_evaluations, At("best"))["epoch"][0] == 1

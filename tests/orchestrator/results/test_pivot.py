@@ -8,11 +8,13 @@ import pytest
 from hand_made import finish, make_sweep
 
 from orchestrator.errors import UserError
+from orchestrator.results.comparison import comparison_table
 from orchestrator.results.formats import FORMATS, columns
 from orchestrator.results.pivot import lay_out
-from orchestrator.results.tables import Row, Table, comparison_table
+from orchestrator.results.tables import Row, Table
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
+from trainers.metrics import names_of
 
 GRID = """\
 name: hand
@@ -80,7 +82,7 @@ def test_a_name_alone_sorts_by_the_order_of_its_values(table: Table) -> None:
 
 def test_columns_lie_side_by_side_and_whatever_else_differs_is_in_the_rows(table: Table) -> None:
     shown = lay_out(table, "variant=qp", "p")
-    assert shown.metrics[:2] == ("exact_w1 p=1", "exact_w1 p=2")
+    assert names_of(shown.metrics[:2]) == ("exact_w1 p=1", "exact_w1 p=2")
     assert [row.setting for row in shown.rows] == [
         "q=1 critic_iterations=1",
         "q=1 critic_iterations=5",
@@ -127,7 +129,7 @@ def test_rows_come_in_the_order_that_is_asked_for(table: Table) -> None:
         ("q=3", "", r"--rows: no cell has objective.q=3; there are 1, 2, —"),
         ("variant=clip|clap", "", r"--rows: no cell has variant=clap; there are qp, clip"),
         ("q=", "", r"--rows q=: expected NAME=VALUE or NAME=VALUE\|VALUE"),
-        ("q", "p,q", r"--columns: 'objective.q' is in --rows as well"),
+        ("q", "p,q", r"--columns: 'objective.q' is also in --rows"),
         ("variant=clip,q=1", "", r"--rows: no cell has objective.q=1; there are —"),
     ],
 )
@@ -139,7 +141,7 @@ def test_what_cannot_be_laid_out_is_told(table: Table, rows: str, across: str, m
 def test_a_short_name_of_two_axes_is_not_guessed(tmp_path: Path) -> None:
     zipped = "zip: {critic.lr: [1e-4, 1e-3], generator.lr: [1e-4, 1e-3]}"
     text = f"name: hand\nbase: [dataset=mixture, batch_size=8, budget=40]\n{zipped}\ncompare: {{metric: exact_w1}}\n"
-    with pytest.raises(UserError, match=r"--rows: 'lr' may be critic.lr or generator.lr"):
+    with pytest.raises(UserError, match=r"--rows: 'lr' is ambiguous; write critic.lr or generator.lr"):
         lay_out(comparison_table(make_sweep(tmp_path, text)), "lr")
 
 
@@ -184,7 +186,7 @@ def test_sweeps_side_by_side_have_no_column_of_their_own(grid: SweepStore, tmp_p
         finish(more, entry, {"exact_w1": 1.0})
     table = comparison_table(grid, more)
     shown = lay_out(table, "", "sweep")
-    assert shown.metrics[:2] == ("exact_w1 hand", "exact_w1 more")
+    assert names_of(shown.metrics[:2]) == ("exact_w1 hand", "exact_w1 more")
     assert {row.sweep for row in shown.rows} == {""}
     assert FORMATS["csv"][1](shown).startswith("variant,objective.q,")
     assert columns(shown)[0].name == "method"

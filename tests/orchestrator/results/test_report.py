@@ -1,4 +1,4 @@
-"""A report is one file: nothing is fetched, nothing is missing, nothing in it is taken for markup."""
+"""A report is one complete file: it fetches nothing, and its values are never interpreted as markup."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from command_line import CommandLine
 from drawn_sweeps import METRIC, make_drawn, store_trial
 from hand_made import TWO_CELLS, attempt, make_sweep
 
+from orchestrator.results.comparison import comparison_table
 from orchestrator.results.figures import sweep_pictures
 from orchestrator.results.report import report_html
-from orchestrator.results.tables import comparison_table
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status
 
 CHROMIUM = shutil.which("chromium")
 PAPER = "paper: {source: 'Somebody, Table 1', rows: {hand weight=2: {exact_w1: 0.75}}}\n"
@@ -30,7 +30,7 @@ BAD = {(1, 0): State.FAILED, (1, 1): State.DIVERGED, (2, 2): State.LOST}
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> SweepStore:
-    """Two cells of three seeds, of which not every one came to its end; a paper has a number for one."""
+    """Two cells of three seeds. Not every trial has finished, and a paper has a number for one cell."""
     text = TWO_CELLS.replace("seeds: 2", "seeds: 3") + PAPER
     folder = tmp_path_factory.mktemp("drawn")
     return make_drawn(folder, text, lambda entry: BAD.get((entry.axes["penalty.weight"], entry.seed), State.DONE))
@@ -42,7 +42,7 @@ def report(drawn: SweepStore) -> str:
 
 
 class Page(html.parser.HTMLParser):
-    """Tags with their attributes, the text of each section, and whether every tag is closed where it should be."""
+    """Collects tags with their attributes and the text of each section. Checks that tags are closed in order."""
 
     VOID = frozenset({"meta", "img", "br"})
 
@@ -154,7 +154,7 @@ def test_a_sweep_of_which_all_went_well(store: SweepStore) -> None:
 
 
 def test_the_sweep_file_is_read_as_the_planner_reads_it(tmp_path: Path) -> None:
-    """To whom this is text: to other readers of YAML it is a date, which there is not."""
+    """The value is text here. Other YAML readers take it for a date, and no such date exists."""
     sections = Page(report_html(make_sweep(tmp_path, TWO_CELLS.replace("two cells", "2020-13-45")))).sections
     assert "2020-13-45" in sections[None]
     assert "description: 2020-13-45" in sections["repeat"]
@@ -220,7 +220,7 @@ def test_a_folder_is_no_file(
     (tmp_path / "there").mkdir()
     code, out, message = command_line("report", "hand", "-o", folder)
     assert (code, out) == (2, "")
-    assert message == f"orchestrator: --output {folder}: is a folder; expected a file\n"
+    assert message == f"orchestrator: --output {folder}: expected a file; this is a folder\n"
 
 
 @pytest.mark.parametrize("content", ["", '{"metrics": ', "[]"])

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: what they promise of few numbers and of many."""
+"""Bootstrap intervals of few numbers and of many."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def test_of_one_number_nothing_is_known() -> None:
 
 
 def test_of_two_numbers_it_is_their_range() -> None:
-    """A quarter of the resamples is each of them twice."""
+    """Of two numbers, a quarter of the resamples has the first one twice, and a quarter the second one."""
     assert bootstrap_interval([1.0, 3.0]) == (1.0, 3.0)
 
 
 def test_of_three_numbers_it_is_their_range() -> None:
-    """One of 27 resamples, 3.7 %, is the smallest three times: more than the 2.5 % of a tail."""
+    """One of 27 resamples (3.7 %) has the smallest number three times, which is more than the 2.5 % of a tail."""
     assert bootstrap_interval([5.0, 1.0, 3.0]) == pytest.approx((1.0, 5.0))
 
 
@@ -55,7 +55,7 @@ def test_of_many_it_is_scipy_s() -> None:
 
 
 def test_it_holds_the_true_mean_about_as_often_as_it_says() -> None:
-    """Percentile intervals of twenty numbers are a little too short: 92 to 94 % is what is known of them."""
+    """Percentile intervals of twenty numbers are known to be a little too short: they cover 92 to 94 %."""
     source = np.random.default_rng(7)
     intervals = [bootstrap_interval(source.normal(size=20).tolist()) for _ in range(300)]
     held = np.mean([interval is not None and interval[0] <= 0 <= interval[1] for interval in intervals])

@@ -1,4 +1,4 @@
-"""Comparison tables, from hand-made stores: the numbers are those of the files, in every format."""
+"""Comparison tables from hand-made stores: their numbers are those of the files, in every format."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import pytest
 from hand_made import TWO_CELLS, finish, make_sweep, plan_file, write_file
 
 from orchestrator.errors import UserError
+from orchestrator.results.comparison import comparison_table
 from orchestrator.results.formats import FORMATS, columns, format_value
 from orchestrator.results.frames import At
 from orchestrator.results.statistics import bootstrap_interval
-from orchestrator.results.tables import FLOOR, UNTRAINED, Row, Table, Value, comparison_table
+from orchestrator.results.tables import FLOOR, UNTRAINED, Row, Table, Value
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
+from trainers.metrics import Metric, names_of
 
 
 def fill(store: SweepStore, values: Sequence[Sequence[float | State]], metric: str = "exact_w1") -> None:
@@ -47,7 +49,7 @@ def test_a_cell_is_the_mean_and_the_sample_deviation_of_its_seeds(store: SweepSt
         last = json.loads(store.trial(entry.trial_id).metrics_file.read_text().splitlines()[-1])
         by_cell.setdefault(entry.axes["penalty.weight"], []).append(last["exact_w1"])
     table = comparison_table(store)
-    assert table.metrics[0] == "exact_w1"
+    assert table.metrics[0] == Metric("exact_w1", "min")
     for row, (weight, numbers) in zip(cell_rows(table), by_cell.items(), strict=True):
         value = row.values["exact_w1"]
         assert row.axes == {"penalty.weight": weight}
@@ -170,7 +172,7 @@ def test_two_reference_rows(store: SweepStore) -> None:
 
 
 def test_an_axis_and_a_metric_of_one_name_do_not_mix(tmp_path: Path) -> None:
-    """Every trial has a metric called penalty; a sweep may well have an axis called so."""
+    """Every trial has a metric called penalty, and a sweep may have an axis with the same name."""
     store = make_sweep(tmp_path, TWO_CELLS.replace("penalty.weight: [1, 2]", "penalty: [gradient, clipping]"))
     fill(store, [[0.5, 0.75], [1.25, 3.5]])
     table = comparison_table(store)
@@ -205,7 +207,7 @@ def test_a_paper_s_numbers_stand_beside_ours_in_columns_of_their_own(tmp_path: P
     table = comparison_table(store)
     assert [row.paper for row in cell_rows(table)] == [{}, {"fid": 80.7, "exact_w1": 0.125}]
     assert table.paper == ("fid", "exact_w1")
-    assert "fid" not in table.metrics
+    assert "fid" not in names_of(table.metrics)
     assert any(note.startswith("paper's: Somebody, Table 1") for note in table.notes)
     file = write_file(tmp_path / "other", TWO_CELLS + paper)
     other_data = plan_file(file, "dataset=gaussians", "evaluation=transport", name="other")
@@ -256,7 +258,7 @@ def test_what_lies_apart_by_intervals_is_bold_though_deviations_overlap(tmp_path
 
 
 def test_differences_to_a_baseline_are_paired_by_seed(tmp_path: Path) -> None:
-    """What seeds share cancels: the cells differ by 0.5 for every seed, and the seeds among themselves by much more."""
+    """The effect of a seed cancels: cells differ by 0.5 for every seed, while seeds differ by much more."""
     store = make_sweep(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 3").replace("[1, 2]", "[1, 2, 3]"))
     fill(store, [[1.0, 5.0, 9.0], [1.5, 5.5, 9.5], [State.FAILED, 4.0, State.DIVERGED]])
     base, second, third = cell_rows(comparison_table(store, baseline="hand weight=1"))
@@ -287,7 +289,7 @@ def test_a_baseline_that_is_no_cell_is_told_with_the_nearest(store: SweepStore) 
 def test_metrics_are_those_that_are_asked_for_each_with_its_interval(store: SweepStore) -> None:
     fill(store, [[0.5, 0.75], [1.25, 3.5]])
     table = comparison_table(store, metrics=["critic_loss", "exact_w1"])
-    assert table.metrics == ("critic_loss", "exact_w1")
+    assert table.metrics == (Metric("critic_loss"), Metric("exact_w1", "min"))
     assert header(table) == [
         "method",
         "setting",
@@ -404,7 +406,7 @@ def test_a_seed_without_another_metric_is_named_too(store: SweepStore) -> None:
 
 
 def test_a_paper_s_source_stays_on_one_line(tmp_path: Path) -> None:
-    """In LaTeX what follows a line break would not be a comment any more."""
+    """In LaTeX a comment ends at a line break, so that the rest would be printed."""
     paper = "paper:\n  source: |\n    Somebody\n    \\input{else}\n  rows: {hand weight=2: {exact_w1: 0.125}}\n"
     store = make_sweep(tmp_path, TWO_CELLS + paper)
     fill(store, [[0.5, 0.75], [1.25, 3.5]])

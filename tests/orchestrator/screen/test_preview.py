@@ -1,4 +1,4 @@
-"""The disk space that --dry-run tells of: about what the trials to run will take, and whether it is free."""
+"""The disk space that --dry-run estimates for the trials to run, and its warning if less is free."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hand_made import POINTS, TWO_CELLS, Planner, finish, make_sweep, write_file
 
 from orchestrator.screen.preview import EPOCH_BYTES, disk_lines, disk_shares
 from orchestrator.screen.units import in_bytes
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 from orchestrator.trial.run import run_trial
 from trainers.config import TrialConfig
 from trainers.footprint import checkpoint_bytes

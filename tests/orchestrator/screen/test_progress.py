@@ -1,4 +1,4 @@
-"""What a user sees while a sweep runs, read from the store alone."""
+"""The progress of a running sweep, read from the store alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rich.console import Console
 
 from orchestrator.screen.progress import Progress, Watch
 from orchestrator.store.epochs import EpochLog
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status
 
 
 class Screen:
@@ -32,7 +32,7 @@ class Screen:
         self.progress = Progress(self.watch, self.console, lambda: 2)
 
     def show(self) -> str:
-        """What appears when the store is looked at now."""
+        """The output that appears when the store is read now."""
         before = len(self.written.getvalue())
         with self.progress:
             self.progress.update(self.watch.refresh())
@@ -45,7 +45,7 @@ class Screen:
 
 
 def begin(store: SweepStore, number: int, epochs: int, metric: float | None = None, attempts: int = 1) -> str:
-    """Lets a trial run for some epochs of a fifth of a second. Returns how it is called."""
+    """Stores some epochs of a trial, a fifth of a second each. Returns the trial's label."""
     entry = store.entries()[number]
     trial = store.trial(entry.trial_id)
     trial.write_status(Status(State.RUNNING, [attempt(ended=None) for _ in range(attempts)]))
@@ -151,7 +151,7 @@ def test_a_watch_tells_what_changed(store: SweepStore) -> None:
 
 
 def test_on_a_terminal_no_line_is_longer_and_elsewhere_nothing_is_but_text(store: SweepStore) -> None:
-    """Long names and errors; but for a path, that can be copied."""
+    """Long names and errors are wrapped. A path is not, so that it can be copied."""
     (store.path / "plan.json").write_text((store.path / "plan.json").read_text().replace('"hand"', f'"{"long " * 30}"'))
     screens = {terminal: Screen(store, 80, terminal) for terminal in (True, False)}
     begin(store, 0, 2, 0.5)

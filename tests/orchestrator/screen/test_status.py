@@ -1,4 +1,4 @@
-"""How far a sweep has come, for programs and for people, from its directory alone."""
+"""The state of a sweep, read from its directory, for programs and for people."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from hand_made import TWO_CELLS, attempt, finish, make_sweep, plan_file, write_f
 from orchestrator.files import disk_usage
 from orchestrator.store.epochs import EpochLog
 from orchestrator.store.lock import driver_lock
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status
 
 LONG_NAMES = """\
 name: a_sweep_with_a_long_name
@@ -140,7 +140,7 @@ def on_a_terminal(width: int, *arguments: object, cwd: Path) -> list[str]:
     try:
         while piece := os.read(ours, 65536):
             shown += piece
-    except OSError:  # how Linux tells the end
+    except OSError:  # Linux reports the end of a terminal in this way
         pass
     os.close(ours)
     assert process.wait() == 0

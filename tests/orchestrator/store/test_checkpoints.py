@@ -1,4 +1,4 @@
-"""Checkpoints: whole or refused, the newest whole one continued, and exactly so, whatever ends an attempt."""
+"""Checkpoints: a damaged one is refused, and the newest good one is continued exactly, however an attempt ended."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ import trainers
 from orchestrator.screen.progress import Progress, Watch
 from orchestrator.store import checkpoints
 from orchestrator.store.checkpoints import MARKER, TRAILER, Unreadable
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.states import State
+from orchestrator.store.trial import TrialStore
 from orchestrator.sweep.presets import compose
 from orchestrator.trial.run import run_trial
 from trainers.config import TrialConfig
@@ -117,7 +118,7 @@ def test_a_checkpoint_is_a_file_of_torch_and_a_checksum(saved: Path, training: T
 
 
 def test_a_flipped_bit_anywhere_is_seen(saved: Path) -> None:
-    """In every byte one bit, and every bit of the checksum."""
+    """Flips one bit in every byte, and every bit of the checksum."""
     size, which = saved.stat().st_size, random.Random(0)
     places = [(position, 1 << which.randrange(8)) for position in range(size)]
     places += [(position, 1 << bit) for position in range(size - TRAILER, size) for bit in range(8)]
@@ -170,7 +171,7 @@ def test_a_right_checksum_lets_nothing_run(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond so many bytes: writing raises OSError, as on a full disk."""
+    """Limits the size of every file of this process. Writing more raises OSError, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -190,7 +191,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_old_one_and_nothing_else(
 
 
 class Large:
-    """As many numbers as a DCGAN has."""
+    """A training with as many parameters as a DCGAN has."""
 
     def __init__(self, value: float) -> None:
         self._numbers = torch.full((2_000_000,), value)
@@ -239,10 +240,10 @@ def test_a_checkpoint_that_could_not_be_written_costs_no_more_than_the_time_sinc
             assert run(trial) is State.FAILED
         status = trial.status()
         assert status.error == "OSError: [Errno 27] File too large"
-        assert status.attempts[-1]["resumed_at"] == 25
+        assert status.attempts[-1].resumed_at == 25
         assert half_written(trial.path) == []
     assert run(trial) is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] == 25
+    assert trial.status().attempts[-1].resumed_at == 25
     assert_equal_to_the_bit(trial, undisturbed)
 
 
@@ -259,7 +260,7 @@ class Terminal:
         self._watch: Watch | None = None
 
     def look(self) -> None:
-        """A glance, as the progress thread takes one every half second."""
+        """Reads the store once, as the progress thread does every half second."""
         if self._watch is None:
             self._watch = Watch(self.store)
             self._watch.refresh()
@@ -273,7 +274,7 @@ class Terminal:
 
 @contextlib.contextmanager
 def before_the_configuration_is_read(trial: TrialStore, do: Callable[[], None]) -> Iterator[None]:
-    """Calls ``do`` when a worker has begun an attempt and not yet built its training: the file becomes a pipe."""
+    """Calls ``do`` when a worker has begun an attempt but not yet built its training. The file becomes a pipe."""
     path = trial.path / "config.yaml"
     text = path.read_text()
     path.unlink()
@@ -305,14 +306,14 @@ def test_falling_back_to_the_checkpoint_before_is_told_in_the_log_in_the_attempt
         see = terminal.look if looks != "when the attempt is over" else lambda: None
         assert run_trial(trial, tmp_path / "cache", on_epoch=lambda record: see()) is State.DONE
     terminal.look()
-    problem = "checkpoint.pt cannot be used: its checksum does not fit: it was damaged"
+    problem = "checkpoint.pt cannot be used: its checksum does not match, so it was damaged"
     attempt = trial.status().attempts[-1]
-    assert (attempt["unreadable"], attempt["resumed_at"]) == ([problem], 40)
+    assert (attempt.unreadable, attempt.resumed_at) == ([problem], 40)
     log = [line.split(" ", 2)[2] for line in trial.log_file.read_text().splitlines()]
     assert log[log.index(problem) + 1] == "begins at critic iteration 40"
     assert run(terminal.twin) is State.DONE
     assert_equal_to_the_bit(trial, terminal.twin)
-    assert terminal.told.count(f"one seed=0: {problem}; going on from the one before") == 1
+    assert terminal.told.count(f"one seed=0: {problem}; continuing from the previous one") == 1
 
 
 def test_without_any_readable_checkpoint_a_trial_says_that_it_begins_again(tmp_path: Path) -> None:
@@ -324,17 +325,17 @@ def test_without_any_readable_checkpoint_a_trial_says_that_it_begins_again(tmp_p
     terminal.look()
     assert run_trial(trial, tmp_path / "cache", on_epoch=lambda record: terminal.look()) is State.DONE
     problems = [
-        "checkpoint.pt cannot be used: its checksum does not fit: it was damaged",
-        "checkpoint-previous.pt cannot be used: it has no checksum: it was cut short",
+        "checkpoint.pt cannot be used: its checksum does not match, so it was damaged",
+        "checkpoint-previous.pt cannot be used: it has no checksum, so it was cut short",
     ]
     attempt = trial.status().attempts[-1]
-    assert (attempt["unreadable"], attempt["resumed_at"]) == (problems, 0)
+    assert (attempt.unreadable, attempt.resumed_at) == (problems, 0)
     assert all(problem in trial.log_file.read_text() for problem in problems)
     assert "came out different" not in trial.log_file.read_text()
     assert run(terminal.twin) is State.DONE
     assert_equal_to_the_bit(trial, terminal.twin)
     assert all(problem in terminal.told for problem in problems)
-    assert "going on from the one before" not in terminal.told  # there was none
+    assert "continuing from the previous one" not in terminal.told  # there was none
 
 
 # --- whose it is ----------------------------------------------------------------------------------------------------
@@ -360,12 +361,12 @@ def test_a_configuration_edited_by_hand_never_continues_the_old_checkpoint(
     assert run(trial) is State.FAILED
     error = trial.status().error or ""
     assert "checkpoint.pt belongs to trial" in error
-    assert error.endswith("put config.yaml back as it was, or begin again with --restart")
+    assert error.endswith("restore config.yaml, or start the trial again with --restart")
     assert contents(trial.path, "status.json", "log.txt", "config.yaml") == before
 
     path.write_text(text)  # what it said
     assert run(trial) is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] == 25
+    assert trial.status().attempts[-1].resumed_at == 25
     assert_equal_to_the_bit(trial, undisturbed)
 
 
@@ -391,7 +392,7 @@ def test_options_of_where_and_how_to_run_may_change_between_attempts(
     if torch.cuda.is_available():
         pytest.skip("device=auto takes the GPU here, where nothing is promised to the bit")
     assert run(trial) is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] == 25
+    assert trial.status().attempts[-1].resumed_at == 25
     assert_equal_to_the_bit(trial, undisturbed)
 
 
@@ -399,7 +400,7 @@ def test_options_of_where_and_how_to_run_may_change_between_attempts(
 
 
 def followed(trial: TrialStore, also: Callable[[int], None] = lambda iteration: None) -> list[int]:
-    """Runs a trial. Returns the critic iterations of its checkpoints in order; ``also`` sees each as it lies there."""
+    """Runs a trial. Returns the critic iterations of its checkpoints in order. ``also`` is called for each one."""
     found: list[int] = []
     inode = 0
 
@@ -452,7 +453,7 @@ def test_a_checkpoint_follows_so_many_seconds_in_the_middle_of_an_epoch_too(new_
     trial, killed = new_trial(**long, checkpoint_seconds=0.05), new_trial(**long)
 
     def copy(iteration: int) -> None:
-        """As if the worker had been killed when the second checkpoint was there."""
+        """Stops as if the worker had been killed right after the second checkpoint."""
         if not killed.checkpoint_file.exists() and trial.previous_checkpoint_file.exists():
             for name, content in contents(trial.path, "config.yaml").items():
                 (killed.path / name).parent.mkdir(exist_ok=True)
@@ -462,7 +463,7 @@ def test_a_checkpoint_follows_so_many_seconds_in_the_middle_of_an_epoch_too(new_
     assert len([iteration for iteration in written if iteration % 162]) >= 3
     assert_equal_to_the_bit(trial, undisturbed)
     assert run(killed) is State.DONE
-    assert killed.status().attempts[-1]["resumed_at"] == written[1]
+    assert killed.status().attempts[-1].resumed_at == written[1]
     assert_equal_to_the_bit(killed, undisturbed)
 
 
@@ -502,7 +503,7 @@ def test_every_trainer_with_either_optimizer_stopped_wherever_equals_an_undistur
         assert iteration_of(trial.checkpoint_file) == stop
     assert run(trial) is State.DONE
     assert run(twin) is State.DONE
-    assert [attempt["resumed_at"] for attempt in trial.status().attempts] == [0, *stops]
+    assert [attempt.resumed_at for attempt in trial.status().attempts] == [0, *stops]
     assert_equal_to_the_bit(trial, twin)
 
 
@@ -531,6 +532,6 @@ def test_a_worker_that_was_killed_leaves_a_trial_that_equals_an_undisturbed_twin
     trial.create(twin.config())  # less often
     assert run(trial) is State.DONE
     assert run(twin) is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] > 0
+    assert trial.status().attempts[-1].resumed_at > 0
     assert "came out different" not in trial.log_file.read_text()
     assert_equal_to_the_bit(trial, twin)

@@ -1,4 +1,4 @@
-"""The lines of ``metrics.jsonl``: written once, read once, whatever happened in between."""
+"""The lines of ``metrics.jsonl``: each is written once and read once, also after a crash."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_damaged_line_is_an_error_that_names_the_file(metrics: Path, line: byt
     lines = metrics.read_bytes().splitlines(keepends=True)
     lines[1] = line
     metrics.write_bytes(b"".join(lines))
-    told = f"{re.escape(str(metrics))}: a line is damaged .* delete it and what follows, then resume"
+    told = f"{re.escape(str(metrics))}: a line is damaged .* delete this line and all that follow, then resume"
     for read in (lambda: list(Tail(metrics).read()), lambda: EpochLog(metrics)):
         with pytest.raises(UserError, match=told):
             read()

@@ -1,4 +1,4 @@
-"""Longer budgets from finished trials: equal to the bit to trials that began at nothing, and what is refused."""
+"""Longer budgets from finished trials: equal to the bit to trials that started from scratch; and what is refused."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from hand_made import finish, make_sweep, plan_file, write_file
 from mlflow_dump import dump, points_of
 from small_trials import assert_equal_to_the_bit, assert_same_state, contents, run, without_timings
 
-from orchestrator.driver.run import prepare
+from orchestrator.driver.preparation import prepare
 from orchestrator.errors import UserError
 from orchestrator.store.forking import ancestors, tell_ancestors
 from orchestrator.store.selection import Selection
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.mirror import Mirror
 
 SWEEP = """\
@@ -75,7 +76,7 @@ def run_all(store: SweepStore) -> list[TrialStore]:
 
 @dataclass
 class Forked:
-    """A finished sweep, a longer one that continued it, and the longer one's twin that began at nothing."""
+    """A finished sweep, a longer one that continued it, and the longer one's twin that started from scratch."""
 
     short: TrialStore
     long: TrialStore
@@ -86,7 +87,7 @@ class Forked:
 
 
 def forked(folder: Path, short: tuple[int, int], long: tuple[int, int], text: str = SWEEP) -> Forked:
-    """From and to a budget and a number of evaluations."""
+    """Budget and number of evaluations, of the shorter and of the longer sweep."""
     source = sweep(folder, "short", *short, text=text)
     (begun,) = run_all(source)
     before = contents(source.path)
@@ -110,7 +111,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Forked:
 
 def test_from_whole_epochs_everything_equals_an_undisturbed_trial_to_the_bit(whole: Forked) -> None:
     assert whole.long.trial_id == whole.twin.trial_id != whole.short.trial_id
-    assert whole.long.status().attempts[0]["resumed_at"] == 40
+    assert whole.long.status().attempts[0].resumed_at == 40
     assert len(whole.long.epochs()) == 6
     assert_equal_to_the_bit(whole.long, whole.twin)
 
@@ -121,7 +122,7 @@ def test_the_epochs_that_were_there_are_the_same_lines(whole: Forked) -> None:
 
 
 def test_an_epoch_that_the_shorter_budget_cut_is_the_only_one_that_differs(cut: Forked) -> None:
-    assert cut.long.status().attempts[0]["resumed_at"] == 30
+    assert cut.long.status().attempts[0].resumed_at == 30
     assert_same_state(cut.long.checkpoint_file, cut.twin.checkpoint_file)
     ours, theirs = without_timings(cut.long), without_timings(cut.twin)
     assert [record["epoch"] for record in ours] == [record["epoch"] for record in theirs] == [0, 1, 2, 3]
@@ -152,7 +153,7 @@ def test_the_source_is_told_and_untouched(kind: str, request: pytest.FixtureRequ
     origin = {"sweep": "short", "trial_id": known.short.trial_id, "iteration": iteration}
     status = known.long.status()
     assert (status.state, status.continued_from, status.copied_from) == (State.DONE, origin, None)
-    assert [attempt["resumed_at"] for attempt in status.attempts] == [iteration]
+    assert [attempt.resumed_at for attempt in status.attempts] == [iteration]
     assert contents(known.source) == known.before
     assert f"begins at critic iteration {iteration}" in known.long.log_file.read_text().splitlines()[1]
 
@@ -172,7 +173,7 @@ def test_a_fork_that_was_stopped_and_one_whose_newest_checkpoint_is_damaged_go_o
     trial = store.trial(trial_id)
     (trial.path / "checkpoint.pt").write_bytes(b"damaged on the way")
     run(trial, after=7)
-    assert trial.status().attempts[0]["resumed_at"] == 20
+    assert trial.status().attempts[0].resumed_at == 20
     assert prepare(store) == [trial_id]  # and is not forked again
     assert run(trial) is State.DONE
     assert len(trial.status().attempts) == 2
@@ -184,7 +185,7 @@ def test_a_trial_that_continued_another_can_be_continued(tmp_path: Path) -> None
     run_all(sweep(tmp_path, "first", 20))
     run_all(continued(tmp_path, "second", "first", 40))
     (trial,) = run_all(continued(tmp_path, "third", "second", 60))
-    assert trial.status().attempts[0]["resumed_at"] == 40
+    assert trial.status().attempts[0].resumed_at == 40
     (twin,) = run_all(sweep(tmp_path / "twin", "third", 60))
     assert_same_state(trial.checkpoint_file, twin.checkpoint_file)
 
@@ -203,7 +204,7 @@ def test_trials_without_an_ancestor_begin_at_nothing_and_are_counted(whole: Fork
     store = continued(tmp_path, "long", "short", 90, 9, grid="2, 3")
     told: list[str] = []
     tell_ancestors(store.runs, plan_file(store.path / "sweep.yaml"), told.append)
-    assert told == ["1 trials continue finished ones of 'short'; 1 have none there and begin at nothing"]
+    assert told == ["1 trials continue finished trials of 'short'; 1 have no match there and start from scratch"]
     assert len(prepare(store)) == 2
     assert [trial.status().continued_from is not None for trial in trials(store)] == [True, False]
 
@@ -217,7 +218,7 @@ def test_a_restart_begins_a_fork_again_from_nothing(whole: Forked, tmp_path: Pat
     trial.set_state(State.FAILED, "out of paper")
     assert prepare(store, selection=Selection(restart=True)) == [trial_id]
     assert run(trial) is State.DONE
-    assert trial.status().attempts[0]["resumed_at"] == 0
+    assert trial.status().attempts[0].resumed_at == 0
     assert trial.status().continued_from is None
     assert_equal_to_the_bit(trial, whole.twin)
 
@@ -226,7 +227,7 @@ def test_a_restart_begins_a_fork_again_from_nothing(whole: Forked, tmp_path: Pat
 
 
 def by_hand(folder: Path, budget: int, name: str = "short", state: State = State.DONE, **changes: Any) -> SweepStore:
-    """A sweep whose trials have come to an end, with something for a checkpoint."""
+    """A sweep whose trials have ended, with some file as checkpoint."""
     store = sweep(folder, name, budget, **changes)
     for entry in store.entries():
         finish(store, entry, {"critic_loss": 0.5}, state=state, error=None if state is State.DONE else "why")
@@ -255,7 +256,7 @@ def test_a_trial_continues_one_that_is_done_and_differs_in_a_smaller_budget_alon
     store = continued(tmp_path, "long", "short", 90)
     assert bool(ancestors(store)) is found
     if not found:
-        with pytest.raises(UserError, match="no finished trial of 'short' is one of these with a smaller budget"):
+        with pytest.raises(UserError, match="no trial here can continue one of 'short'"):
             tell_ancestors(store.runs, plan_file(store.path / "sweep.yaml"), lambda text: None)
 
 
@@ -275,10 +276,10 @@ LONGER = SWEEP.format(name="long", budget=90, times=1, grid="2")
     ("name", "told"),
     [
         ("shrot", "there is no sweep called 'shrot' in '{runs_dir}'; did you mean 'short'?"),
-        ("long", "continue_from=long: a sweep cannot continue itself; give this one a --name"),
+        ("long", "continue_from=long: a sweep cannot continue itself; name this one with --name"),
         ("../short", "continue_from: '../short' is not a name"),
-        ("pruned", "continue_from: no finished trial of 'pruned' is one of these with a smaller budget and has its"),
-        ("longer", "continue_from: no finished trial of 'longer' is one of these with a smaller budget and has its"),
+        ("pruned", "continue_from: no trial here can continue one of 'pruned'. That takes a finished trial"),
+        ("longer", "continue_from: no trial here can continue one of 'longer'. That takes a finished trial"),
     ],
 )
 @pytest.mark.parametrize("given", ["in the file", "on the command line"])

@@ -1,5 +1,7 @@
-"""One driver a sweep: its lock, its heartbeat, and what dead drivers have left. Real processes; another host is one
-with a host name and process ids of its own, whose lock does not reach here."""
+"""One driver per sweep: its lock, its heartbeat, and cleaning up after dead drivers.
+
+Real processes. Another host is a process with its own host name and process ids, whose lock does not reach this host.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,8 @@ from orchestrator.store.lock import (
     temporary_folder,
     this_process,
 )
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 
 HOLD = """
 import sys, time
@@ -56,14 +58,14 @@ with lock.driver_lock(store):
             break
 """
 
-GONE = "orchestrator: 'hand' has been taken over by another driver, or its directory has gone\n"
+GONE = "orchestrator: another driver has taken over 'hand', or its directory was deleted\n"
 
 Driving = subprocess.Popen[str]
 
 
 @contextlib.contextmanager
 def driving(store: SweepStore, program: str = HOLD, where: Sequence[str] = ()) -> Iterator[Driving]:
-    """A driver in a process of its own that does nothing until it is told to stop."""
+    """A driver in its own process that does nothing until it is told to stop."""
     command = [*where, sys.executable, "-c", program, str(store.runs_dir), store.name]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -79,7 +81,7 @@ def driving(store: SweepStore, program: str = HOLD, where: Sequence[str] = ()) -
 
 @pytest.fixture(scope="session")
 def elsewhere() -> list[str]:
-    """Before a command: it runs on the host ``other``, as its process 1."""
+    """The words before a command that run it as process 1 of the host ``other``."""
     names = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     namespaces = ["unshare", *names, "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
     where = [*namespaces, "sh", "-c", 'hostname other && exec "$@"', "sh"]
@@ -93,7 +95,7 @@ def elsewhere() -> list[str]:
 
 
 def out_of_reach(store: SweepStore) -> None:
-    """Keeps a driver's lock from everybody else, as a file system does whose locks do not reach other hosts."""
+    """Hides a driver's lock from other processes, like a file system whose locks do not reach other hosts."""
     store.lock_file.unlink()
     store.lock_file.touch()
 
@@ -105,7 +107,7 @@ def heard_of(store: SweepStore, seconds_ago: float) -> None:
 
 
 def died(store: SweepStore, *, running: int = 0) -> Driver:
-    """A driver that was killed, with so many of its trials running, and what its driver.json says."""
+    """A driver that was killed while some of its trials were running, as its driver.json describes it."""
     with driving(store) as process:
         driver = read_driver(store)
         assert driver is not None
@@ -135,7 +137,7 @@ def sleeper() -> Iterator[Sleepers]:
             process = stack.enter_context(subprocess.Popen(command, env=environment))
             stack.callback(process.kill)
             wait_until(Path(f"/proc/{process.pid}/environ").read_bytes if environment else lambda: True)
-            return process  # its environment is there: some milliseconds after it has begun it is not yet
+            return process  # its environment can be read, some milliseconds after its start
 
         yield start
 
@@ -161,7 +163,7 @@ def folder() -> Iterator[Callable[[str, str], Path]]:
 
 def test_a_second_driver_is_refused_by_name_and_let_in_when_the_first_is_gone(store: SweepStore) -> None:
     with driving(store) as first:
-        told = f"driven already, by process {first.pid} on {socket.gethostname()}"
+        told = rf"'hand' is already running \(process {first.pid} on {socket.gethostname()}\)"
         with pytest.raises(UserError, match=told), driver_lock(store):
             pass
     with driver_lock(store):  # a lock dies with its process
@@ -175,7 +177,7 @@ def test_stopping_waits_until_the_driver_has_ended(store: SweepStore, command_li
         code, out, _ = command_line("stop", "hand", "--runs-dir", store.runs_dir)
         assert (code, out) == (0, "'hand' has stopped.\n")
         assert (store.path / "written").exists()
-    with pytest.raises(UserError, match="nobody is driving 'hand'"):
+    with pytest.raises(UserError, match="'hand' is not running"):
         stop_driver(store)
 
 
@@ -207,7 +209,7 @@ def test_another_host_s_driver_is_refused_by_host_and_process_while_its_heart_be
         heard_of(store, 2 * STALE_SECONDS)
         wait_until(lambda: time.time() - store.driver_file.stat().st_mtime < 2)  # it keeps itself alive
         with (
-            pytest.raises(UserError, match="'hand' is being driven already, by process 1 on other"),
+            pytest.raises(UserError, match=r"'hand' is already running \(process 1 on other\)"),
             driver_lock(store),
         ):
             pass
@@ -227,7 +229,7 @@ def test_another_host_s_driver_that_was_not_heard_of_for_a_minute_is_taken_over_
         running.set_state(State.RUNNING)
         os.killpg(other.pid, signal.SIGSTOP)  # a host that hangs
         heard_of(store, STALE_SECONDS - 10)
-        with pytest.raises(UserError, match="by process 1 on other"), driver_lock(store):
+        with pytest.raises(UserError, match=r"\(process 1 on other\)"), driver_lock(store):
             pass
         heard_of(store, STALE_SECONDS + 1)
         with driver_lock(store, told.append) as ours:
@@ -463,7 +465,7 @@ def test_what_a_dead_driver_left_is_left_to_whoever_has_its_sweep_s_lock(
 ) -> None:
     dead = died(second, running=1)
     left = sleeper(**{MARK: dead.mark})
-    with second.lock_file.open("a") as starting:  # a driver that has not come to write who it is
+    with second.lock_file.open("a") as starting:  # a driver that has not written its driver.json yet
         fcntl.flock(starting, fcntl.LOCK_EX)
         with driver_lock(store, pytest.fail):
             pass
@@ -495,7 +497,7 @@ def test_a_mark_that_is_none_ends_and_removes_nothing(
     precious = tmp_path / "precious"
     precious.mkdir()
     mark = strange and strange.format(precious)
-    steps = folder("ray", "x") if mark and "/" in mark else None  # so that the way there can be walked
+    steps = folder("ray", "x") if mark and "/" in mark else None  # so that the path exists
     if steps is not None:
         assert temporary_folder("ray", str(mark)).resolve() == precious
     values = asdict(replace(this_process(), started=1)) | {"mark": mark}  # somebody who has died
@@ -520,7 +522,7 @@ def test_stopping_a_sweep_whose_driver_has_died_ends_what_it_left(
     assert left.wait(timeout=10) == -signal.SIGKILL
     assert store.trial(store.entries()[0].trial_id).status().state is State.LOST
     code, _, errors = command_line("stop", "hand", "--runs-dir", store.runs_dir)
-    assert (code, errors) == (2, "orchestrator: nobody is driving 'hand'\n")
+    assert (code, errors) == (2, "orchestrator: 'hand' is not running: there is nothing to stop\n")
 
 
 def test_stopping_a_sweep_that_nobody_drives_is_an_error_although_another_s_driver_has_died(
@@ -528,5 +530,5 @@ def test_stopping_a_sweep_that_nobody_drives_is_an_error_although_another_s_driv
 ) -> None:
     died(second)
     code, _, errors = command_line("stop", "hand", "--runs-dir", store.runs_dir)
-    assert (code, errors) == (2, "orchestrator: nobody is driving 'hand'\n")
+    assert (code, errors) == (2, "orchestrator: 'hand' is not running: there is nothing to stop\n")
     assert not second.driver_file.exists()

@@ -1,4 +1,4 @@
-"""Giving disk space back: what goes, what stays, and that the bytes told are the bytes freed."""
+"""Pruning: what is deleted, what stays, and that the printed number of bytes is the number freed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from orchestrator.errors import UserError
 from orchestrator.files import disk_usage
 from orchestrator.screen.units import in_bytes
 from orchestrator.store.pruning import prunable, prune, size_of
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 
 RESULTS = [State.DONE, State.STOPPED, State.DIVERGED]
 UNFINISHED = [State.PENDING, State.FAILED, State.LOST]
@@ -37,7 +38,7 @@ def furnish(store: SweepStore, trial: TrialStore, state: State) -> None:
 
 @pytest.fixture
 def furnished(tmp_path: Path) -> SweepStore:
-    """A trial in each state, one that is in the plan no more, and half a copy."""
+    """A trial in each state, one that is no longer in the plan, and an unfinished copy."""
     states = [*RESULTS, *UNFINISHED, State.DONE]
     one_cell = TWO_CELLS.replace("[1, 2]", "[1]")
     store = make_sweep(tmp_path, one_cell.replace("seeds: 2", f"seeds: {len(states)}"))
@@ -51,7 +52,7 @@ def furnished(tmp_path: Path) -> SweepStore:
 
 
 def gone(store: SweepStore, before: dict[str, bytes]) -> dict[str, set[str]]:
-    """The files that are gone, by the trial's directory; the others are what they were."""
+    """The deleted files, by trial directory. Asserts that the other files are unchanged."""
     now = contents(store.path / "trials")
     assert all(before[name] == content for name, content in now.items())
     found: dict[str, set[str]] = {}
@@ -136,7 +137,7 @@ def test_pruning_a_sweep_that_is_being_driven_is_refused(furnished: SweepStore, 
     with driver_lock(furnished):
         code, _, errors = command_line("prune", "hand", "--runs-dir", furnished.runs_dir)
     assert code == 2
-    assert "'hand' is being driven already" in errors
+    assert "'hand' is already running" in errors
     assert contents(furnished.path / "trials") == before
 
 

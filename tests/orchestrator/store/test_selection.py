@@ -1,4 +1,4 @@
-"""What ``orchestrator resume`` is told to run, and what it refuses."""
+"""Which trials ``orchestrator resume`` runs, and what it refuses."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from command_line import CommandLine
 from hand_made import TWO_CELLS, finish, make_sweep
 from small_trials import contents
 
-from orchestrator.driver.run import prepare
+from orchestrator.driver.preparation import prepare
 from orchestrator.store.selection import Selection, select
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.store.trial import TrialStore
 
 STATES = [State.PENDING, State.RUNNING, State.DONE, State.STOPPED, State.DIVERGED, State.FAILED, State.LOST]
 
@@ -114,7 +115,7 @@ def test_a_restart_begins_a_trial_again_whose_state_was_damaged(
 
 
 def refused(command_line: CommandLine, store: SweepStore, *arguments: str) -> str:
-    """The one paragraph of a resume that is refused with exit code 2, and touches nothing."""
+    """The message of a resume that is refused with exit code 2 and changes no file."""
     before = contents(store.runs_dir)
     code, out, errors = command_line("resume", *arguments, "--offline", "--runs-dir", store.runs_dir)
     assert (code, out) == (2, "")
@@ -128,19 +129,22 @@ def refused(command_line: CommandLine, store: SweepStore, *arguments: str) -> st
     ("arguments", "told"),
     [
         (["hnad"], "there is no sweep called 'hnad' in '{runs_dir}'; did you mean 'hand'?"),
-        (["hand", "--only", "faild"], "--only: 'faild' is no state that can be resumed; did you mean 'failed'?"),
-        (["hand", "--only", "LSOT"], "--only: 'LSOT' is no state that can be resumed; did you mean 'lost'?"),
-        (["hand", "--only", "done"], "--only: 'done' is no state that can be resumed"),
-        (["hand", "--only", "diverged"], "--only: 'diverged' is no state that can be resumed"),
-        (["hand", "--only", "failed", "--only", ""], "--only: '' is no state that can be resumed"),
+        (["hand", "--only", "faild"], "--only: 'faild' is not a state that can be resumed; did you mean 'failed'?"),
+        (["hand", "--only", "LSOT"], "--only: 'LSOT' is not a state that can be resumed; did you mean 'lost'?"),
+        (["hand", "--only", "done"], "--only: 'done' is not a state that can be resumed"),
+        (["hand", "--only", "diverged"], "--only: 'diverged' is not a state that can be resumed"),
+        (["hand", "--only", "failed", "--only", ""], "--only: '' is not a state that can be resumed"),
         (["hand", "--trial", "{failed}x"], "--trial {failed}x: this sweep has no such trial; did you mean '{failed}'?"),
         (["hand", "--trial", ""], "--trial : this sweep has no such trial"),
-        (["hand", "--trial", "{done}"], "--trial {done}: it has its result already (DONE)"),
-        (["hand", "--trial", "{stopped}"], "--trial {stopped}: it has its result already (STOPPED)"),
-        (["hand", "--trial", "{stopped}", "--restart"], "--trial {stopped}: it has its result already (STOPPED)"),
+        (["hand", "--trial", "{done}"], "--trial {done}: the trial already has its result (DONE)"),
+        (["hand", "--trial", "{stopped}"], "--trial {stopped}: the trial already has its result (STOPPED)"),
+        (
+            ["hand", "--trial", "{stopped}", "--restart"],
+            "--trial {stopped}: the trial already has its result (STOPPED)",
+        ),
         (
             ["hand", "--trial", "{diverged}"],
-            "--trial {diverged}: it has diverged; --retry-diverged runs it again",
+            "--trial {diverged}: the trial has diverged; add --retry-diverged to run it again",
         ),
         (["hand", "--trial", "{failed}", "--trial", "nothing"], "--trial nothing: this sweep has no such trial"),
     ],
@@ -164,12 +168,13 @@ def test_a_state_that_can_be_resumed_is_named_where_nothing_is_near(
 def test_digits_that_several_trials_begin_with_are_refused_with_their_ids(
     tmp_path: Path, command_line: CommandLine
 ) -> None:
-    """Of 17 trials two begin with the same of 16 digits."""
+    """Of 17 trial ids two begin with the same of the 16 digits."""
     store = make_sweep(tmp_path, TWO_CELLS.replace("[1, 2]", "[1]").replace("seeds: 2", "seeds: 17"))
     ids = [entry.trial_id for entry in store.entries()]
     first, _ = next(pair for pair in itertools.combinations(ids, 2) if pair[0][0] == pair[1][0])
     told = refused(command_line, store, "hand", "--trial", first[0])
-    assert told == f"--trial {first[0]}: fits {', '.join(each for each in ids if each.startswith(first[0]))}"
+    matches = ", ".join(each for each in ids if each.startswith(first[0]))
+    assert told == f"--trial {first[0]}: matches several trials: {matches}"
 
 
 def test_where_there_are_too_many_trials_to_name_the_command_that_lists_them_is_told(
@@ -184,7 +189,7 @@ def test_offline_does_not_go_with_a_tracking_uri(
     store: SweepStore, every_state: dict[State, str], command_line: CommandLine
 ) -> None:
     told = refused(command_line, store, "hand", "--tracking-uri", "sqlite:///other.db")
-    assert told == "--offline leaves MLflow out: it does not go with --tracking-uri"
+    assert told == "--offline writes nothing to MLflow, so it cannot be combined with --tracking-uri"
 
 
 def test_a_selection_that_nothing_fits_starts_nothing_and_says_what_is_left(

@@ -1,4 +1,4 @@
-"""A sweep's directory: the only truth about what has happened."""
+"""A sweep's directory, which is the only truth about what has happened."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pytest
 from hand_made import TWO_CELLS, finish, make_sweep, plan_file, write_file
 from small_trials import assert_equal_to_the_bit, contents, create, run
 
-from orchestrator.driver.run import prepare
+from orchestrator.driver.preparation import prepare
 from orchestrator.errors import UserError
 from orchestrator.store.runs import sweep_names
+from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status, TrialStore
+from orchestrator.store.trial import TrialStore
 
 TINY = """\
 name: tiny
@@ -62,7 +63,7 @@ def test_a_damaged_configuration_is_said_and_planning_again_writes_it_anew(
 ) -> None:
     config = trial.config()
     damage(trial.path / "config.yaml")
-    with pytest.raises(UserError, match=r"config\.yaml: is missing or damaged; running the sweep's file again"):
+    with pytest.raises(UserError, match=r"config\.yaml: is missing or damaged; run the sweep file again"):
         trial.config()
     trial.create(config)
     assert trial.config() == config
@@ -98,7 +99,7 @@ def test_a_status_is_replaced_at_once(trial: TrialStore) -> None:
 
     def write() -> None:
         for number in range(60):
-            trial.write_status(Status(State.FAILED, [{"number": number}], long))
+            trial.write_status(Status(State.FAILED, [Attempt(pid=number)], long))
         ended.set()
 
     trial.write_status(Status(State.FAILED, [], long))
@@ -241,13 +242,13 @@ def test_a_damaged_status_is_lost_and_the_trial_goes_on_from_its_checkpoint(
     assert trial.status().error == "status.json was damaged"
     trial.create(trial.config())  # as the sweep file does when it is run again
     assert run(trial) is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] == 45
+    assert trial.status().attempts[-1].resumed_at == 45
     assert_equal_to_the_bit(trial, twin)
 
 
 def test_no_flipped_bit_makes_a_status_unreadable(trial: TrialStore) -> None:
-    """It may change a word of an error; that is not noticed."""
-    trial.write_status(Status(State.DONE, [{"started": 1.5, "state": "DONE"}], "why", "other", {"sweep": "s"}, 1))
+    """A flipped bit may change a letter of an error message; the test ignores that."""
+    trial.write_status(Status(State.DONE, [Attempt(started=1.5, state="DONE")], "why", "other", {"sweep": "s"}, 1))
     path = trial.path / "status.json"
     content = bytearray(path.read_bytes())
     for position, bit in itertools.product(range(len(content)), range(8)):
@@ -272,7 +273,7 @@ def test_after_a_damaged_line_is_deleted_with_what_follows_the_trial_is_complete
 
 
 def test_epochs_of_a_finished_trial_that_were_deleted_are_computed_again(tmp_path: Path) -> None:
-    """As the error of a damaged line asks for; without, a table would show an earlier epoch for the last."""
+    """The error about a damaged line asks for it. Otherwise a table would show an earlier epoch as the last."""
     store = make_sweep(tmp_path, TINY)
     (trial_id,) = prepare(store)
     trial = store.trial(trial_id)
@@ -296,7 +297,7 @@ def test_a_trial_whose_directory_was_deleted_is_left_out_and_told(store: SweepSt
     assert prepare(store, told.append) == [entry.trial_id for entry in others]
     (line,) = told
     assert str(store.trial(gone.trial_id).path) in line
-    assert "running the sweep's file again makes it anew" in line
+    assert "run the sweep file again to create it" in line
 
 
 @pytest.mark.parametrize("renames", range(6))
@@ -325,7 +326,7 @@ def test_a_restart_that_is_killed_half_way_leaves_a_trial_that_ends_alike(
     goes_on = trial.checkpoint_file.exists() or trial.previous_checkpoint_file.exists()
     assert goes_on is (renames < 2)
     assert run(trial) is State.DONE
-    assert (trial.status().attempts[-1]["resumed_at"] > 0) is goes_on
+    assert (trial.status().attempts[-1].resumed_at > 0) is goes_on
     assert not trial.log_file.exists() or "came out different" not in trial.log_file.read_text()
     assert_equal_to_the_bit(trial, twin)
 
@@ -386,7 +387,7 @@ def test_trials_that_left_the_plan_are_known_and_half_written_ones_are_none(tmp_
 
 @pytest.fixture
 def begun(tmp_path: Path) -> tuple[SweepStore, SweepStore, Entry]:
-    """A sweep that has finished a trial, and another that is to take it."""
+    """A sweep that has finished a trial, and another sweep that has the same trial."""
     first, other = make_sweep(tmp_path), make_sweep(tmp_path, TWO_CELLS.replace("name: hand", "name: other"))
     entry = first.entries()[0]
     finish(first, entry, {"exact_w1": 0.5})
@@ -406,7 +407,7 @@ def take(first: SweepStore, other: SweepStore, entry: Entry, how: str) -> None:
 def test_taking_a_trial_from_another_sweep_recovers_from_having_been_killed(
     begun: tuple[SweepStore, SweepStore, Entry], tmp_path: Path, how: str, left: str
 ) -> None:
-    """At each of its steps: copying, putting the old directory away, putting the new one in its place, deleting."""
+    """At each step: copying, moving the old directory away, moving the new one to its place, deleting the old one."""
     first, other, entry = begun
     ours = other.trial(entry.trial_id).path
     incoming, replaced = (ours.with_name(f".{entry.trial_id}.{name}") for name in ("incoming", "replaced"))
@@ -450,10 +451,10 @@ def test_a_trial_that_cannot_be_taken_whole_is_not_taken(begun: tuple[SweepStore
 def test_taking_a_trial_keeps_what_restarts_have_put_aside(
     begun: tuple[SweepStore, SweepStore, Entry], how: str
 ) -> None:
-    """And how many there were: MLflow's run of the old attempt is to go."""
+    """And the number of restarts, by which MLflow's run of the old attempt is deleted."""
     first, other, entry = begun
     trial = other.trial(entry.trial_id)
-    trial.write_status(Status(State.FAILED, [{"started": 1.5}], "out of paper"))
+    trial.write_status(Status(State.FAILED, [Attempt(started=1.5)], "out of paper"))
     trial.log("the first attempt")
     trial.restart()
     take(first, other, entry, how)

@@ -1,5 +1,8 @@
-"""Whatever is wrong with a sweep is told before anything starts: exit code 2, one short paragraph, no traceback,
-nothing made. In a file, with its line and what was expected."""
+"""Errors in a sweep are reported before anything starts.
+
+The exit code is 2, the message is one short paragraph without a traceback, and nothing is made. For a file the message
+has the line and what was expected.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from orchestrator.store.sweep import SweepStore
 
 B = "base: [dataset=digits, evaluation=none, budget=40]\n"  # one line
 
-# the file, the line to blame, what must be told
+# the file, the line that the message must name, words that it must contain
 FILES = [
     pytest.param("name: s\ngird: {budget: [1]}\n", 2, ["gird", "did you mean 'grid'"], id="unknown key"),
     pytest.param(
@@ -204,7 +207,7 @@ FILES = [
     pytest.param(
         "early_stopping:\n  scheduler: asha\n  grace: 9\n  mode: max\n",
         4,
-        ["early_stopping.mode", "expected a metric beside it"],
+        ["early_stopping.mode", "expected metric: NAME beside mode"],
         id="early stopping: a mode without a metric",
     ),
     *(
@@ -282,7 +285,7 @@ def test_a_ray_that_does_not_answer(tmp_path: Path, command_line: CommandLine, c
     address = f"127.0.0.1:{closed_port}"
     path = write_file(tmp_path, GOOD)
     message = refused(command_line("sweep", path, "--address", address, "--runs-dir", tmp_path / "runs"))
-    assert f"--address {address}: no Ray cluster answers" in message
+    assert f"--address {address}: no server answers" in message
     assert not (tmp_path / "runs").exists()
 
 
@@ -343,7 +346,7 @@ def test_a_store_that_is_asked_before_it_is_read(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     url = f"ftp://127.0.0.1:{closed_port}/x"
-    assert f"--runs-dir {url}: it cannot be reached" in refused(command_line("status", "--runs-dir", url))
+    assert f"--runs-dir {url}: the object store cannot be reached" in refused(command_line("status", "--runs-dir", url))
 
 
 def test_an_override_without_a_name(tmp_path: Path, command_line: CommandLine) -> None:
@@ -397,7 +400,7 @@ def test_the_user_interface_before_any_sweep(tmp_path: Path, command_line: Comma
         pytest.param(["--rows", "wieght"], ["--rows", "have no 'wieght'", "penalty.weight"], id="an axis"),
         pytest.param(["--rows", "weight=3"], ["no cell has penalty.weight=3; there are 1, 2"], id="a value"),
         pytest.param(["--rows", "weight="], ["expected NAME=VALUE"], id="a selection without a value"),
-        pytest.param(["--feature-weights", "x"], ["--feature-weights goes with --at best"], id="weights for nothing"),
+        pytest.param(["--feature-weights", "x"], ["--feature-weights needs --at best"], id="weights for nothing"),
         pytest.param(["--columns", "weight|"], ["--columns", "have no 'weight|'"], id="a malformed selection"),
     ],
 )
@@ -412,4 +415,4 @@ def test_a_table_that_cannot_be_made(
 
 def test_a_sweep_of_which_nothing_has_come_to_its_end(store: SweepStore, command_line: CommandLine) -> None:
     message = refused(command_line("export", "hand", "--runs-dir", store.runs_dir))
-    assert message == "orchestrator: there is nothing to show: no trial of 'hand' has come to its end yet\n"
+    assert message == "orchestrator: there is nothing to show yet: no trial of 'hand' has ended\n"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import orchestrator
 from foreign import install
 from hand_made import Planner, option
 
 from orchestrator.errors import UserError
-from orchestrator.sweep.presets import check_preset, compose, parse_override, presets
-from trainers.parts import part_class
+from orchestrator.sweep.presets import check_preset, compose, parse_override, preset_folders, presets
+from trainers.parts import part_class, runtime_options
 
 
 @pytest.mark.parametrize(
@@ -98,11 +96,11 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A distribution with penalties of its own, installed for one test."""
     folder = install(tmp_path / "site")
     monkeypatch.syspath_prepend(folder)
-    for known in (presets, part_class):
+    for known in (preset_folders, presets, part_class, runtime_options):
         known.cache_clear()
     yield folder
     monkeypatch.undo()
-    for known in (presets, part_class):
+    for known in (preset_folders, presets, part_class, runtime_options):
         known.cache_clear()
 
 
@@ -119,16 +117,3 @@ def test_a_preset_and_a_penalty_from_outside_compose_and_plan(foreign: Path, pla
 def test_without_the_distribution_its_names_are_unknown(plan_of: Planner) -> None:
     with pytest.raises(UserError, match="no penalty called 'quiet'"):
         plan_of("base: [penalty=quiet]\n")
-
-
-def test_a_penalty_from_outside_trains_in_a_process_of_its_own(tmp_path: Path) -> None:
-    folder = install(tmp_path / "site")
-    arguments = ["train", "dataset=mixture", "evaluation=none", "penalty=quiet", "budget=4", "device=cpu"]
-    ran = orchestrator(*arguments, cwd=tmp_path, PYTHONPATH=str(folder))
-    assert ran.returncode == 0, ran.stderr
-    (trial,) = (tmp_path / "runs" / "train").iterdir()
-    assert "DONE" in ran.stdout
-    assert "name: quiet\n  weight: 0.25" in (trial / "config.yaml").read_text()
-    last = json.loads((trial / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["iteration"] == 4
-    assert last["penalty"] > 0

@@ -8,7 +8,7 @@ import pytest
 from hand_made import write_file
 
 from orchestrator.errors import UserError
-from orchestrator.sweep.document import Place, read_document
+from orchestrator.sweep.document import YamlPath, read_document
 
 TEXT = """\
 # a comment
@@ -34,7 +34,7 @@ variants:
         pytest.param(("variants", "one", "grid", "x"), 7, "variants.one: ", id="what is not there: the nearest above"),
     ],
 )
-def test_an_error_points_at_the_line_of_its_place(tmp_path: Path, place: Place, line: int, where: str) -> None:
+def test_an_error_points_at_the_line_of_its_place(tmp_path: Path, place: YamlPath, line: int, where: str) -> None:
     path = write_file(tmp_path, TEXT)
     assert str(read_document(path).error(place, "is odd")) == f"{path}:{line}: {where}is odd"
 
@@ -68,7 +68,7 @@ def test_values_are_what_omegaconf_makes_of_them(tmp_path: Path, written: str, v
         pytest.param("a: 1\n\tb: 2\n", 2, ["not valid YAML"], id="tab"),
         pytest.param("a: !!python/object/apply:os.system [ls]\n", 1, ["python/object/apply:os.system"], id="call"),
         pytest.param("a: 1\nb: !!python/name:os.system\n", 2, ["python/name:os.system"], id="name"),
-        pytest.param("a: &a [1, *a]\n", 1, ["holds itself"], id="a list that holds itself"),
+        pytest.param("a: &a [1, *a]\n", 1, ["contains itself"], id="a list that holds itself"),
         pytest.param("a: *b\n", 1, ["undefined alias"], id="undefined alias"),
         pytest.param("? [1, 2]\n: 3\n", 1, ["unhashable"], id="a list as key"),
         pytest.param("a: 1\n---\nb: 2\n", 2, ["document"], id="two documents"),

@@ -1,4 +1,4 @@
-"""From a sweep file to trials: each feature of the file by one example."""
+"""From a sweep file to trials, with one example for each feature of the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every plan."""
+"""Properties that hold for every plan."""
 
 from __future__ import annotations
 

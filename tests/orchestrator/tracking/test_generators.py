@@ -1,4 +1,4 @@
-"""The final generator of a trial as an MLflow model: it samples in a process that knows nothing of this package."""
+"""The final generator of a trial as an MLflow model, which samples in a process without this package."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from hand_made import make_sweep
 from mlflow_dump import dump
 from small_trials import create
 
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.address import quiet_client
 from orchestrator.tracking.generators import Generator, NoGenerator, final_generator, save_generator
 from orchestrator.tracking.mirror import GENERATOR, Mirror
@@ -93,7 +94,7 @@ def test_a_fresh_process_loads_every_kind_of_generator_and_samples_what_training
         training = Training(config, cache_dir=trained.cache_dir)
         training.load_state_dict(torch.load(trial.checkpoint_file, weights_only=True)["training"])
         noise = torch.randn(5, config.network.latent_size, generator=torch.Generator().manual_seed(7))
-        evaluated = training._average.module if training._average is not None else training.generator
+        evaluated = training.evaluated_generator
         inputs, outputs, alone, samples = json.loads(line)
         assert inputs == [-1, config.network.latent_size]
         assert outputs == [-1, *config.dataset.shape]
@@ -114,7 +115,7 @@ def test_each_run_tells_where_its_generator_is_and_a_second_time_changes_nothing
 
 
 def test_what_an_interrupted_time_left_is_made_whole_and_only_once(trained: SweepStore, tmp_path: Path) -> None:
-    """The driver died after it had made the model's entry; and, of another run, before it had said so."""
+    """For one run the driver died after it made the model's entry, for another before it tagged the run."""
     shutil.copytree(trained.runs_dir, tmp_path / "runs")
     store = SweepStore(tmp_path / "runs", "hand")
     uri = uri_of(store)

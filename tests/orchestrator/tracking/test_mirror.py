@@ -1,4 +1,4 @@
-"""MLflow as a mirror of the store: everything once, whenever and however often it is brought level."""
+"""MLflow as a mirror of the store: it has everything exactly once, whenever and however often it is synchronised."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hand_made import TWO_CELLS, attempt, finish, make_sweep
 from mlflow_dump import dump, expected_files, expected_points, files_of, points_of
 
 from orchestrator.errors import UserError
+from orchestrator.results.comparison import comparison_table
 from orchestrator.results.formats import write_tables
-from orchestrator.results.tables import comparison_table
 from orchestrator.store.epochs import EpochLog
+from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.store.trial import State, Status
 from orchestrator.tracking.address import check_uri, default_uri, quiet_client
 from orchestrator.tracking.mirror import MIRRORED_TAG, Mirror, level
 
@@ -51,7 +51,7 @@ def test_a_sweep_is_one_parent_with_a_child_for_each_trial(finished: SweepStore,
     assert set(runs) == {name_of(entry) for entry in finished.entries()}
     attempts = [finished.trial(entry.trial_id).status().attempts[0] for entry in finished.entries()]
     assert parent["status"] == "FINISHED"
-    assert parent["times"] == (int(attempts[0]["started"] * 1000), int(attempts[-1]["ended"] * 1000))
+    assert parent["times"] == (int(attempts[0].started * 1000), int(attempts[-1].ended * 1000))
     assert parent["tags"]["mlflow.note.content"] == "two cells"
     assert parent["tags"]["mlflow.parentRunId"] == "none"
     assert [path for path, _ in parent["artifacts"]] == ["hand.csv", "hand.md", "hand.tex", "sweep.yaml"]
@@ -62,7 +62,7 @@ def test_a_sweep_is_one_parent_with_a_child_for_each_trial(finished: SweepStore,
         assert run["params"] == flat(trial.config())
         assert points_of(run) == expected_points(finished.trial(entry.trial_id))
         assert run["status"] == ("FAILED" if number == 3 else "FINISHED")
-        assert run["times"] == (int(last["started"] * 1000), int(last["ended"] * 1000))
+        assert run["times"] == (int(last.started * 1000), int(last.ended * 1000))
         expected = {
             "state": str(trial.status().state),
             "attempt": "1",
@@ -225,7 +225,7 @@ def test_a_database_that_cannot_be_opened(uri: str, closed_port: int) -> None:
 
 
 def test_a_sqlite_file_where_a_directory_is(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a directory is in the database's place"):
+    with pytest.raises(UserError, match="it is a directory, not a file"):
         check_uri(f"sqlite:///{tmp_path}")
 
 
@@ -244,7 +244,7 @@ def test_a_server_that_does_not_answer(closed_port: int) -> None:
 
 
 def everything(runs_dir: Path, name: str = "hand") -> dict[str, Any]:
-    """What the database in a runs directory knows of a sweep, but for ids and times."""
+    """What the database in a runs directory has of a sweep, without ids and times."""
     return dump(f"sqlite:///{runs_dir / 'mlflow.db'}", name, times=False)
 
 
@@ -263,7 +263,7 @@ def test_a_moved_directory_takes_its_mlflow_along_points_and_files(
     assert len(before) == 3
 
     here.rename(there)
-    assert command_line("sync", "hand", "--runs-dir", there) == (0, "MLflow is level with 'hand'.\n", "")
+    assert command_line("sync", "hand", "--runs-dir", there) == (0, "MLflow is up to date with 'hand'.\n", "")
     assert everything(there) == before
     for number, (place, entry) in enumerate([(elsewhere, second), (here, third), (there, fourth)]):
         there.rename(place) if number == 0 else (elsewhere if number == 1 else here).rename(place)
@@ -302,7 +302,7 @@ def test_an_experiment_that_was_deleted_in_mlflow_is_made_again(finished: SweepS
 
 def test_what_keeps_mlflow_from_being_level_is_one_line(finished: SweepStore, tmp_path: Path) -> None:
     (tmp_path / "broken.db").write_text("no database" * 100)
-    with pytest.raises(UserError, match=r"MLflow at sqlite.* cannot be brought level with 'hand': \w+: "):
+    with pytest.raises(UserError, match=r"MLflow at sqlite.* cannot be updated with the sweep 'hand': \w+: "):
         level(finished, f"sqlite:///{tmp_path / 'broken.db'}")
 
 
@@ -340,7 +340,7 @@ def test_sync_makes_a_deleted_database_again(
     assert len(before) == 5
     moved = finished.runs_dir.rename(tmp_path / "moved")  # else this process would go on with the file it has open
     (moved / "mlflow.db").unlink()
-    assert command_line("sync", "hand", "--runs-dir", moved) == (0, "MLflow is level with 'hand'.\n", "")
+    assert command_line("sync", "hand", "--runs-dir", moved) == (0, "MLflow is up to date with 'hand'.\n", "")
     assert everything(moved) == before
 
 

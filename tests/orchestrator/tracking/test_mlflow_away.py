@@ -31,9 +31,13 @@ from hand_made import finish, make_sweep, write_file
 from mlflow_dump import Dump, dump, expected_files, expected_points, files_of, points_of
 from rich.console import Console
 
-from orchestrator.driver.run import MirrorThread, Options, conclude, prepare
+from orchestrator.driver.conclusion import conclude
+from orchestrator.driver.mirroring import MirrorThread
+from orchestrator.driver.options import Options
+from orchestrator.driver.preparation import prepare
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State, TrialStore
+from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.address import quiet_client
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.trial.run import run_trial
@@ -61,7 +65,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Does not wait: it takes some ten seconds."""
+        """Starts the server. Does not wait for it, which takes about ten seconds."""
         changes = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -77,7 +81,7 @@ class Server:
         wait_until(self.answers)
 
     def kill(self) -> None:
-        """All of it at once, as a power cut would."""
+        """Kills all its processes at once, like a power cut."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -86,7 +90,7 @@ class Server:
 
 @pytest.fixture(scope="module", autouse=True)
 def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Server]:
-    """Begins to start with the first test, which needs no server: it is there when the others want it."""
+    """A server that starts with the first test, which does not need it, and is ready for the tests that do."""
     serving = Server(tmp_path_factory.mktemp("server"), empty_database)
     serving.start()
     try:
@@ -108,7 +112,7 @@ class Ended:
         return [self.store.trial(entry.trial_id) for entry in self.store.entries()]
 
     def check_trials(self) -> None:
-        """Nothing came of what happened to MLflow."""
+        """Asserts that the failure of MLflow did not affect the trials."""
         for trial in self.trials():
             assert trial.status().state is State.DONE
             assert len(trial.status().attempts) == 1
@@ -117,7 +121,7 @@ class Ended:
         assert f"{self.store.name}: 2 DONE" in self.shown
 
     def check_mirror(self, runs: Dump) -> None:
-        """One run a trial, every stored epoch once."""
+        """Asserts one run per trial and every stored epoch once."""
         assert len(runs) == 3
         for entry, trial in zip(self.store.entries(), self.trials(), strict=True):
             run = runs[f"{entry.label} seed={entry.seed}"]
@@ -131,9 +135,9 @@ class Ended:
 
 
 def mirrored(uri: str, sweep: str) -> int:
-    """How many points of ``iteration`` MLflow has of a sweep's trials, as far as it can be asked."""
+    """The number of points of ``iteration`` in MLflow for a sweep's trials; 0 while MLflow does not answer."""
     client = quiet_client(uri)
-    with contextlib.suppress(Exception):  # whatever MLflow raises while it is away, or is just being made
+    with contextlib.suppress(Exception):  # MLflow raises many types while it is away or being set up
         experiment = client.get_experiment_by_name(sweep)
         runs = client.search_runs([experiment.experiment_id]) if experiment else []
         return sum(len(client.get_metric_history(run.info.run_id, "iteration")) for run in runs)
@@ -144,7 +148,7 @@ def mirrored(uri: str, sweep: str) -> int:
 def held(trial: TrialStore) -> Iterator[None]:
     """Holds the worker of a trial as soon as it has stored three epochs."""
     wait_until(lambda: len(trial.epochs()) >= 3)
-    pid = trial.status().attempts[-1]["pid"]
+    pid = trial.status().attempts[-1].pid
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -153,7 +157,7 @@ def held(trial: TrialStore) -> Iterator[None]:
 
 
 def run_here(store: SweepStore, uri: str, meanwhile: Callable[[int], None]) -> Ended:
-    """A sweep, all but Ray: ``meanwhile`` sees each epoch of the first trial, which goes on when it returns."""
+    """Runs a sweep without Ray. ``meanwhile`` is called after each epoch of the first trial."""
     console = Console(file=io.StringIO(), width=200)
     mirroring = MirrorThread(store, uri)
     mirroring.start()
@@ -211,7 +215,7 @@ def test_a_database_that_is_deleted_even_while_a_sweep_runs_is_made_again_and_ha
 
     both = [sys.executable, "-c", SYNC]
     ran = subprocess.run(both, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
-    assert ran.stdout == "MLflow is level with 'hand'.\nMLflow is level with 'deleted'.\n", ran.stderr
+    assert ran.stdout == "MLflow is up to date with 'hand'.\nMLflow is up to date with 'deleted'.\n", ran.stderr
     after = copied(tracking_uri, tmp_path)
     ended.check_mirror(dump(after, "deleted"))
     assert dump(after, "hand", times=False) == before
@@ -246,12 +250,12 @@ def test_where_nobody_answers_nothing_is_begun_and_the_way_without_is_told(
 
 @dataclass
 class Outage:
-    """Two sweeps in the middle of which the server was killed: before one ended it was back, before the other not."""
+    """Two sweeps during which the server was killed. It was back before the first one ended, but not the second."""
 
     returned: Ended
     gone: Ended
     behind: Dump
-    """What the server knew of the second when it was back."""
+    """What the server had of the second sweep when it was back."""
 
 
 @pytest.fixture(scope="module")
@@ -296,14 +300,14 @@ def test_a_server_that_does_not_come_back_is_brought_level_by_the_command_that_t
     gone.check_trials()
     lines = [line for line in gone.shown.splitlines() if line.startswith("MLflow is behind (")]
     assert len(lines) == 1
-    arguments = told_command(gone.shown, "bring it level with: ")
+    arguments = told_command(gone.shown, "update it with: ")
     assert arguments == ["sync", "gone", "--tracking-uri", gone.uri]
     monkeypatch.chdir(gone.store.runs_dir.parent)
     stored = sum(len(trial.epochs()) for trial in gone.trials())
     assert 0 < sum(len(run["metrics"].get("iteration", [])) for run in outage.behind.values()) < stored
 
     code, out, _ = command_line(*arguments)
-    assert (code, out.splitlines()[-1]) == (0, "MLflow is level with 'gone'.")
+    assert (code, out.splitlines()[-1]) == (0, "MLflow is up to date with 'gone'.")
     level = dump(gone.uri, "gone")
     gone.check_mirror(level)
     assert {name: level[name]["id"] for name in outage.behind} == {n: run["id"] for n, run in outage.behind.items()}
@@ -316,11 +320,11 @@ def test_what_mlflow_would_say_to_its_own_users_stays_out_of_what_we_say(
 ) -> None:
     gone = outage.gone
     words = ["sync", "gone", "--runs-dir", gone.store.runs_dir, "--tracking-uri", gone.uri]
-    assert command_line(*words)[:2] == (0, "MLflow is level with 'gone'.\n")
+    assert command_line(*words)[:2] == (0, "MLflow is up to date with 'gone'.\n")
 
 
 class Forgetful(BaseHTTPRequestHandler):
-    """Passes requests on to the server, and loses the first answer to each that makes a run."""
+    """Passes requests on to the server, but drops the first answer to each request that makes a run."""
 
     server: Losing
 
@@ -359,7 +363,7 @@ class Losing(ThreadingHTTPServer):
 
 
 def test_an_answer_that_got_lost_makes_no_second_run(store: SweepStore, server: Server, outage: Outage) -> None:
-    """The server has made the run, and died or was too slow to say so: MLflow's client asks again by itself."""
+    """The server made the run but died, or was too slow to answer. MLflow's client then repeats the request itself."""
     entry = store.entries()[0]
     finish(store, entry, {"exact_w1": 0.5})
     between = Losing(server.uri.removeprefix("http://"))

@@ -1,4 +1,4 @@
-"""MLflow's own pages in a browser, as ``orchestrator ui`` shows them to somebody who has never been there."""
+"""MLflow's own pages in a browser, as ``orchestrator ui`` shows them on the first visit."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 from test_ui import page
 
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 from orchestrator.tracking.address import quiet_client
 from orchestrator.tracking.mirror import Mirror
 
@@ -46,12 +46,12 @@ class Pages:
         self.server = printed[0].partition("/#/")[0]
 
     def open(self, address: str) -> None:
-        """Begins anew, as a click on the address in a terminal does."""
+        """Opens the address anew, as a click on it in a terminal does."""
         self.browser.get("about:blank")
         self.browser.get(address)
 
     def until(self, found: Callable[[], T]) -> T:
-        """What ``found`` returns as soon as it is something."""
+        """Waits until ``found`` returns a true value, and returns that value."""
         ignored = (StaleElementReferenceException, ElementNotInteractableException)
         return WebDriverWait(self.browser, 40, 0.1, ignored).until(lambda _: found())
 

@@ -1,4 +1,4 @@
-"""MLflow's pages on this machine."""
+"""``orchestrator ui``: MLflow's pages on this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.tracking.mirror import Mirror
 
 
 def page(address: str) -> str:
-    """What a browser gets; nothing while nobody answers."""
+    """The page that a browser gets; empty while no server answers."""
     with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5) as got:
         return got.read().decode()
     return ""
@@ -48,14 +48,14 @@ def test_a_server_elsewhere_has_a_port_of_its_own(tmp_path: Path, command_line: 
     arguments = ["--tracking-uri", "http://somewhere:5000", "--port", "5001", "--runs-dir", tmp_path]
     code, out, errors = command_line("ui", *arguments)
     assert (code, out) == (2, "")
-    assert "--port 5001: http://somewhere:5000 is a server already" in errors
+    assert "--port 5001: http://somewhere:5000 is a server with a port of its own" in errors
 
 
 def test_a_sweep_that_mlflow_does_not_know(
     store: SweepStore, tracking_uri: str, tmp_path: Path, command_line: CommandLine
 ) -> None:
     code, _, errors = command_line("ui", "hand", "--runs-dir", tmp_path / "runs")
-    told = "MLflow knows no sweep called 'hand'; 'orchestrator sync hand' shows it to MLflow"
+    told = "MLflow has no sweep called 'hand'; add it with: orchestrator sync hand"
     assert (code, errors) == (2, f"orchestrator: {told}\n")
     Mirror(store, tracking_uri).finish()
     code, _, errors = command_line("ui", "hnad", "--runs-dir", tmp_path / "runs")
@@ -83,7 +83,7 @@ def test_a_port_at_which_somebody_listens(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        told = f"orchestrator: --port {port}: somebody listens there already; choose another\n"
+        told = f"orchestrator: --port {port}: another program listens there; choose another port\n"
         assert command_line("ui", "--port", port, "--runs-dir", tmp_path / "runs") == (2, "", told)
         monkeypatch.setattr("orchestrator.tracking.ui.DEFAULT_PORT", port)
         assert command_line("ui", "--runs-dir", tmp_path / "runs") == (2, "", told)

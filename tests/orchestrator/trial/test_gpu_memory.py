@@ -1,4 +1,4 @@
-"""Trials that share a GPU keep to their parts of its memory: on a GPU.
+"""Trials that share a GPU keep to their parts of its memory. These tests need a GPU.
 
 ``python3 -m pytest --noconftest tests/orchestrator/trial/test_gpu_memory.py`` needs neither Ray nor MLflow.
 """
@@ -11,14 +11,14 @@ import pytest
 import torch
 from small_trials import create
 
-from orchestrator.store.trial import State
+from orchestrator.store.states import State
 from orchestrator.trial.run import run_trial
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 HALF_A_GIGABYTE = 5e8
 LARGE = {"critic_widths": [8192, 8192]}
-"""Its weights are 268 MB, and with gradients and Adam's moments four times that."""
+"""Its weights take 268 MB. With gradients and Adam's moments it takes four times as much."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Nothing that is read back can run code, no name leaves the runs directory, and nobody gets in without the token."""
+"""Reading files never runs code, no name leads out of the runs directory, and Ray refuses callers without token."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from command_line import Cluster, CommandLine, environment
 from hand_made import POINTS, finish, make_sweep, write_file
 
 from orchestrator.errors import UserError
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
-from orchestrator.store.trial import State
 from orchestrator.trial.run import run_trial
 
 WITH_CLASSIFIER = """\

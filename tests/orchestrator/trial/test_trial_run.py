@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import itertools
 import json
@@ -19,8 +20,11 @@ import torch
 from PIL import Image
 from small_trials import EVERYTHING, NewTrial, assert_equal_to_the_bit, contents, create, run
 
-from orchestrator.store.trial import State, TrialStore
-from orchestrator.trial.run import git_commit, memory_share, out_of_memory, run_trial
+from orchestrator.store.states import State
+from orchestrator.store.trial import TrialStore
+from orchestrator.trial.gpu_memory import memory_share, out_of_memory
+from orchestrator.trial.run import run_trial
+from orchestrator.trial.surroundings import git_commit
 from trainers.config import identity_of
 
 
@@ -53,15 +57,15 @@ def test_a_trial_that_is_done_has_everything_in_its_directory(new_trial: NewTria
     (attempt,) = status.attempts
     assert status.state is State.DONE
     assert status.error is None
-    assert attempt["state"] == "DONE"
-    assert attempt["host"] == socket.gethostname()
-    assert attempt["pid"] == os.getpid()
-    assert attempt["device"].startswith("cpu")
-    assert attempt["commit"] == git_commit()
-    assert attempt["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert {"python", "torch-fidelity", "POT", "ray", "mlflow", "numpy"} <= attempt["versions"].keys()
-    assert attempt["started"] < attempt["ended"]
-    assert attempt["resumed_at"] == 0
+    assert attempt.state == "DONE"
+    assert attempt.host == socket.gethostname()
+    assert attempt.pid == os.getpid()
+    assert attempt.device.startswith("cpu")
+    assert attempt.commit == git_commit()
+    assert attempt.versions["torch"] == torch.__version__.partition("+")[0]
+    assert {"python", "torch-fidelity", "POT", "ray", "mlflow", "numpy"} <= attempt.versions.keys()
+    assert attempt.started < attempt.ended
+    assert attempt.resumed_at == 0
     assert trial.log_file.read_text().splitlines()[-1].endswith("DONE")
 
 
@@ -92,11 +96,11 @@ def test_a_trial_that_was_interrupted_equals_one_that_was_not(
     for asked in stops:
         assert run(trial, after=asked) is State.RUNNING
         assert trial.checkpoint_file.exists()
-        assert trial.status().attempts[-1]["state"] == "RUNNING"
+        assert trial.status().attempts[-1].state == "RUNNING"
     assert run(trial) is State.DONE
     assert_equal_to_the_bit(trial, undisturbed_with_everything)
     attempts = trial.status().attempts
-    assert [attempt["resumed_at"] for attempt in attempts] == [0, *itertools.accumulate(stops)]
+    assert [attempt.resumed_at for attempt in attempts] == [0, *itertools.accumulate(stops)]
     assert "came out different" not in trial.log_file.read_text()
 
 
@@ -144,7 +148,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     run(trial, after=45)  # checkpoints after epochs 1 and 2 and here
     trial.checkpoint_file.write_bytes(damage(trial.checkpoint_file.read_bytes()))
     assert run(trial) is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] == 40
+    assert trial.status().attempts[-1].resumed_at == 40
     assert "checkpoint.pt cannot be used" in trial.log_file.read_text()
     assert_equal_to_the_bit(trial, undisturbed)
 
@@ -155,7 +159,7 @@ def test_without_any_readable_checkpoint_a_trial_starts_again(new_trial: NewTria
     for file in (trial.checkpoint_file, trial.previous_checkpoint_file):
         file.write_bytes(b"not a checkpoint")
     assert run(trial) is State.DONE
-    assert trial.status().attempts[-1]["resumed_at"] == 0
+    assert trial.status().attempts[-1].resumed_at == 0
     assert_equal_to_the_bit(trial, undisturbed)
 
 
@@ -179,8 +183,8 @@ def test_a_trial_that_raises_has_failed_with_its_traceback_in_the_log(new_trial:
     status = trial.status()
     assert status.state is State.FAILED
     assert status.error == "ConfigError: dataset.name: there is no dataset called 'digitz'; did you mean 'digits'?"
-    assert status.attempts[-1]["error"] == status.error
-    assert status.attempts[-1]["state"] == "FAILED"
+    assert status.attempts[-1].error == status.error
+    assert status.attempts[-1].state == "FAILED"
     log = trial.log_file.read_text()
     assert "Traceback (most recent call last)" in log
     assert "did you mean 'digits'" in log
@@ -188,13 +192,13 @@ def test_a_trial_that_raises_has_failed_with_its_traceback_in_the_log(new_trial:
     path.write_text(path.read_text().replace("name: digitz", "name: digits"))
     assert run(trial) is State.DONE
     assert trial.status().error is None
-    assert [attempt["state"] for attempt in trial.status().attempts] == ["FAILED", "DONE"]
+    assert [attempt.state for attempt in trial.status().attempts] == ["FAILED", "DONE"]
 
 
 def test_a_configuration_that_is_another_trial_s_is_not_trained_under_this_one_s_name(
     new_trial: NewTrial, tmp_path: Path
 ) -> None:
-    """Edited by hand before there was a checkpoint, which would have told."""
+    """The file was edited by hand before there was a checkpoint, which would have revealed it."""
     made = new_trial()
     trial = TrialStore(made.path.rename(tmp_path / identity_of(made.config())))
     path = trial.path / "config.yaml"
@@ -206,7 +210,7 @@ def test_a_configuration_that_is_another_trial_s_is_not_trained_under_this_one_s
         f"config.yaml is that of trial {other}: put it back as it was, or run the sweep's file again"
     )
     assert trial.epochs() == []
-    path.write_text(text.replace("device: cpu", "device: auto"))  # where it runs is no part of what it is
+    path.write_text(text.replace("device: cpu", "device: auto"))  # the device is not part of a trial's identity
     assert run(trial) is State.DONE
 
 
@@ -259,15 +263,15 @@ def test_warnings_go_into_the_log(new_trial: NewTrial, monkeypatch: pytest.Monke
 
 
 def take_over(trial: TrialStore) -> dict[str, bytes]:
-    """Another attempt begins, as a driver that had not heard of this worker would let it; what then lies there."""
+    """Begins another attempt, as a driver does that has given this worker up. Returns the files at that moment."""
     status = trial.status()
-    status.attempts.append({**status.attempts[-1], "started": time.time(), "host": "another", "pid": 1})
+    status.attempts.append(dataclasses.replace(status.attempts[-1], started=time.time(), host="another", pid=1))
     trial.write_status(status)
     return contents(trial.path, "log.txt")
 
 
 class Raised(RuntimeError):
-    """An error of the trial's own."""
+    """An error raised by the trial itself."""
 
 
 @pytest.mark.parametrize(
@@ -275,7 +279,7 @@ class Raised(RuntimeError):
     ["reaches the end of an epoch", "is due to write a checkpoint", "is told to stop", "diverges", "raises"],
 )
 def test_a_worker_that_was_given_up_for_lost_writes_nothing_more(new_trial: NewTrial, then: str) -> None:
-    """Neither epochs nor checkpoints nor samples nor the other attempt's state; in the middle of an epoch or not."""
+    """It writes no epoch, checkpoint, sample or state over the other attempt's, in the middle of an epoch or not."""
     changes: dict[str, Any] = {"critic": {"lr": 1e30}} if then == "diverges" else {}
     changes |= {"checkpoint_seconds": 0.001} if then == "is due to write a checkpoint" else {}
     trial = new_trial(**changes)
@@ -292,7 +296,7 @@ def test_a_worker_that_was_given_up_for_lost_writes_nothing_more(new_trial: NewT
     assert run_trial(trial, trial.path.parent / "cache", should_stop=at_a_step) is State.RUNNING
     assert left
     assert contents(trial.path, "log.txt") == left
-    assert trial.status().attempts[-1]["host"] == "another"
+    assert trial.status().attempts[-1].host == "another"
 
 
 def test_a_worker_that_was_given_up_for_lost_writes_no_best_checkpoint(new_trial: NewTrial) -> None:
@@ -311,7 +315,7 @@ def test_a_worker_that_was_given_up_for_lost_writes_no_best_checkpoint(new_trial
 
 
 def test_a_worker_that_is_given_up_for_lost_before_it_has_begun_writes_nothing(new_trial: NewTrial) -> None:
-    """While the data and the evaluation are prepared, which may take long."""
+    """The place is taken while data and evaluation are prepared, which may take long."""
     trial = new_trial()
     run(trial, after=25)
     path = trial.path / "config.yaml"
@@ -336,7 +340,7 @@ def test_a_worker_that_is_given_up_for_lost_before_it_has_begun_writes_nothing(n
 def test_the_attempt_that_took_a_worker_s_place_ends_as_if_it_had_been_alone(
     new_trial: NewTrial, undisturbed: TrialStore
 ) -> None:
-    """The worker that was given up goes on beside it, and then sees that its place is taken."""
+    """The worker that was given up continues at the same time, and then sees that its place is taken."""
     trial = new_trial()
     asked = itertools.count(1)
 
@@ -347,7 +351,7 @@ def test_the_attempt_that_took_a_worker_s_place_ends_as_if_it_had_been_alone(
 
     assert run_trial(trial, trial.path.parent / "cache", should_stop=at_a_step) is State.RUNNING
     assert trial.status().state is State.DONE
-    assert [attempt.get("state") for attempt in trial.status().attempts] == [None, "DONE"]
+    assert [attempt.state for attempt in trial.status().attempts] == [None, "DONE"]
     assert_equal_to_the_bit(trial, undisturbed)
 
 

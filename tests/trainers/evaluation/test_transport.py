@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from trainers.datasets import Mixture
 from trainers.evaluation.transport import TransportEvaluator, exact_wasserstein
+from trainers.objectives import GroundCost
 
 POWERS = [(1, 1), (2, 1), (2, 2), (1.5, 3), (3, 1.2)]
 POWER_GRID = pytest.mark.parametrize(("q", "p"), POWERS, ids=[f"q={q:g},p={p:g}" for q, p in POWERS])
@@ -69,7 +70,7 @@ def test_images_are_points_too() -> None:
 
 def test_the_evaluator_measures_against_either_split(tmp_path: Path) -> None:
     data = Mixture().load(tmp_path)
-    evaluator = TransportEvaluator(data, (2.0, 2.0))
+    evaluator = TransportEvaluator(data, GroundCost(2.0, 2.0))
     assert evaluator.count == 140
     of_held_out, of_train = evaluator.measure(data.held_out), evaluator.measure(data.train)
     assert of_held_out["exact_w1"] == 0

@@ -13,10 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from trainers.config import TrialConfig
-from trainers.opponents import NOISE_SCALE
-from trainers.parts import ConfigError
-from trainers.pixel_histograms import pixel_wasserstein
-from trainers.probes import NEIGHBOURS, PROBES, QUERIES, ProbeName
+from trainers.metrics import names_of
+from trainers.parts import ConfigError, build_part, built_in
+from trainers.probes import NEIGHBOURS, QUERIES, Probe, Probed
 from trainers.probes.measure import (
     PAIRS,
     normalised_total_variation,
@@ -24,10 +23,22 @@ from trainers.probes.measure import (
     shifted_down,
     zero_crossings,
 )
-from trainers.probes.pictures import AXES, save_curves
+from trainers.probes.pictures import save_curves
 from trainers.training import Training
+from trainers.transport.pixel_histograms import pixel_wasserstein
+from trainers.untrained import NOISE_SCALE
 
 Start = Callable[..., Training]
+
+
+def probes() -> dict[str, Probe]:
+    """Every probe, by name."""
+    found = {name: build_part("probe", name) for name in built_in("probe")}
+    return {name: each for name, each in found.items() if isinstance(each, Probe)}
+
+
+def measured(name: str, training: Training) -> Probed:
+    return probe(probes()[name], training)
 
 
 def with_critic(training: Training, phi: Callable[[Tensor], Tensor]) -> Training:
@@ -61,16 +72,16 @@ def test_variation_and_crossings_of_a_curve(curve: list[float], variation: float
 
 def test_brightness_falls_once_while_an_image_moves_out(start: Start) -> None:
     """Black, −1, comes in: the sum of all values can only fall."""
-    probed = probe("vertical_shift", with_critic(start(), lambda x: x.flatten(1).sum(dim=1)))
+    probed = measured("vertical_shift", with_critic(start(), lambda x: x.flatten(1).sum(dim=1)))
     assert probed.metrics["shift_total_variation"] == pytest.approx(1)
     assert probed.metrics["shift_zero_crossings"] <= 1
     assert len(probed.curves["critic"]) == 9  # 0 to 8 rows
 
 
 def test_noise_overlap_is_what_two_histograms_share(start: Start) -> None:
-    blind = probe("salt_and_pepper", with_critic(start(), lambda x: torch.linspace(0, 1, len(x))))
+    blind = measured("salt_and_pepper", with_critic(start(), lambda x: torch.linspace(0, 1, len(x))))
     assert blind.metrics["noise_overlap"] == pytest.approx(1, abs=1e-6)
-    roughness = probe("salt_and_pepper", with_critic(start(), lambda x: x.diff(dim=2).abs().mean(dim=(1, 2, 3))))
+    roughness = measured("salt_and_pepper", with_critic(start(), lambda x: x.diff(dim=2).abs().mean(dim=(1, 2, 3))))
     clean, noisy = (torch.tensor(roughness.curves[name]) for name in ("clean", "noisy"))
     assert clean.sum().item() == noisy.sum().item() == pytest.approx(1)
     assert roughness.metrics["noise_overlap"] == pytest.approx(torch.minimum(clean, noisy).sum().item())
@@ -78,7 +89,7 @@ def test_noise_overlap_is_what_two_histograms_share(start: Start) -> None:
 
 
 def test_training_examples_are_at_no_distance_from_themselves(start: Start) -> None:
-    probed = probe("nearest", start(opponent="data"))
+    probed = measured("nearest", start(opponent="data"))
     assert probed.metrics["nearest_distance"] == pytest.approx(0, abs=1e-3)
     assert probed.metrics["nearest_distance_held_out"] > 1
     assert probed.curves["held_out"] == sorted(probed.curves["held_out"])
@@ -89,7 +100,7 @@ def test_the_estimate_of_a_potential_that_is_optimal_is_the_exact_distance(start
     """Between a distribution and itself moved by s, φ(x) = −⟨x, s⟩/‖s‖ is optimal for W₁; so is its c-transform."""
     for objective in ("kantorovich_rubinstein", {"name": "c_transform", "search_space": "both"}):
         training = start(dataset="gaussians", opponent="data", objective=objective, penalty="none", batch_size=256)
-        probed = probe("distance", with_critic(training, lambda x: x.sum(dim=1) / math.sqrt(2)))
+        probed = measured("distance", with_critic(training, lambda x: x.sum(dim=1) / math.sqrt(2)))
         assert probed.metrics["distance_estimate"] == pytest.approx(2 * math.sqrt(2), abs=0.1)
         assert probed.metrics["distance_error"] < 0.1  # batches of 256 leave a transport cost across s
         assert probed.metrics["distance_population_error"] < 0.2
@@ -99,13 +110,13 @@ def test_the_estimate_of_a_potential_that_is_optimal_is_the_exact_distance(start
 
 def test_the_estimate_of_an_admissible_pair_never_exceeds_the_exact_distance(start: Start) -> None:
     training = start(opponent="data", objective={"name": "c_transform", "q": 1, "p": 2}, penalty="none")
-    probed = probe("distance", training)
+    probed = measured("distance", training)
     pairs = zip(probed.curves["estimate"], probed.curves["untrained"], probed.curves["exact"], strict=True)
     assert all(estimate <= exact + 1e-4 and untrained <= exact + 1e-4 for estimate, untrained, exact in pairs)
 
 
 def test_without_a_critic_s_help_kantorovich_rubinstein_says_0(start: Start) -> None:
-    probed = probe("distance", start(opponent="data"))
+    probed = measured("distance", start(opponent="data"))
     assert probed.curves["untrained"] == [0.0] * PAIRS
     assert probed.metrics["distance_control_error"] == pytest.approx(probed.metrics["distance_exact"])
     assert probed.curves["population"] == [0.0] * PAIRS  # the data and themselves
@@ -114,12 +125,12 @@ def test_without_a_critic_s_help_kantorovich_rubinstein_says_0(start: Start) -> 
 def test_the_lipschitz_constant_of_a_linear_potential_is_its_slope(start: Start) -> None:
     """φ(x) = 3 ⟨x, u⟩ with a unit vector u along the shift: divided by its slope it says what W₁ is, 2 √2."""
     training = start(dataset="gaussians", opponent="data")
-    metrics = probe("lipschitz", with_critic(training, lambda x: 3 * x.sum(dim=1) / math.sqrt(2))).metrics
+    metrics = measured("lipschitz", with_critic(training, lambda x: 3 * x.sum(dim=1) / math.sqrt(2))).metrics
     assert metrics["lipschitz_constant"] == pytest.approx(3, rel=1e-3)
     assert metrics["lipschitz_distance"] == pytest.approx(2 * math.sqrt(2), abs=0.2)
-    backwards = probe("lipschitz", with_critic(training, lambda x: -x.sum(dim=1))).metrics
+    backwards = measured("lipschitz", with_critic(training, lambda x: -x.sum(dim=1))).metrics
     assert backwards["lipschitz_distance"] == 0
-    flat = probe("lipschitz", with_critic(training, lambda x: 0 * x.sum(dim=1))).metrics
+    flat = measured("lipschitz", with_critic(training, lambda x: 0 * x.sum(dim=1))).metrics
     assert (flat["lipschitz_constant"], flat["lipschitz_distance"]) == (0, 0)
 
 
@@ -129,7 +140,7 @@ def test_a_potential_over_its_lipschitz_constant_stays_below_the_exact_distance(
     exact = training.data.train.norm(dim=1).mean().item()
 
     def distance(phi: Callable[[Tensor], Tensor]) -> float:
-        return probe("lipschitz", with_critic(training, phi)).metrics["lipschitz_distance"]
+        return measured("lipschitz", with_critic(training, phi)).metrics["lipschitz_distance"]
 
     for scale in (0.01, 1.0, 100.0):
         assert distance(lambda x, scale=scale: scale * x.norm(dim=1)) == pytest.approx(exact, rel=1e-4)
@@ -146,18 +157,18 @@ def test_the_distance_of_a_translation_is_its_cost(start: Start, q: float, p: fl
 def test_against_a_generator_no_population_distance_is_known(start: Start) -> None:
     training = start(penalty="none", objective="c_transform")
     assert training.population_distance() is None
-    assert "distance_population_error" not in probe("distance", training).metrics
+    assert "distance_population_error" not in measured("distance", training).metrics
 
 
 @pytest.mark.parametrize("dataset", ["digits", "mixture"])
 def test_probes_disturb_nothing(start: Start, dataset: str) -> None:
-    names = [name for name, each in PROBES.items() if dataset == "digits" or not each.needs_images]
+    names = [name for name, each in probes().items() if dataset == "digits" or not each.needs_images]
     names.remove("transport_map")  # of noise alone
     network = {"dropout": 0.3}
-    plain, probed = (start(dataset=dataset, network=network, probes=list(probes)) for probes in ([], names))
+    plain, probed = (start(dataset=dataset, network=network, probes=list(some)) for some in ([], names))
     for training in (plain, probed):
         evaluated = training.evaluate()
-        assert set(evaluated.curves) == set(training.config.probes)
+        assert set(evaluated.curves) == {each.name for each in training.config.probes}
         assert training.critic.training
         while not training.finished:
             training.run_epoch()
@@ -166,26 +177,26 @@ def test_probes_disturb_nothing(start: Start, dataset: str) -> None:
     metrics = probed.evaluate().metrics
     assert probed.evaluate().metrics.keys() == metrics.keys()
     unknown = {"distance_population_error", "neighbours_same_class_l2", "neighbours_same_class_w2"}  # of a generator
-    assert set(probed.config.metrics) - unknown <= metrics.keys()
+    assert set(names_of(probed.config.metrics)) - unknown <= metrics.keys()
     again = probed.evaluate().metrics
-    assert [again[name] for name in probed.config.metrics if name in again] == [
-        metrics[name] for name in probed.config.metrics if name in metrics
-    ]
+    assert {name: again[name] for name in names_of(probed.config.metrics) if name in again} == {
+        name: metrics[name] for name in names_of(probed.config.metrics) if name in metrics
+    }
 
 
 def test_the_generator_s_gradient_is_that_of_its_loss(start: Start) -> None:
     training = start(
         dataset="atoms", network="atoms", objective={"name": "exact_transport", "p": 2}, penalty="none", batch_size=70
     )
-    measured = probe("generator_gradient", training).metrics["generator_gradient_norm"]
+    norm = measured("generator_gradient", training).metrics["generator_gradient_norm"]
     points = training.data.train  # all atoms stand at the origin: each draws the mass 1/7 from its part of the targets
     loss = 0.5 * points.square().sum(dim=1).mean()
-    assert 0 < measured <= math.sqrt(2 * loss) * 1.001
+    assert 0 < norm <= math.sqrt(2 * loss) * 1.001
 
 
 def test_neighbours_of_held_out_images(start: Start) -> None:
     training = start(opponent="data")
-    probed = probe("neighbours", training)
+    probed = measured("neighbours", training)
     data = training.data
     assert probed.picture is not None
     assert probed.picture.shape == (QUERIES, 1 + 2 * NEIGHBOURS, 1, 8, 8)
@@ -208,11 +219,11 @@ def test_the_map_of_a_known_potential_costs_what_the_optimal_one_does(start: Sta
     training = start(dataset="gaussians", opponent="noise", objective=objective, penalty="none", batch_size=128)
     factor = 1 - 1 / NOISE_SCALE
     known = with_critic(training, lambda x: factor * x.square().sum(dim=1) / 2 - x.sum(dim=1))
-    metrics = probe("transport_map", known).metrics
+    metrics = measured("transport_map", known).metrics
     assert metrics["map_variance"] == pytest.approx(1, abs=0.1)
     assert metrics["map_distance"] == pytest.approx(metrics["map_distance_held_out"], rel=0.15)
     assert metrics["map_cost"] == pytest.approx(metrics["map_cost_exact"], rel=0.05)
-    still = probe("transport_map", with_critic(training, lambda x: 0 * x.sum(dim=1))).metrics
+    still = measured("transport_map", with_critic(training, lambda x: 0 * x.sum(dim=1))).metrics
     assert still["map_variance"] == pytest.approx(NOISE_SCALE**2, rel=0.1)
     assert still["map_cost"] == 0
     assert still["map_distance"] == pytest.approx(still["map_cost_exact"])
@@ -227,7 +238,7 @@ def test_the_map_of_a_known_potential_costs_what_the_optimal_one_does(start: Sta
         pytest.param({"dataset": "mixture", "probes": ["neighbours"]}, "neighbours needs images", id="no pixels"),
         pytest.param({"probes": ["transport_map"]}, "carries noise .* opponent is the generator", id="no noise"),
         pytest.param(
-            {"probes": ["distanse"]}, r"probes: 'distanse' is not one of .*did you mean 'distance'", id="slip"
+            {"probes": ["distanse"]}, r"probes: there is no probe called 'distanse'; did you mean 'distance'", id="slip"
         ),
     ],
 )
@@ -238,13 +249,27 @@ def test_probes_that_have_nothing_to_measure_are_refused(
         trial(**changes)
 
 
-@pytest.mark.parametrize("name", AXES)
-def test_curves_become_a_picture(tmp_path: Path, name: ProbeName) -> None:
+def test_what_was_searched_among_held_out_images_is_kept_with_the_training(start: Start) -> None:
+    training, other = start(opponent="data"), start(opponent="data", dataset={"held_out": 400})
+    assert measured("neighbours", training) is measured("neighbours", training)
+    assert measured("neighbours", training) is not measured("neighbours", start(opponent="data"))
+    of_other = measured("neighbours", other).picture
+    assert of_other is not None
+    assert not torch.equal(of_other, training.kept["neighbours"].picture)
+
+
+def test_every_probe_that_draws_curves_names_their_axes(start: Start) -> None:
+    names = [name for name in probes() if name != "transport_map"]
+    evaluated = start(probes=names).evaluate()
+    assert {name for name in names if evaluated.curves[name]} == {name for name in names if all(evaluated.axes[name])}
+
+
+def test_curves_become_a_picture(tmp_path: Path) -> None:
     path = tmp_path / "curves.png"
-    save_curves(name, {"one": [1.0, 2.0], "other": [2.0, 1.5]}, path)
+    save_curves(("rows moved down", "φ"), {"one": [1.0, 2.0], "other": [2.0, 1.5]}, path)
     first = path.read_bytes()
     with Image.open(path) as image:
         assert image.size == (500, 320)
-    save_curves(name, {"one": [1.0, 2.0], "other": [2.0, 1.5]}, path)
+    save_curves(("rows moved down", "φ"), {"one": [1.0, 2.0], "other": [2.0, 1.5]}, path)
     assert path.read_bytes() == first
     assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,159 @@
+"""Commands that compare: export, plot, report, evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import FeatureWeights, RunsDir, SweepName
+from orchestrator.errors import UserError
+
+
+def export(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="The sweep's name; several share a table.")],
+    format: Annotated[str, typer.Option(help="csv, markdown, latex, html or json.")] = "markdown",  # noqa: A002
+    rows: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME=VALUE,…", help="Show only cells with this variant or axis value; NAME alone sorts by it."
+        ),
+    ] = "",
+    columns: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,…", help="Axes (or variant) whose values become columns; NAME=VALUE shows only that value."
+        ),
+    ] = "",
+    metrics: Annotated[
+        str, typer.Option(metavar="NAME,…", help="The metrics to show; default: the evaluation's, and the seconds.")
+    ] = "",
+    at: Annotated[
+        str,
+        typer.Option(
+            help="The evaluation to show: last, best, epoch=K, seconds=S, or METRIC=VALUE (the one nearest to VALUE)."
+        ),
+    ] = "last",
+    baseline: Annotated[
+        str,
+        typer.Option(
+            metavar="CELL", help="Show differences to this cell, paired by seed. Write the cell as the table shows it."
+        ),
+    ] = "",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: standard output.")] = None,
+    runs_dir: RunsDir = "runs",
+    feature_weights: FeatureWeights = None,
+) -> None:
+    """Write the comparison table of one sweep, or of several."""
+    from orchestrator.results.comparison import comparison_table
+    from orchestrator.results.formats import FORMATS
+    from orchestrator.results.frames import parse_at
+    from orchestrator.results.pivot import lay_out
+    from orchestrator.store.runs import runs_at
+    from orchestrator.store.sweep import SweepStore
+    from trainers.parts import nearest
+
+    if format not in FORMATS:
+        raise UserError(f"--format: there is no format called '{format}'{nearest(format, FORMATS)}")
+    runs, when = runs_at(runs_dir), parse_at(at)
+    checkpoints = ["best.pt"] if when.what == "best" else []
+    stores = [SweepStore.open(runs, name, checkpoints) for name in dict.fromkeys(names)]
+    wanted = tuple(name.strip() for name in metrics.split(",") if name.strip())
+    again = None
+    if feature_weights is not None and when.what != "best":
+        raise UserError("--feature-weights needs --at best: no other evaluation is measured again")
+    if not any(store.has_results() for store in stores):
+        raise UserError(f"there is nothing to show yet: no trial of '{', '.join(names)}' has ended")
+    if when.what == "best":
+        from orchestrator.results.evaluate import best_again
+
+        # Raises UserError for unknown names before anything is measured.
+        lay_out(comparison_table(*stores, metrics=wanted, baseline=baseline), rows, columns)
+        again = best_again(stores, feature_weights, tell=lambda text: typer.echo(text, err=True))
+    table = comparison_table(*stores, at=when, metrics=wanted, baseline=baseline, again=again)
+    text = FORMATS[format][1](lay_out(table, rows, columns))
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output {output}: cannot be written: {error.strerror}") from None
+
+
+def plot(
+    name: SweepName,
+    metric: Annotated[
+        str | None, typer.Option(help="Any logged metric; default: the one that the sweep compares by.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Default: figures/ in the sweep's folder.")
+    ] = None,
+    runs_dir: RunsDir = "runs",
+) -> None:
+    """Draw a sweep's figures as SVG and PNG: curves, heat maps, parallel coordinates, samples."""
+    from orchestrator.results.figures import sweep_pictures, write_pictures
+    from orchestrator.store.runs import runs_at
+    from orchestrator.store.sweep import SweepStore
+
+    store = SweepStore.open(runs_at(runs_dir), name)
+    folder = output or store.path / "figures"
+    for path in write_pictures(sweep_pictures(store, metric), folder):
+        typer.echo(path)
+    store.keep(folder)
+
+
+def report(
+    name: SweepName,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Default: NAME.html in the sweep's folder.")
+    ] = None,
+    runs_dir: RunsDir = "runs",
+) -> None:
+    """Write a sweep's report, one HTML file: question, table, figures, samples, failures, cost, how to repeat it."""
+    from orchestrator.results.report import write_report
+    from orchestrator.store.runs import runs_at
+    from orchestrator.store.sweep import SweepStore
+
+    store = SweepStore.open(runs_at(runs_dir), name)
+    file = write_report(store, output or store.path / f"{name}.html")
+    typer.echo(file)
+    store.keep(file)
+
+
+def evaluate(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="A sweep's name, a checkpoint (FILE.pt), a trial's directory, or a folder of images."
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OVERRIDE]…", help="evaluation=NAME, evaluation.KEY=value; a folder needs dataset=NAME."
+        ),
+    ] = None,
+    trial: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only this trial; the first digits of its id are enough.")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="The checkpoint to measure: last or best.")] = "last",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    runs_dir: RunsDir = "runs",
+    feature_weights: FeatureWeights = None,
+) -> None:
+    """Measure a sweep's checkpoints again, or one checkpoint, or a folder of images. The store is not changed."""
+    from json import dumps
+
+    from orchestrator.results.evaluate import Request, evaluate, show_scores
+    from orchestrator.store.runs import runs_at
+
+    words = tuple(overrides or []), tuple(trial or [])
+    request = Request(target, *words, checkpoint, runs_at(runs_dir), feature_weights)
+    scores = evaluate(request, tell=lambda text: typer.echo(text, err=True))
+    if json:
+        typer.echo(dumps(scores.to_dict(), indent=1))
+    else:
+        show_scores(scores)
+    raise typer.Exit(1 if scores.missing else 0)

@@ -1,0 +1,54 @@
+"""Commands that maintain runs directories and MLflow: sync, prune."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import RunsDir, SweepName, TrackingUri
+
+
+def sync(name: SweepName, runs_dir: RunsDir = "runs", tracking_uri: TrackingUri = None) -> None:
+    """Write to MLflow what the store has and MLflow lacks."""
+    from orchestrator.store.lock import driver_lock
+    from orchestrator.store.runs import runs_at
+    from orchestrator.store.sweep import SweepStore
+    from orchestrator.tracking.address import check_uri, default_uri
+    from orchestrator.tracking.mirror import level
+
+    store = SweepStore.open(runs_at(runs_dir), name)
+    uri = tracking_uri or default_uri(store.runs)
+    check_uri(uri)
+    with driver_lock(store, typer.echo):
+        level(store, uri)
+    typer.echo(f"MLflow is up to date with '{name}'.")
+
+
+def prune(
+    name: SweepName,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Also delete the last and best checkpoints of trials with a result.")
+    ] = False,
+    removed: Annotated[
+        bool, typer.Option("--removed", help="Also delete trials that are no longer in the sweep file.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
+    runs_dir: RunsDir = "runs",
+) -> None:
+    """Free disk space: delete the previous checkpoints of trials with a result, and attempts before a restart."""
+    from orchestrator.screen.units import in_bytes
+    from orchestrator.store.lock import driver_lock
+    from orchestrator.store.pruning import prunable, prune, size_of
+    from orchestrator.store.runs import location, runs_at
+    from orchestrator.store.sweep import SweepStore
+
+    store = SweepStore.open(runs_at(runs_dir), name)
+    with driver_lock(store, typer.echo), store.outline() as outline:
+        paths = prunable(outline, checkpoints=checkpoints, removed=removed)
+        if dry_run:
+            for path in paths:
+                typer.echo(f"{in_bytes(size_of(path)):>9}  {location(store.runs)}/{path.relative_to(outline.runs_dir)}")
+            typer.echo(f"{in_bytes(sum(map(size_of, paths)))} could be freed. Nothing was deleted.")
+        else:
+            typer.echo(f"{in_bytes(prune(paths))} freed.")

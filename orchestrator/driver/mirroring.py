@@ -1,0 +1,56 @@
+"""The thread that keeps MLflow level with the store while a sweep runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from orchestrator.store.sweep import SweepStore
+
+if TYPE_CHECKING:
+    from orchestrator.tracking.mirror import Mirror
+
+MIRROR_SECONDS = 2.0
+
+
+class MirrorThread:
+    """Mirrors the store into MLflow, off the scheduling thread. MLflow may be slow or down: training goes on."""
+
+    def __init__(self, store: SweepStore, uri: str) -> None:
+        self._store = store
+        self._uri = uri
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
+        self._mirror: Mirror | None = None
+        self._error: str | None = None
+
+    def start(self) -> None:
+        """Begins mirroring. The thread also imports MLflow and makes its database."""
+        self._thread.start()
+
+    def finish(self, *, generators: bool = True) -> str | None:
+        """Mirrors a last time. Returns the error that kept MLflow from being level, or None."""
+        self._ended.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._attempt(lambda mirror: mirror.finish(generators=generators))
+        return self._error
+
+    def _run(self) -> None:
+        while True:
+            self._attempt(lambda mirror: mirror.sync())
+            if self._ended.wait(MIRROR_SECONDS):
+                return
+
+    def _attempt(self, do: Callable[[Mirror], None]) -> None:
+        from orchestrator.tracking.mirror import Mirror
+
+        try:
+            if self._mirror is None:
+                self._mirror = Mirror(self._store, self._uri)
+            do(self._mirror)
+            self._error = None
+        except Exception as error:  # whatever MLflow or its database raise: training goes on
+            self._mirror = None  # MLflow may have lost what the mirror knows: the next mirror asks MLflow again
+            self._error = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,80 @@
+"""Which trials are to run, and what they need before any of them starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from orchestrator.errors import disk_errors
+from orchestrator.store.forking import ancestors
+from orchestrator.store.selection import EVERYTHING, Selection
+from orchestrator.store.states import State
+from orchestrator.store.sweep import SweepStore
+from orchestrator.store.trial import TrialStore
+from trainers.datasets import Dataset
+from trainers.evaluation import Evaluation
+from trainers.parts import build_part
+
+
+def prepare(
+    store: SweepStore, tell: Callable[[str], None] = lambda text: None, selection: Selection = EVERYTHING
+) -> list[str]:
+    """The selected trials without a result, in the plan's order. Copies trials that another sweep has finished."""
+    store.clear_stop()
+    store.mend()
+    entries = store.entries()
+    untouched = {entry.trial_id for entry in entries if _is_untouched(store.trial(entry.trial_id))}
+    origins = ancestors(store) if untouched else {}
+    todo = []
+    for entry in entries:
+        trial = store.trial(entry.trial_id)
+        state = trial.status().state
+        if entry.trial_id in untouched:
+            if source := store.copy_finished(entry):
+                tell(f"{entry.trial_id}: finished in sweep '{source}', copied from there")
+                continue
+            if entry.trial_id in origins:
+                origins[entry.trial_id].fork(store, entry)
+        if not trial.path.exists():
+            tell(f"{trial.path}: is missing and skipped; run the sweep file again to create it")
+            continue
+        if state is State.DONE and trial.lacks_epochs():
+            why = "epochs that it had are missing"
+            state = trial.set_state(State.LOST, why).state
+            tell(f"{entry.trial_id}: {why}; it has no result any more")
+        if not selection.takes(entry.trial_id, state):
+            continue
+        if selection.restart and (trial.status().attempts or state is State.LOST):
+            trial.restart()
+        elif state is State.DIVERGED:
+            trial.set_state(State.PENDING)
+        todo.append(entry.trial_id)
+    return todo
+
+
+def prepare_parts(store: SweepStore, trial_ids: Sequence[str]) -> None:
+    """Lets each dataset and each evaluation of these trials make sure of what it needs, once.
+
+    Raises :class:`UserError` or ConfigError where something is missing.
+    """
+    configs = [config for _, config in store.configs(trial_ids)]
+    with disk_errors():
+        for values in {json.dumps(config["dataset"]): config["dataset"] for config in configs}.values():
+            cast(Dataset, build_part("dataset", values)).prepare(store.cache_dir)
+    for values in {json.dumps(config["evaluation"]): config["evaluation"] for config in configs}.values():
+        cast(Evaluation, build_part("evaluation", values)).prepare()
+
+
+def tell_removed(store: SweepStore, tell: Callable[[str], None]) -> None:
+    """Names the trials that the sweep file no longer has; their directories are kept."""
+    if removed := store.removed():
+        names = ", ".join(trial.trial_id for trial in removed[:5]) + (", …" if len(removed) > 5 else "")
+        tell(
+            f"{len(removed)} trials are no longer in the sweep file and are kept as they are ({names}); "
+            f"orchestrator prune {store.name} --removed deletes them"
+        )
+
+
+def _is_untouched(trial: TrialStore) -> bool:
+    return trial.status().state is State.PENDING and not trial.metrics_file.exists()

@@ -1,0 +1,53 @@
+"""What the trials of a sweep take, and whether this machine has it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from orchestrator.engine.placement import Demand, demand_of
+from orchestrator.errors import UserError
+from orchestrator.store.sweep import SweepStore
+from orchestrator.sweep.file import Resources
+
+
+def demands(store: SweepStore, trial_ids: Sequence[str], address: str | None) -> dict[str, Demand]:
+    """What each trial asks of its node. Raises :class:`UserError` for what this machine does not have."""
+    device_of = {trial_id: config["device"] for trial_id, config in store.configs(trial_ids)}
+    resources = needed_resources(Resources(**store.plan()["resources"]), list(device_of.values()), address)
+    return {trial_id: demand_of(resources, device_of.get(trial_id, "auto")) for trial_id in trial_ids}
+
+
+def needed_resources(
+    resources: Resources,
+    devices: Sequence[str],
+    address: str | None,
+    error: Callable[[str, str], UserError] = lambda key, problem: UserError(f"resources.{key}: {problem}"),
+) -> Resources:
+    """What a trial takes; no GPU if every trial's device is cpu.
+
+    Raises :class:`UserError` for processors or GPUs that this machine does not have. At an ``address`` Ray counts
+    what the cluster has.
+    """
+    wanted = replace(resources, gpus=0.0) if set(devices) == {"cpu"} else resources
+    if "cuda" in devices and not wanted.gpus:
+        raise error("gpus", "device=cuda needs a GPU for each trial, or a fraction: resources: {gpus: 1}")
+    if address is not None:
+        return wanted
+    if wanted.custom:
+        raise error("custom", f"'{next(iter(wanted.custom))}' is what nodes of a cluster may offer: give --address")
+    processors = os.cpu_count() or 1
+    if wanted.cpus > processors:
+        raise error("cpus", f"a trial asks for {wanted.cpus:g} processors and this machine has {processors}")
+    if wanted.gpus:
+        import torch
+
+        there = torch.cuda.device_count()
+        if wanted.gpus > there:
+            has = there or "none"
+            raise error(
+                "gpus",
+                f"a trial asks for {wanted.gpus:g} GPUs and this machine has {has}; set device=cpu or leave gpus out",
+            )
+    return wanted

@@ -1,0 +1,276 @@
+"""The comparison of a sweep's cells: a row a cell, mean ± standard deviation over its seeds, and two reference rows."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.results.frames import LAST, At, check_metrics, trials_frame
+from orchestrator.results.tables import (
+    FLOOR,
+    MIXED_CODE,
+    OTHER_REFERENCE,
+    UNTRAINED,
+    Row,
+    Table,
+    mark_best,
+    value_of,
+)
+from orchestrator.store.references import stored_metrics
+from orchestrator.store.states import State
+from orchestrator.store.sweep import Entry, SweepStore
+from trainers.config import without_runtime_options
+from trainers.metrics import TRAINING_SECONDS, Direction, Metric
+from trainers.parts import nearest
+
+IDENTITY = frozenset({"trial_id", "cell", "variant", "setting", "seed", "state", "error", "commits", "short"})
+"""Columns of the trials' frame that are no metrics, beside the dotted ones."""
+USED = ("seed", "state", "commits", "short")
+"""Those that a row is made of."""
+_Trial = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """The trials of the compared sweeps, in the order of their plans: who owns each, and what is known of it."""
+
+    plans: list[dict[str, Any]]
+    owners: list[tuple[SweepStore, Entry]]
+    frame: Any
+    references: list[dict[str, Any]]
+
+    @property
+    def logged(self) -> list[str]:
+        """The metrics that some trial has logged."""
+        return [name for name in self.frame.columns if name not in IDENTITY and "." not in name]
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """What the values depend on, by the first trial that says so."""
+        return next((each for each in self.references if each), {}).get("info", {})
+
+    def cells(self) -> list[list[int]]:
+        """The numbers of each cell's trials."""
+        found: dict[str, list[int]] = {}
+        for index, (store, entry) in enumerate(self.owners):
+            found.setdefault(json.dumps([store.name, entry.variant, entry.axes]), []).append(index)
+        return list(found.values())
+
+
+def comparison_table(
+    *stores: SweepStore,
+    at: At = LAST,
+    metrics: Sequence[str] = (),
+    baseline: str = "",
+    again: Mapping[str, Mapping[str, float]] | None = None,
+) -> Table:
+    """The table of one or several sweeps as far as they have come: every finished trial as it was ``at`` some point.
+
+    A cell's mean is over its finished seeds, including those that were stopped early, as far as they came. Its remarks
+    name the seeds that were stopped, failed, diverged or are not finished. The best mean of a metric is marked unless
+    another cell's interval overlaps its own, or only other cells have an interval.
+
+    ``metrics`` are shown instead of the evaluation's. ``again`` holds values that were measured anew, by trial. Raises
+    :class:`UserError` for metrics that no trial logged and a baseline that is no cell.
+    """
+    title = ", ".join(store.name for store in stores)
+    trials = _read(stores, at, again)
+    check_metrics("--metrics", metrics, trials.logged, title)
+    if at.what not in ("last", "best", "epoch", "seconds"):
+        check_metrics(f"--at {at.what}={at.value:g}", [at.what], trials.logged, title)
+    evaluated = _evaluated(trials)
+    shown = _shown(trials, evaluated, metrics, at)
+    alike = _alike(stores, trials)
+    rows = _rows(trials, [metric.name for metric in shown], alike, at, baseline)
+    rows += _reference_rows(trials.frame[alike], [metric.name for metric in shown if metric.name in evaluated])
+    return mark_best(
+        Table(
+            title=title,
+            axes=tuple(dict.fromkeys(axis for _, entry in trials.owners for axis in entry.axes)),
+            metrics=shown,
+            rows=tuple(rows),
+            notes=(*_notes(trials, at, baseline), *_notes_of_rows(rows, all(alike))),
+            paper=tuple(dict.fromkeys(name for plan in trials.plans for row in _paper(plan).values() for name in row)),
+            sweeps=tuple(store.name for store in stores) if len(stores) > 1 else (),
+            baseline=baseline,
+            intervals=tuple(metrics) or tuple(metric.name for metric in shown[:1]),
+        )
+    )
+
+
+def _read(stores: Sequence[SweepStore], at: At, again: Mapping[str, Mapping[str, float]] | None) -> _Trials:
+    import pandas as pd
+
+    owners = [(store, entry) for store in stores for entry in store.entries()]
+    frames = [trials_frame(store, at, again) for store in stores]
+    return _Trials(
+        plans=[store.plan() for store in stores],
+        owners=owners,
+        frame=pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0],
+        references=[store.trial(entry.trial_id).references() for store, entry in owners],
+    )
+
+
+def _evaluated(trials: _Trials) -> dict[str, Metric]:
+    """The metrics that evaluations and probes measured, in the order of the trials, each as the first trial states it.
+
+    Only those that were measured of an untrained generator too: a metric of a later evaluation has nothing to compare.
+    """
+    stated: dict[str, Metric] = {}
+    for references in trials.references:
+        for name, metric in stored_metrics(references).items():
+            stated.setdefault(name, metric)
+    return {name: metric for name, metric in stated.items() if f"untrained.{name}" in trials.frame}
+
+
+def _shown(trials: _Trials, evaluated: Mapping[str, Metric], wanted: Sequence[str], at: At) -> tuple[Metric, ...]:
+    """The metrics of the table, each with the direction in which it is compared here.
+
+    A sweep's ``compare`` decides for its metric. Losses and seconds, by which no trial was evaluated, have none.
+    """
+    compared: dict[str, Direction] = {plan["compare"]["metric"]: plan["compare"]["mode"] for plan in trials.plans}
+    names = wanted or [
+        *compared,
+        *([at.what] if at.what in trials.logged else []),
+        *evaluated,
+        TRAINING_SECONDS.name,
+    ]
+    directions = {name: metric.direction for name, metric in evaluated.items()} | compared
+    return tuple(Metric(name, directions.get(name)) for name in dict.fromkeys(names) if name in trials.frame)
+
+
+def _alike(stores: Sequence[SweepStore], trials: _Trials) -> list[bool]:
+    """For each trial, whether it was measured as the first one was: same dataset, evaluation and extractor."""
+    measured_on = {store.name: _measured_on(store) for store in stores}
+    return [
+        measured_on[store.name] == measured_on[stores[0].name] and (not told or told.get("info") == trials.info)
+        for (store, _), told in zip(trials.owners, trials.references, strict=True)
+    ]
+
+
+def _measured_on(store: SweepStore) -> Any:
+    """Dataset and evaluation, which all trials of a sweep have in common and those of another sweep may not."""
+    if (values := next((config for _, config in store.configs()), None)) is None:
+        return None
+    config = without_runtime_options(values)
+    evaluation = {key: value for key, value in config["evaluation"].items() if key not in ("times", "stop_at")}
+    return config["dataset"], evaluation
+
+
+def _rows(trials: _Trials, metrics: Sequence[str], alike: Sequence[bool], at: At, baseline: str) -> list[Row]:
+    """A row a cell."""
+    records = trials.frame.reindex(columns=[*USED, *metrics]).to_dict("records")
+    reported = {plan["name"]: _paper(plan) for plan in trials.plans}
+    cells = trials.cells()
+    rows = []
+    for indices in cells:
+        store, entry = trials.owners[indices[0]]
+        row = _row([records[i] for i in indices], entry, metrics, at)
+        remarks = row.remarks if all(alike[i] for i in indices) else (*row.remarks, OTHER_REFERENCE)
+        paper = reported[store.name].get(entry.label, {})
+        rows.append(replace(row, remarks=remarks, paper=paper, sweep=store.name))
+    if not baseline:
+        return rows
+    return _with_differences(rows, [[records[i] for i in indices] for indices in cells], baseline, metrics)
+
+
+def _row(group: Sequence[_Trial], entry: Entry, metrics: Sequence[str], at: At) -> Row:
+    """The row of a cell; ``group`` are its trials, ``entry`` is one of them."""
+    finished = _finished(group)
+    values = {metric: value for metric in metrics if (value := value_of(trial[metric] for trial in finished))}
+    others = Counter(trial["state"] for trial in group if trial["state"] != State.DONE)
+    remarks = [f"{number} of {len(group)} {state}" for state, number in others.most_common()]
+    if short := sum(trial["short"] for trial in finished):
+        remarks.append(f"{short} of {len(group)} ended before {at.value:g} {'epochs' if at.what == 'epoch' else 's'}")
+    for metric in metrics:
+        there = values[metric].count if metric in values else 0
+        if there < len(finished) and (there or metric == metrics[0]):  # of what no seed has there is no mean to mistake
+            remarks.append(f"{len(finished) - there} of {len(group)} without {metric}")
+    commits = {commit for trial in finished for commit in trial["commits"].split(", ")}
+    if len(commits) > 1:
+        remarks.append(f"{MIXED_CODE}: {', '.join(sorted(commits))}")
+    return Row(entry.variant, entry.setting, entry.axes, values, frozenset(), tuple(remarks))
+
+
+def _finished(group: Sequence[_Trial]) -> list[_Trial]:
+    return [trial for trial in group if trial["state"] in (State.DONE, State.STOPPED)]
+
+
+def _with_differences(
+    rows: Sequence[Row], groups: Sequence[Sequence[_Trial]], baseline: str, metrics: Sequence[str]
+) -> list[Row]:
+    """Cell minus baseline, seed by seed: what both seeds share, the data and the noise, cancels."""
+    labels = [f"{row.sweep}: {row.label}" for row in rows]
+    found = [i for i, row in enumerate(rows) if baseline in (row.label, labels[i])]
+    if not found:
+        raise UserError(
+            f"--baseline: there is no cell called '{baseline}'{nearest(baseline, [row.label for row in rows])}"
+        )
+    if len(found) > 1:
+        raise UserError(f"--baseline {baseline}: which one? {', '.join(repr(labels[i]) for i in found)}")
+    base = {trial["seed"]: trial for trial in _finished(groups[found[0]])}
+    told = []
+    for index, (row, group) in enumerate(zip(rows, groups, strict=True)):
+        differences = {}
+        if index != found[0] and OTHER_REFERENCE not in (*row.remarks, *rows[found[0]].remarks):
+            pairs = [(trial, base[trial["seed"]]) for trial in _finished(group) if trial["seed"] in base]
+            for metric in metrics:
+                if value := value_of(ours[metric] - theirs[metric] for ours, theirs in pairs):
+                    differences[metric] = value
+        told.append(replace(row, differences=differences))
+    return told
+
+
+def _reference_rows(frame: Any, metrics: Sequence[str]) -> list[Row]:
+    untrained, floor = {}, {}
+    for metric in metrics:
+        # one untrained generator a seed and network: cells that share one count it once
+        once = frame.drop_duplicates(["seed", f"untrained.{metric}"])
+        if value := value_of(once[f"untrained.{metric}"], interval=False):
+            untrained[metric] = value
+        column = f"floor.{metric}"  # which metrics of probes have not
+        if column in frame and (value := value_of(frame[column].drop_duplicates(), interval=False)):
+            floor[metric] = value
+    return [
+        Row(name, "", {}, values, frozenset(), (), reference=True)
+        for name, values in ((UNTRAINED, untrained), (FLOOR, floor))
+        if values
+    ]
+
+
+def _paper(plan: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
+    """The numbers that a paper reports, by cell and metric."""
+    return plan["paper"]["rows"] if plan.get("paper") else {}
+
+
+def _notes(trials: _Trials, at: At, baseline: str) -> list[str]:
+    """What all rows have in common; each on one line, which LaTeX's comments need."""
+    counts = trials.frame["state"].value_counts()
+    scope = ", ".join(f"{number} {state}" for state, number in counts.items())
+    notes = [f"mean ± standard deviation over seeds; {scope}"]
+    notes += [f"{name}: {value}" for name, value in trials.info.items()]
+    if at != LAST:
+        notes.append(f"each trial at: {at}")
+    if baseline:
+        notes.append(f"Δ: difference to {baseline}, paired by seed, with its interval")
+    sources = [plan["paper"]["source"] for plan in trials.plans if plan.get("paper")]
+    notes += [f"paper's: {' '.join(text.split())}; its data, extractor and budget may not be ours" for text in sources]
+    return notes
+
+
+def _notes_of_rows(rows: Sequence[Row], alike: bool) -> list[str]:
+    """What the intervals and remarks of these rows mean."""
+    notes = []
+    counts = {value.count for row in rows for value in row.values.values() if value.interval}
+    if counts:
+        few = "; of two or three seeds they are the range of what was seen" if counts & {2, 3} else ""
+        notes.append(f"95 % intervals of the mean by bootstrap over seeds{few}")
+    if any(remark.startswith(MIXED_CODE) for row in rows for remark in row.remarks):
+        notes.append(f"{MIXED_CODE}: the seeds of this cell ran different commits")
+    if not alike:
+        notes.append(f"{OTHER_REFERENCE}: measured on another dataset, with another extractor or sample count")
+    return notes

@@ -1,0 +1,22 @@
+"""Names of sweeps, variants and scales."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+RESERVED = ("cache", "mlflow-artifacts", "mlflow.db", "train")
+"""What else the runs directory keeps beside the sweeps."""
+
+
+def check_name(name: Any, error: Any) -> str:
+    """Returns a name that is valid as a folder directly below the runs directory.
+
+    Raises ``error(problem)`` for any other name.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
+        raise error(f"'{name}' is not a name; use letters, digits, '.', '_' and '-', without '..'")
+    if name in RESERVED:
+        raise error(f"'{name}' is taken by another folder or file of the runs directory; choose another name")
+    return name

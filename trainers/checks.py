@@ -1,0 +1,98 @@
+"""Whether a trial's parts return what their kinds promise: looked at once, before anything is trained.
+
+A part that comes from elsewhere may return another shape than it should. Much of that would train, by broadcasting,
+something that nobody meant. The looks take a few examples, and touch no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trainers.datasets import Data, Dataset, to_input
+from trainers.metrics import Metric, names_of
+from trainers.objectives import GroundCost, Objective
+from trainers.pair import Pair
+from trainers.parts import Part, PartError
+from trainers.penalties import GradientPenalty
+
+if TYPE_CHECKING:
+    from trainers.training import Training
+
+
+def check_data(dataset: Dataset, data: Data) -> None:
+    """Raises :class:`PartError` for arrays that are not of the shape, sizes and types that the dataset states."""
+    example = torch.uint8 if len(dataset.shape) == 3 else torch.float32
+    expect(dataset, "train", data.train, (dataset.train_size, *dataset.shape), example)
+    expect(dataset, "held_out", data.held_out, (dataset.held_out_size, *dataset.shape), example)
+    if data.other is not None:
+        expect(dataset, "other", data.other, (len(data.other), *dataset.shape), example)
+    if dataset.labelled:
+        expect(dataset, "train_labels", data.train_labels, (dataset.train_size,), torch.int64)
+        expect(dataset, "held_out_labels", data.held_out_labels, (dataset.held_out_size,), torch.int64)
+
+
+def check_parts(training: Training) -> None:
+    """Raises :class:`PartError` for a network, opponent, objective or penalty whose results have another shape.
+
+    Draws from torch's global random state.
+    """
+    networks = training.critic, training.generator
+    modes = [network.training for network in networks]
+    for network in networks:
+        network.eval()  # in which batch normalisation counts nothing
+    try:
+        _check_parts(training)
+    finally:
+        for network, was_training in zip(networks, modes, strict=True):
+            network.train(was_training)
+
+
+def _check_parts(training: Training) -> None:
+    config, critic = training.config, training.critic
+    objective, penalty, opponent = config.objective, config.penalty, config.opponent
+    shape = config.dataset.shape
+    m = next(size for size in count(2) if size not in shape)  # so that no other dimension passes for that of the batch
+    real = to_input(training.data.train[torch.arange(m) % len(training.data.train)]).to(training.device)
+    latent = torch.randn(m, config.latent_size, device=training.device)
+    made = training.generator(latent)
+    expect(config.network if opponent.trained else opponent, "the generator", made, (m, *shape))
+    expect(config.network, "the critic", critic(real), (m,))
+    if not isinstance(objective.cost, GroundCost):
+        raise _wrong(objective, f"cost is {objective.cost!r} and should be a GroundCost(q, p)")
+    pair = Pair(objective, critic, *opponent.in_order(real, made.detach()))
+    if type(objective).psi is not Objective.psi:  # exact transport needs none
+        expect(objective, "psi", pair.psi("fake"), (m,))
+    expect(objective, "value", objective.value(pair), ())
+    if isinstance(penalty, GradientPenalty):
+        expect(penalty, "norm", penalty.norm(*penalty.gradient(critic, pair)), (m,))
+    expect(penalty, "__call__", penalty(critic, pair), ())
+    if opponent.trained:
+        loss = objective.generator_loss(Pair(objective, critic, real, training.generator(latent)))
+        expect(objective, "generator_loss", loss, ())
+
+
+def check_metrics(part: Part, measured: Collection[str], stated: Sequence[Metric], needed: Sequence[Metric]) -> None:
+    """Raises :class:`PartError` where a part measures other metrics than it states, or not all that are needed."""
+    if others := sorted(set(measured) - set(names_of(stated))):
+        raise _wrong(part, f"it measures {', '.join(others)}, which its class does not state as metrics")
+    if missing := [name for name in names_of(needed) if name not in measured]:
+        raise _wrong(part, f"its class states the metrics {', '.join(missing)}, and it does not measure them")
+
+
+def expect(part: Part, what: str, result: Any, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
+    """Raises :class:`PartError`, naming the part, where a result is no tensor of this shape and type."""
+    wanted = f"shape {shape}" + (f" and type {dtype}" if dtype else "")
+    if not isinstance(result, Tensor):
+        raise _wrong(part, f"{what} is a {type(result).__name__} and should be a tensor of {wanted}")
+    if tuple(result.shape) != shape or (dtype is not None and result.dtype != dtype):
+        got = f"shape {tuple(result.shape)}" + (f" and type {result.dtype}" if dtype else "")
+        raise _wrong(part, f"{what} has {got} and should have {wanted}")
+
+
+def _wrong(part: Part, problem: str) -> PartError:
+    return PartError(f"the {part.kind} '{part.name}' ({type(part).__module__}.{type(part).__name__}): {problem}")

@@ -98,7 +98,7 @@ class Shooting:
             return None
         if shot.moment != "start" and epoch < shot.epoch:
             return None
-        half_written = trial.path / f".{trial.checkpoint_file.name}.{attempt['pid']}"
+        half_written = trial.path / f".{trial.checkpoint_file.name}.{attempt.pid}"
         if shot.moment == "checkpoint":
             soon = time.monotonic() + 1
             while not half_written.exists():

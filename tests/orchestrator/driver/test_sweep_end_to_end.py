@@ -148,7 +148,7 @@ def test_interrupted_trials_are_pending_with_a_checkpoint(life: Life, interrupte
 def test_a_second_driver_was_refused_by_host_and_process(interrupted: Run) -> None:
     second = interrupted.more["second"]
     assert second.returncode == 2
-    assert f"by process {interrupted.more['pid']} on {socket.gethostname()}" in second.stderr
+    assert f"already running (process {interrupted.more['pid']} on {socket.gethostname()}" in second.stderr
     assert second.stdout == ""
 
 

@@ -470,5 +470,5 @@ def test_on_a_real_ray_what_is_not_promising_is_stopped_and_stays_so(
         assert trial.status().state is State.STOPPED
         assert [record["iteration"] for record in trial.epochs()] == [0, 17, 34]
         assert trial.checkpoint_file.exists()
-        assert ["ended" in each for each in trial.status().attempts] == [True]
+        assert [each.ended is not None for each in trial.status().attempts] == [True]
     assert prepare(store) == []

@@ -233,7 +233,7 @@ def test_on_the_warning_trials_write_checkpoints_and_the_job_is_requeued(life: L
 
 def test_the_next_run_goes_on_from_the_checkpoints(life: Life) -> None:
     _, second, third = life.unfinished[0].attempts
-    assert 0 < second["resumed_at"] < third["resumed_at"]
+    assert 0 < second.resumed_at < third.resumed_at
 
 
 def test_cancelling_lets_trials_write_checkpoints_and_is_the_end(life: Life) -> None:

@@ -64,7 +64,7 @@ class Aftermath:
 
     def states(self, variant: str) -> list[State]:
         """The states of a trial's attempts, in order. An attempt that was killed wrote no end."""
-        return [State(attempt.get("state", "LOST")) for attempt in self.trial(variant).status().attempts]
+        return [State(attempt.state or "LOST") for attempt in self.trial(variant).status().attempts]
 
 
 def damage(trial: TrialStore) -> None:
@@ -127,10 +127,10 @@ def test_the_others_are_done(aftermath: Aftermath) -> None:
 def test_a_killed_worker_s_trial_is_lost_and_goes_on_from_its_checkpoint(aftermath: Aftermath) -> None:
     assert aftermath.states("killed") == [State.LOST, State.DONE]
     first, second = aftermath.trial("killed").status().attempts
-    assert "ended" not in first
-    assert second["resumed_at"] >= 20
-    assert second["state"] == "DONE"
-    assert second["pid"] != first["pid"]
+    assert first.ended is None
+    assert second.resumed_at >= 20
+    assert second.state == "DONE"
+    assert second.pid != first.pid
 
 
 def test_what_was_killed_equals_an_undisturbed_twin(aftermath: Aftermath, tmp_path: Path) -> None:

@@ -66,15 +66,15 @@ def _table(scores: Scores, width: int) -> Table:
     ]
     lines.append((FLOOR, "", [f"{scores.floor[name]:.4g}" if name in scores.floor else "—" for name in names]))
     columns = [["epoch", *(epoch for _, epoch, _ in lines)]]
-    columns += [[heading, *(numbers[i] for *_, numbers in lines)] for i, heading in enumerate(headings)]
+    columns += [[name, *(numbers[i] for *_, numbers in lines)] for i, name in enumerate(headings)]
     left = width - min(LABEL_WIDTH, max(len(label) for label, *_ in lines))
     if _widths(columns) > left:
-        columns = [[broken(heading), *cells] for heading, *cells in columns]
+        columns = [[broken(name), *cells] for name, *cells in columns]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", overflow="fold")
     if _widths(columns) <= left:
-        for heading, *_ in columns:
-            table.add_column(heading, justify="right", no_wrap=True)
+        for name, *_ in columns:
+            table.add_column(name, justify="right", no_wrap=True)
         for index, (label, epoch, numbers) in enumerate(lines):
             table.add_row(Text(label), epoch, *numbers, style="dim" if index == len(scores.scores) else None)
         return table
@@ -82,8 +82,8 @@ def _table(scores: Scores, width: int) -> Table:
     table.add_column("", justify="right", no_wrap=True)
     for label, epoch, numbers in lines:
         table.add_row(Text(label, "bold"), epoch and f"epoch {epoch}")
-        for heading, number in zip(headings, numbers, strict=True):
-            table.add_row(heading, number)
+        for name, number in zip(headings, numbers, strict=True):
+            table.add_row(name, number)
     return table
 
 

@@ -248,12 +248,12 @@ def test_warnings_go_into_the_log(new_trial: NewTrial, monkeypatch: pytest.Monke
 
     from trainers.training import Training
 
-    def warn(self: Training) -> None:
+    def warn(self: Training) -> Any:
         warnings.warn("a bit odd", stacklevel=1)
-        original(self)
+        return original(self)
 
-    original = Training._raise_if_diverged
-    monkeypatch.setattr(Training, "_raise_if_diverged", warn)
+    original = Training._iterate
+    monkeypatch.setattr(Training, "_iterate", warn)
     trial = new_trial()
     assert run(trial) is State.DONE
     assert "UserWarning: a bit odd" in trial.log_file.read_text()

@@ -347,7 +347,7 @@ def test_several_sweeps_make_one_table(tmp_path: Path) -> None:
     parsed = pd.read_csv(io.StringIO(FORMATS["csv"][1](table)))
     assert list(parsed["sweep"].fillna("")) == ["hand", "hand", "more", "more", "", ""]
     assert list(parsed["exact_w1"][:4]) == [0.625, 2.375, 2.375, 0.1875]
-    with pytest.raises(UserError, match="--baseline v weight=2: which one"):
+    with pytest.raises(UserError, match="--baseline v weight=2: several cells match"):
         comparison_table(one, other, baseline="v weight=2")
     rows = cell_rows(comparison_table(one, other, baseline="more: v weight=2"))
     assert rows[1].differences["exact_w1"].mean == 0

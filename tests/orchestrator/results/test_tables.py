@@ -247,7 +247,7 @@ def test_the_interval_is_the_bootstrap_s_and_what_overlaps_is_not_bold(tmp_path:
     assert not first.best & {"exact_w1"}
 
 
-def test_what_lies_apart_by_intervals_is_bold_though_deviations_overlap(tmp_path: Path) -> None:
+def test_the_best_is_bold_if_intervals_are_apart_though_deviations_overlap(tmp_path: Path) -> None:
     store = make_sweep(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 5"))
     fill(store, [[1.0, 1.5, 2.0, 2.5, 3.0], [2.9, 3.4, 3.9, 4.4, 4.9]])
     first, second = cell_rows(comparison_table(store))
@@ -320,7 +320,7 @@ def test_a_finished_seed_without_the_metric_is_named(store: SweepStore) -> None:
     assert named.values["exact_w1"].count == 1
 
 
-def test_who_ended_before_is_named(store: SweepStore) -> None:
+def test_seeds_that_ended_before_are_counted(store: SweepStore) -> None:
     fill(store, [[0.5, 0.75], [1.25, 3.5]])
     table = comparison_table(store, at=At("epoch", 3))
     assert [row.remarks for row in cell_rows(table)] == [("2 of 2 ended before 3 epochs",)] * 2

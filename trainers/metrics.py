@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
+from trainers.parts import installed
+
 Direction = Literal["min", "max"]
 Source = Literal["loss", "evaluation", "probe", "timing"]
 
@@ -71,12 +73,6 @@ def find_metric(name: str) -> Metric:
 
 def stated_metrics() -> Iterator[Metric]:
     """Every metric that some evaluation or probe states, of this package or another."""
-    from trainers.evaluation import Evaluation  # these modules state their metrics with the class above
-    from trainers.parts import installed
-    from trainers.probes import Probe
-
     for part in installed("evaluation", "probe"):
-        if issubclass(part, Evaluation):
-            yield from (*part.metrics, *part.also_logged)
-        elif issubclass(part, Probe):
-            yield from part.metrics
+        yield from getattr(part, "metrics", ())
+        yield from getattr(part, "also_logged", ())

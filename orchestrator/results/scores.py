@@ -59,22 +59,22 @@ def show_scores(scores: Scores) -> None:
 def _table(scores: Scores, width: int) -> Table:
     """A table with a column a metric. On a narrow terminal names are broken into lines, or each metric gets a line."""
     names = list(scores.scores[0].metrics)
-    headings = [heading(find_metric(name)) for name in names]
+    titles = [heading(find_metric(name)) for name in names]
     lines = [
         (score.label, "" if score.epoch is None else str(score.epoch), [f"{score.metrics[name]:.4g}" for name in names])
         for score in scores.scores
     ]
     lines.append((FLOOR, "", [f"{scores.floor[name]:.4g}" if name in scores.floor else "—" for name in names]))
     columns = [["epoch", *(epoch for _, epoch, _ in lines)]]
-    columns += [[name, *(numbers[i] for *_, numbers in lines)] for i, name in enumerate(headings)]
+    columns += [[title, *(numbers[i] for *_, numbers in lines)] for i, title in enumerate(titles)]
     left = width - min(LABEL_WIDTH, max(len(label) for label, *_ in lines))
     if _widths(columns) > left:
-        columns = [[broken(name), *cells] for name, *cells in columns]
+        columns = [[broken(title), *cells] for title, *cells in columns]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", overflow="fold")
     if _widths(columns) <= left:
-        for name, *_ in columns:
-            table.add_column(name, justify="right", no_wrap=True)
+        for title, *_ in columns:
+            table.add_column(title, justify="right", no_wrap=True)
         for index, (label, epoch, numbers) in enumerate(lines):
             table.add_row(Text(label), epoch, *numbers, style="dim" if index == len(scores.scores) else None)
         return table
@@ -82,8 +82,8 @@ def _table(scores: Scores, width: int) -> Table:
     table.add_column("", justify="right", no_wrap=True)
     for label, epoch, numbers in lines:
         table.add_row(Text(label, "bold"), epoch and f"epoch {epoch}")
-        for name, number in zip(headings, numbers, strict=True):
-            table.add_row(name, number)
+        for title, number in zip(titles, numbers, strict=True):
+            table.add_row(title, number)
     return table
 
 

@@ -73,14 +73,18 @@ class Pages:
         """
         return self.until(lambda: self.browser.execute_script(script))
 
-    def picture(self, name: str) -> WebElement:
-        """A picture of this name, or a part of it, once it has been loaded."""
-        script = """
-            const pictures = [...document.querySelectorAll('img')];
-            return pictures.find(picture => decodeURIComponent(picture.src).includes(arguments[0])
-                                            && picture.complete && picture.naturalWidth > 0);
+    def picture(self, name: str) -> None:
+        """Waits until the page has fetched a picture of this name, or a part of it, and shows all of its pictures.
+
+        From MLflow 3.18 on a picture's own address says nothing: the page fetches it and hands it on as a blob.
         """
-        return self.until(lambda: self.browser.execute_script(script, name))
+        script = """
+            const fetched = performance.getEntriesByType('resource').map(entry => decodeURIComponent(entry.name));
+            const pictures = [...document.querySelectorAll('img')];
+            return fetched.some(name => name.includes(arguments[0])) && pictures.length > 0
+                   && pictures.every(picture => picture.complete && picture.naturalWidth > 0);
+        """
+        self.until(lambda: self.browser.execute_script(script, name))
 
 
 @pytest.fixture(scope="module")

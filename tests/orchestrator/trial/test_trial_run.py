@@ -248,12 +248,12 @@ def test_warnings_go_into_the_log(new_trial: NewTrial, monkeypatch: pytest.Monke
 
     from trainers.training import Training
 
-    def warn(self: Training) -> Any:
+    def warn(self: Training, *arguments: Any) -> dict[str, float] | None:
         warnings.warn("a bit odd", stacklevel=1)
-        return original(self)
+        return original(self, *arguments)
 
-    original = Training._iterate
-    monkeypatch.setattr(Training, "_iterate", warn)
+    original = Training.run_epoch
+    monkeypatch.setattr(Training, "run_epoch", warn)
     trial = new_trial()
     assert run(trial) is State.DONE
     assert "UserWarning: a bit odd" in trial.log_file.read_text()

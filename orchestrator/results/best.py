@@ -1,4 +1,4 @@
-"""The best checkpoint of each trial, measured again."""
+"""Measures the best checkpoint of each trial again."""
 
 from __future__ import annotations
 

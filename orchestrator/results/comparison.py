@@ -1,4 +1,4 @@
-"""The comparison of a sweep's cells: a row a cell, mean ± standard deviation over its seeds, and two reference rows."""
+"""Compares a sweep's cells: a row a cell, with mean ± standard deviation over its seeds, and two reference rows."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from trainers.metrics import TRAINING_SECONDS, Direction, Metric
 from trainers.parts import nearest
 
 IDENTITY = frozenset({"trial_id", "cell", "variant", "setting", "seed", "state", "error", "commits", "short"})
-"""Columns of the trials' frame that are no metrics, beside the dotted ones."""
+"""The columns of the trials' frame that are no metrics. Columns with a dot are no metrics either."""
 USED = ("seed", "state", "commits", "short")
-"""Those that a row is made of."""
+"""The columns, besides metrics, that a row is made from."""
 _Trial = dict[Any, Any]
 
 
 @dataclass(frozen=True)
 class _Trials:
-    """The trials of the compared sweeps, in the order of their plans: who owns each, and what is known of it."""
+    """The trials of the compared sweeps, in the order of their plans, each with its sweep, values and references."""
 
     plans: list[dict[str, Any]]
     owners: list[tuple[SweepStore, Entry]]
@@ -45,16 +45,16 @@ class _Trials:
 
     @property
     def logged(self) -> list[str]:
-        """The metrics that some trial has logged."""
+        """The metrics that at least one trial has logged."""
         return [name for name in self.frame.columns if name not in IDENTITY and "." not in name]
 
     @property
     def info(self) -> Mapping[str, Any]:
-        """What the values depend on, by the first trial that says so."""
+        """What the values depend on, such as the extractor, from the first trial that has references."""
         return next((each for each in self.references if each), {}).get("info", {})
 
     def cells(self) -> list[list[int]]:
-        """The numbers of each cell's trials."""
+        """The indices of each cell's trials."""
         found: dict[str, list[int]] = {}
         for index, (store, entry) in enumerate(self.owners):
             found.setdefault(json.dumps([store.name, entry.variant, entry.axes]), []).append(index)
@@ -68,14 +68,14 @@ def comparison_table(
     baseline: str = "",
     again: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Table:
-    """The table of one or several sweeps as far as they have come: every finished trial as it was ``at`` some point.
+    """The comparison table of one or several sweeps. The sweeps need not be finished.
 
-    A cell's mean is over its finished seeds, including those that were stopped early, as far as they came. Its remarks
-    name the seeds that were stopped, failed, diverged or are not finished. The best mean of a metric is marked unless
-    another cell's interval overlaps its own, or only other cells have an interval.
+    ``at`` chooses the evaluation of each trial. A cell's mean is over its finished seeds, including those that were
+    stopped early. Its remarks count the seeds that were stopped, failed, diverged or are not finished. The best mean of
+    a metric is marked unless another cell's interval overlaps its own, or only other cells have an interval.
 
-    ``metrics`` are shown instead of the evaluation's. ``again`` holds values that were measured anew, by trial. Raises
-    :class:`UserError` for metrics that no trial logged and a baseline that is no cell.
+    ``metrics`` are shown instead of the evaluation's. ``again`` holds values that were measured again, by trial id.
+    Raises :class:`UserError` for a metric that no trial has logged and for a baseline that is not a cell.
     """
     title = ", ".join(store.name for store in stores)
     trials = _read(stores, at, again)
@@ -116,9 +116,9 @@ def _read(stores: Sequence[SweepStore], at: At, again: Mapping[str, Mapping[str,
 
 
 def _evaluated(trials: _Trials) -> dict[str, Metric]:
-    """The metrics that evaluations and probes measured, in the order of the trials, each as the first trial states it.
+    """The metrics of evaluations and probes, in the order of the trials, each as the first trial states it.
 
-    Only those that were measured of an untrained generator too: a metric of a later evaluation has nothing to compare.
+    A metric is left out if it was not measured on an untrained generator, because then it has no reference.
     """
     stated: dict[str, Metric] = {}
     for references in trials.references:
@@ -144,7 +144,7 @@ def _shown(trials: _Trials, evaluated: Mapping[str, Metric], wanted: Sequence[st
 
 
 def _alike(stores: Sequence[SweepStore], trials: _Trials) -> list[bool]:
-    """For each trial, whether it was measured as the first one was: same dataset, evaluation and extractor."""
+    """For each trial, whether it was measured as the first one: with the same dataset, evaluation and extractor."""
     measured_on = {store.name: _measured_on(store) for store in stores}
     return [
         measured_on[store.name] == measured_on[stores[0].name] and (not told or told.get("info") == trials.info)
@@ -153,7 +153,7 @@ def _alike(stores: Sequence[SweepStore], trials: _Trials) -> list[bool]:
 
 
 def _measured_on(store: SweepStore) -> Any:
-    """Dataset and evaluation, which all trials of a sweep have in common and those of another sweep may not."""
+    """A sweep's dataset and evaluation. All its trials share them; another sweep may have others."""
     if (values := next((config for _, config in store.configs()), None)) is None:
         return None
     config = without_runtime_options(values)
@@ -162,7 +162,7 @@ def _measured_on(store: SweepStore) -> Any:
 
 
 def _rows(trials: _Trials, metrics: Sequence[str], alike: Sequence[bool], at: At, baseline: str) -> list[Row]:
-    """A row a cell."""
+    """One row for each cell."""
     records = trials.frame.reindex(columns=[*USED, *metrics]).to_dict("records")
     reported = {plan["name"]: _paper(plan) for plan in trials.plans}
     cells = trials.cells()
@@ -179,7 +179,7 @@ def _rows(trials: _Trials, metrics: Sequence[str], alike: Sequence[bool], at: At
 
 
 def _row(group: Sequence[_Trial], entry: Entry, metrics: Sequence[str], at: At) -> Row:
-    """The row of a cell; ``group`` are its trials, ``entry`` is one of them."""
+    """The row of a cell. ``group`` holds its trials, ``entry`` is one of them."""
     finished = _finished(group)
     values = {metric: value for metric in metrics if (value := value_of(trial[metric] for trial in finished))}
     others = Counter(trial["state"] for trial in group if trial["state"] != State.DONE)
@@ -188,7 +188,7 @@ def _row(group: Sequence[_Trial], entry: Entry, metrics: Sequence[str], at: At) 
         remarks.append(f"{short} of {len(group)} ended before {at.value:g} {'epochs' if at.what == 'epoch' else 's'}")
     for metric in metrics:
         there = values[metric].count if metric in values else 0
-        if there < len(finished) and (there or metric == metrics[0]):  # of what no seed has there is no mean to mistake
+        if there < len(finished) and (there or metric == metrics[0]):  # without any seed there is no mean to explain
             remarks.append(f"{len(finished) - there} of {len(group)} without {metric}")
     commits = {commit for trial in finished for commit in trial["commits"].split(", ")}
     if len(commits) > 1:
@@ -203,7 +203,7 @@ def _finished(group: Sequence[_Trial]) -> list[_Trial]:
 def _with_differences(
     rows: Sequence[Row], groups: Sequence[Sequence[_Trial]], baseline: str, metrics: Sequence[str]
 ) -> list[Row]:
-    """Cell minus baseline, seed by seed: what both seeds share, the data and the noise, cancels."""
+    """The rows with their differences to the baseline, paired by seed: effects of the same data and noise cancel."""
     labels = [f"{row.sweep}: {row.label}" for row in rows]
     found = [i for i, row in enumerate(rows) if baseline in (row.label, labels[i])]
     if not found:
@@ -211,7 +211,9 @@ def _with_differences(
             f"--baseline: there is no cell called '{baseline}'{nearest(baseline, [row.label for row in rows])}"
         )
     if len(found) > 1:
-        raise UserError(f"--baseline {baseline}: which one? {', '.join(repr(labels[i]) for i in found)}")
+        raise UserError(
+            f"--baseline {baseline}: several cells match; write {' or '.join(repr(labels[i]) for i in found)}"
+        )
     base = {trial["seed"]: trial for trial in _finished(groups[found[0]])}
     told = []
     for index, (row, group) in enumerate(zip(rows, groups, strict=True)):
@@ -228,11 +230,11 @@ def _with_differences(
 def _reference_rows(frame: Any, metrics: Sequence[str]) -> list[Row]:
     untrained, floor = {}, {}
     for metric in metrics:
-        # one untrained generator a seed and network: cells that share one count it once
+        # Cells with the same seed and network share an untrained generator, which counts once.
         once = frame.drop_duplicates(["seed", f"untrained.{metric}"])
         if value := value_of(once[f"untrained.{metric}"], interval=False):
             untrained[metric] = value
-        column = f"floor.{metric}"  # which metrics of probes have not
+        column = f"floor.{metric}"  # metrics of probes have none
         if column in frame and (value := value_of(frame[column].drop_duplicates(), interval=False)):
             floor[metric] = value
     return [
@@ -248,7 +250,7 @@ def _paper(plan: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
 
 
 def _notes(trials: _Trials, at: At, baseline: str) -> list[str]:
-    """What all rows have in common; each on one line, which LaTeX's comments need."""
+    """The notes that concern all rows. Each is one line, because LaTeX's comments need that."""
     counts = trials.frame["state"].value_counts()
     scope = ", ".join(f"{number} {state}" for state, number in counts.items())
     notes = [f"mean ± standard deviation over seeds; {scope}"]
@@ -263,7 +265,7 @@ def _notes(trials: _Trials, at: At, baseline: str) -> list[str]:
 
 
 def _notes_of_rows(rows: Sequence[Row], alike: bool) -> list[str]:
-    """What the intervals and remarks of these rows mean."""
+    """The notes that explain the intervals and remarks of these rows."""
     notes = []
     counts = {value.count for row in rows for value in row.values.values() if value.interval}
     if counts:

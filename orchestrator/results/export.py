@@ -1,4 +1,4 @@
-"""A comparison table as text, from the words of the command line."""
+"""Writes a comparison table as text, from the options of ``orchestrator export``."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def exported(
 ) -> str:
     """The table of one sweep or several, in one of :data:`~orchestrator.results.formats.FORMATS`.
 
-    The options are those of ``orchestrator export``. ``tell`` hears what is measured again for ``at="best"``. Raises
-    :class:`UserError` for unknown names, and if no trial has ended.
+    The options are those of ``orchestrator export``. With ``at="best"`` checkpoints are measured again, and ``tell`` is
+    called with a line for each. Raises :class:`UserError` for unknown names, and if no trial has ended.
     """
     if format_name not in FORMATS:
         raise UserError(f"--format: there is no format called '{format_name}'{nearest(format_name, FORMATS)}")

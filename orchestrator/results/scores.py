@@ -1,4 +1,4 @@
-"""What measuring again has found, for programs and for people."""
+"""The scores that ``orchestrator evaluate`` has measured, and how it prints them."""
 
 from __future__ import annotations
 

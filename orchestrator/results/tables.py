@@ -1,4 +1,4 @@
-"""What a comparison table is: rows of values by metric. Every format shows the same table."""
+"""A comparison table: rows of values by metric. Every format shows the same table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ OTHER_REFERENCE = "other reference"
 
 @dataclass(frozen=True)
 class Value:
-    """Mean, standard deviation (of a sample), count and 95 % bootstrap interval over seeds; None twice for one seed."""
+    """Mean, standard deviation (of a sample), count and 95 % bootstrap interval over seeds.
+
+    For one seed the deviation and the interval are None.
+    """
 
     mean: float
     deviation: float | None
@@ -27,12 +30,12 @@ class Value:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The interval, or the mean alone."""
+        """The interval. Without one, the mean as both bounds."""
         return self.interval or (self.mean, self.mean)
 
 
 def value_of(numbers: Iterable[float], *, interval: bool = True) -> Value | None:
-    """The numbers as one value, those that are missing or not finite left out; None where none is there."""
+    """The value of these numbers, without those that are missing or not finite. None if no number is left."""
     import numpy as np
 
     there = [float(number) for number in numbers if number is not None and math.isfinite(number)]
@@ -44,9 +47,9 @@ def value_of(numbers: Iterable[float], *, interval: bool = True) -> Value | None
 
 @dataclass(frozen=True)
 class Row:
-    """A cell: its variant, its axis values in words and as they are, values by metric, remarks, a paper's numbers.
+    """A cell: its variant, its axis values as text and as they are, its values by metric, remarks, a paper's numbers.
 
-    ``differences`` are to the table's baseline, paired by seed.
+    ``differences`` are those to the table's baseline, paired by seed.
     """
 
     variant: str
@@ -68,7 +71,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """What every format shows."""
+    """A table, as every format shows it."""
 
     title: str
     axes: tuple[str, ...]
@@ -76,22 +79,22 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     paper: tuple[str, ...] = ()
-    """The metrics of which a paper reports numbers."""
+    """The metrics for which a paper reports numbers."""
     sweeps: tuple[str, ...] = ()
-    """Where the rows are of several sweeps."""
+    """The names of the sweeps, if there are several."""
     baseline: str = ""
-    """The cell that differences are to."""
+    """The label of the cell that others are compared to. Empty if none is."""
     intervals: tuple[str, ...] = ()
-    """The metrics whose intervals and differences have columns of their own for people; programs get all."""
+    """The metrics whose intervals and differences people see in columns of their own. Programs get all of them."""
 
 
 def heading(metric: Metric) -> str:
-    """The metric's name with an arrow that says which way is better, if one is."""
+    """The metric's name, with an arrow for the better direction if there is one."""
     return metric.name + {"min": " ↓", "max": " ↑", None: ""}[metric.direction]
 
 
 def mark_best(table: Table) -> Table:
-    """The table with the best of each metric marked, where no other cell's interval overlaps its own."""
+    """The table with the best cell of each metric marked, unless another cell's interval overlaps its own."""
     rows = table.rows
     best: list[set[str]] = [set() for _ in rows]
     comparable = [i for i, row in enumerate(rows) if not row.reference and OTHER_REFERENCE not in row.remarks]

@@ -45,7 +45,7 @@ def text_of(shown: Console) -> str:
 
 
 @pytest.mark.parametrize("state", State)
-def test_what_is_to_be_done_is_what_has_no_result(store: SweepStore, state: State) -> None:
+def test_a_run_takes_the_trials_without_a_result(store: SweepStore, state: State) -> None:
     first, *others = store.entries()
     store.trial(first.trial_id).set_state(state, "why")
     store.stop_file.touch()
@@ -56,7 +56,7 @@ def test_what_is_to_be_done_is_what_has_no_result(store: SweepStore, state: Stat
     assert after.state is (State.LOST if state is State.RUNNING else state)  # its driver died with it
 
 
-def test_a_restart_begins_what_has_no_result_again_from_nothing(store: SweepStore) -> None:
+def test_a_restart_trains_the_trials_without_a_result_from_scratch(store: SweepStore) -> None:
     done, failed, never, lost = store.entries()
     finish(store, done, {"exact_w1": 0.5})
     for entry, state in ((failed, State.FAILED), (lost, State.RUNNING)):
@@ -74,7 +74,7 @@ def test_a_restart_begins_what_has_no_result_again_from_nothing(store: SweepStor
     assert (old.status().state, old.status().error) == (State.FAILED, "out of paper")
 
 
-def test_what_another_sweep_has_finished_is_copied_and_told(tmp_path: Path, tracking_uri: str) -> None:
+def test_a_trial_that_another_sweep_has_finished_is_copied_with_a_message(tmp_path: Path, tracking_uri: str) -> None:
     other = make_sweep(tmp_path)
     for entry in other.entries():
         finish(other, entry, {"exact_w1": 0.5})
@@ -89,7 +89,7 @@ def test_what_another_sweep_has_finished_is_copied_and_told(tmp_path: Path, trac
     assert len(dump(tracking_uri, "more")) == 1 + len(taken)  # runs of its own
 
 
-def test_a_sweep_of_which_everything_is_finished_starts_nothing(store: SweepStore, tracking_uri: str) -> None:
+def test_a_finished_sweep_starts_nothing(store: SweepStore, tracking_uri: str) -> None:
     for entry in store.entries():
         finish(store, entry, {"exact_w1": 0.5 + entry.seed})
     before = {path: path.read_bytes() for path in (store.path / "trials").rglob("*") if path.is_file()}
@@ -135,16 +135,14 @@ def test_the_end_counts_the_states_and_says_how_to_go_on(
     assert all((store.tables / f"hand.{suffix}").exists() for suffix in ("csv", "md", "tex"))
 
 
-def test_a_runs_directory_with_a_space_and_brackets_is_told_so_that_it_can_be_pasted(
-    tmp_path: Path, tracking_uri: str
-) -> None:
+def test_a_runs_directory_with_a_space_and_brackets_is_quoted_in_commands(tmp_path: Path, tracking_uri: str) -> None:
     store = make_sweep(tmp_path / "my [old] runs")
     shown = console()
     assert conclude(store, MirrorThread(store, tracking_uri), shown, options(store)) == 1
     assert text_of(shown).splitlines()[-1].endswith(f"resume hand --runs-dir '{store.runs_dir}'")
 
 
-def test_mlflow_may_be_down_and_the_sweep_is_not(
+def test_a_sweep_goes_on_while_mlflow_is_down(
     store: SweepStore, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -158,7 +156,7 @@ def test_mlflow_may_be_down_and_the_sweep_is_not(
     assert "MLflow is behind" in text_of(shown)
 
 
-def test_mlflow_is_kept_level_while_a_sweep_runs(store: SweepStore, tracking_uri: str) -> None:
+def test_mlflow_is_kept_up_to_date_while_a_sweep_runs(store: SweepStore, tracking_uri: str) -> None:
     entry = store.entries()[0]
     finish(store, entry, {"exact_w1": 0.5})
     mirroring = MirrorThread(store, tracking_uri)

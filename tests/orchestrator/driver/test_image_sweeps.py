@@ -85,7 +85,7 @@ def test_resuming_without_the_folder_is_told_before_anything_starts(tmp_path: Pa
 
 
 @pytest.mark.parametrize("command", ["sweep", "train"])
-def test_a_dataset_that_is_nowhere_ends_it_before_anything_starts(
+def test_a_missing_dataset_is_an_error_before_anything_starts(
     tmp_path: Path, command_line: CommandLine, command: str
 ) -> None:
     write_file(tmp_path, "name: s\nbase: [dataset=celeba, budget=4, device=cpu]\n")  # needs gdown, and a network

@@ -111,7 +111,7 @@ def test_one_failure_too_many_ends_the_sweep_with_the_reason_and_the_way_on(earl
     ]
 
 
-def test_what_was_running_has_a_checkpoint_and_is_pending(early: Early) -> None:
+def test_the_running_trials_have_a_checkpoint_and_are_pending(early: Early) -> None:
     status = early.statuses["sound"]
     assert status.state is State.PENDING
     assert [attempt.ended is not None for attempt in status.attempts] == [True]
@@ -124,7 +124,7 @@ def test_nothing_was_begun_after_the_failure(early: Early) -> None:
     assert (early.statuses["duller"].state, early.statuses["duller"].attempts) == (State.PENDING, [])
 
 
-def test_what_was_not_promising_was_stopped_after_the_grace_with_a_checkpoint(early: Early) -> None:
+def test_a_trial_that_was_not_promising_was_stopped_after_the_grace_with_a_checkpoint(early: Early) -> None:
     status, trial = early.statuses["dull"], early.trials["dull"]
     assert status.state is State.STOPPED
     assert [attempt.ended is not None for attempt in status.attempts] == [True]
@@ -160,13 +160,13 @@ def test_resuming_takes_what_has_no_result_and_goes_on_from_the_checkpoint(early
     assert [len(status.attempts) for status in statuses.values()] == [2, 1, 1, 2, 1]
 
 
-def test_another_driver_judges_by_what_trials_have_reached_before_it(early: Early, resumed: list[str]) -> None:
+def test_another_driver_decides_from_all_stored_epochs(early: Early, resumed: list[str]) -> None:
     assert early.now()["duller"].state is State.STOPPED
     assert [record["iteration"] for record in early.trials["duller"].epochs()] == [0, 17, 34]
     assert prepare(early.store) == []
 
 
-def test_the_command_that_the_end_told_brings_mlflow_level(
+def test_the_command_that_was_printed_brings_mlflow_up_to_date(
     early: Early,
     resumed: list[str],
     command_line: CommandLine,

@@ -45,12 +45,12 @@ def _entries_when_there(store: SweepStore) -> list:
     return store.entries()
 
 
-def test_there_is_nobody_to_stop(store: SweepStore, command_line: CommandLine) -> None:
+def test_stop_says_that_no_driver_runs(store: SweepStore, command_line: CommandLine) -> None:
     code, _, errors = command_line("stop", store.name, "--runs-dir", store.runs_dir)
     assert (code, errors) == (2, "orchestrator: 'hand' is not running: there is nothing to stop\n")
 
 
-def test_a_restart_puts_the_old_attempt_aside_and_its_mlflow_run_away(store: SweepStore, tracking_uri: str) -> None:
+def test_a_restart_moves_the_old_attempt_and_deletes_its_mlflow_run(store: SweepStore, tracking_uri: str) -> None:
     entry = store.entries()[0]
     finish(store, entry, {"exact_w1": 0.5}, state=State.FAILED, error="why", epochs=3)
     Mirror(store, tracking_uri).finish()

@@ -127,7 +127,7 @@ def enlarged(life: Life, resumed: Run, ray_resources: dict[str, float]) -> Run:
     return life.run(code, console.file.getvalue(), "", before=before, todo=todo)
 
 
-def test_ctrl_c_ends_with_130_and_the_command_to_go_on(interrupted: Run) -> None:
+def test_ctrl_c_ends_with_130_and_the_resume_command(interrupted: Run) -> None:
     assert interrupted.code == 130
     assert interrupted.out[-1] == "Stopped; go on with: orchestrator resume life --max-concurrent 1"
     assert interrupted.out[-2] == "life: 2 PENDING"

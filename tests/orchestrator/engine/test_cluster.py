@@ -232,13 +232,13 @@ def check_refusal(story: Story, who: str, *words: str) -> None:
     assert not story.begun
 
 
-def test_who_has_another_token_is_told_so_at_once(story: Story) -> None:
+def test_a_driver_with_another_token_is_refused_at_once(story: Story) -> None:
     check_refusal(
         story, "a wrong token", f"--address {story.topology.ray_address}", "RAY_AUTH_MODE=token", "RAY_AUTH_TOKEN"
     )
 
 
-def test_who_does_not_know_mlflow_s_password_is_told_so_at_once(story: Story) -> None:
+def test_a_driver_without_mlflow_s_password_is_refused_at_once(story: Story) -> None:
     uri = f"--tracking-uri {story.topology.tracking_uri}"
     check_refusal(story, "no password", uri, "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
@@ -279,7 +279,7 @@ def test_a_trial_whose_node_died_goes_on_elsewhere_from_its_checkpoint(story: St
     assert "its node is gone" in story.swept[1]
 
 
-def test_nobody_else_s_trial_was_touched(story: Story) -> None:
+def test_no_other_trial_was_touched(story: Story) -> None:
     (other,) = [status for trial_id, status in story.statuses.items() if trial_id != story.lost]
     assert (other.state, len(other.attempts)) == (State.DONE, 1)
 
@@ -289,7 +289,7 @@ def test_a_driver_tells_an_mlflow_that_was_restarted_what_it_missed(story: Story
     assert 0 < before < after
 
 
-def test_a_driver_whose_head_was_restarted_ends_with_the_reason_and_the_way_on(story: Story) -> None:
+def test_a_driver_whose_head_was_restarted_ends_with_the_reason_and_the_resume_command(story: Story) -> None:
     code, out, err = story.swept
     address = story.topology.ray_address
     assert code == 1
@@ -303,7 +303,7 @@ def test_a_driver_whose_head_was_restarted_ends_with_the_reason_and_the_way_on(s
     assert way_on == f"Some trials did not finish; go on with: orchestrator resume far {options} --address {address}"
 
 
-def test_that_way_the_sweep_comes_to_its_end(story: Story) -> None:
+def test_the_command_that_was_printed_finishes_the_sweep(story: Story) -> None:
     code, out, err = story.resumed
     assert (code, out.splitlines()[-1]) == (0, "far: 2 DONE"), err
     _, second, third = story.store.trial(story.lost).status().attempts

@@ -252,7 +252,7 @@ def test_a_driver_that_was_killed_anywhere_decides_as_one_that_lived(
 
 
 @BOTH
-def test_a_decision_that_got_lost_with_its_driver_is_made_again(race: SweepStore, options: EarlyStopping) -> None:
+def test_a_decision_that_the_driver_could_not_write_is_made_again(race: SweepStore, options: EarlyStopping) -> None:
     course = Course(race, options)
     for number in range(3):
         course.run(number, constant(1.0))
@@ -266,7 +266,7 @@ def test_a_decision_that_got_lost_with_its_driver_is_made_again(race: SweepStore
 
 
 @BOTH
-def test_nobody_is_stopped_before_the_grace_is_over(race: SweepStore, options: EarlyStopping) -> None:
+def test_no_trial_is_stopped_before_the_grace_is_over(race: SweepStore, options: EarlyStopping) -> None:
     late = EarlyStopping(options.scheduler, 5 * LENGTH + 1, METRIC, "min", 2.0, 2)
     course = Course(race, late)
     for number in range(3):
@@ -289,7 +289,7 @@ def test_a_trial_in_its_last_epoch_is_not_stopped(tmp_path: Path, options: Early
 
 
 @BOTH
-def test_the_untrained_generator_counts_nothing(race: SweepStore, options: EarlyStopping) -> None:
+def test_the_untrained_generator_is_ignored(race: SweepStore, options: EarlyStopping) -> None:
     """The value in question would be the best that this trial ever had."""
     course = Course(race, options)
     for number in range(3):
@@ -298,7 +298,7 @@ def test_the_untrained_generator_counts_nothing(race: SweepStore, options: Early
 
 
 @BOTH
-def test_an_epoch_that_comes_again_counts_nothing(race: SweepStore, options: EarlyStopping) -> None:
+def test_an_epoch_that_is_stored_again_is_ignored(race: SweepStore, options: EarlyStopping) -> None:
     """A worker that was killed computes stored epochs again, here with better values."""
     course = Course(race, options)
     for number in range(3):
@@ -311,7 +311,7 @@ def test_an_epoch_that_comes_again_counts_nothing(race: SweepStore, options: Ear
 
 
 @BOTH
-def test_an_epoch_without_the_metric_counts_nothing(race: SweepStore, options: EarlyStopping) -> None:
+def test_an_epoch_without_the_metric_is_ignored(race: SweepStore, options: EarlyStopping) -> None:
     course = Course(race, options)
     for number in range(3):
         course.run(number, constant(1.0))
@@ -319,7 +319,9 @@ def test_an_epoch_without_the_metric_counts_nothing(race: SweepStore, options: E
 
 
 @BOTH
-def test_a_trial_that_sees_late_that_it_shall_stop_disturbs_nobody(race: SweepStore, options: EarlyStopping) -> None:
+def test_an_epoch_after_the_decision_to_stop_does_not_change_other_decisions(
+    race: SweepStore, options: EarlyStopping
+) -> None:
     """On a shared file system a worker may have stored another epoch before it sees the file."""
     course = Course(race, options)
     for number in range(3):
@@ -332,7 +334,9 @@ def test_a_trial_that_sees_late_that_it_shall_stop_disturbs_nobody(race: SweepSt
 
 
 @BOTH
-def test_what_others_would_have_decided_long_ago_does_no_harm(race: SweepStore, options: EarlyStopping) -> None:
+def test_early_stopping_that_is_added_to_a_begun_sweep_stops_no_promising_trial(
+    race: SweepStore, options: EarlyStopping
+) -> None:
     """Early stopping, or an earlier one, was added to the sweep file only after the sweep had begun."""
     course = Course(race, options)
     for number in range(3):
@@ -456,7 +460,7 @@ early_stopping: {scheduler: asha, metric: critic_gradient_norm, mode: max, grace
 
 
 @pytest.mark.long
-def test_on_a_real_ray_what_is_not_promising_is_stopped_and_stays_so(
+def test_on_a_real_ray_a_trial_that_is_not_promising_is_stopped_and_stays_so(
     tmp_path: Path, ray_resources: dict[str, float]
 ) -> None:
     """One trial at a time; ``test_max_failures`` has the median rule, and a second driver."""

@@ -164,11 +164,11 @@ grid: {{penalty.weight: [1, 2]}}
     ("arguments", "told"),
     [
         (["--executor", "locale"], "--executor: there is no executor 'locale'; did you mean 'local'?"),
-        (["--executor", "local", "--address", "here:1"], "it does not go with --address"),
-        (["--executor", "local", "--max-concurrent", "2"], "it does not go with --max-concurrent"),
+        (["--executor", "local", "--address", "here:1"], "it cannot be combined with --address"),
+        (["--executor", "local", "--max-concurrent", "2"], "it cannot be combined with --max-concurrent"),
     ],
 )
-def test_what_an_executor_does_not_go_with_is_told(
+def test_options_that_contradict_an_executor_are_errors(
     tmp_path: Path, command_line: CommandLine, arguments: list[str], told: str
 ) -> None:
     file = write_file(tmp_path, LOCAL)

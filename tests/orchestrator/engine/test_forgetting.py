@@ -23,7 +23,7 @@ seeds: 6
 
 
 @pytest.mark.long
-def test_ray_tune_has_few_of_the_trials_that_have_ended(
+def test_ray_tune_keeps_few_ended_trials(
     tmp_path: Path, ray_resources: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ray.tune.experiment import Trial
@@ -48,7 +48,7 @@ def test_ray_tune_has_few_of_the_trials_that_have_ended(
 
 
 @pytest.mark.long
-def test_a_sweep_that_is_stopped_does_not_wait_for_trials_that_found_no_room(
+def test_a_stopped_sweep_does_not_wait_for_trials_that_have_not_begun(
     tmp_path: Path, ray_resources: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = make_sweep(tmp_path, MANY.replace("6", "2"))

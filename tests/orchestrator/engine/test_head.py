@@ -14,7 +14,7 @@ from orchestrator.engine.head import watch_head
 
 
 @pytest.mark.parametrize("changes", [{"RAY_AUTH_TOKEN": "0" * 32}, {"RAY_AUTH_MODE": "disabled"}])
-def test_a_driver_whom_the_cluster_does_not_let_in_begins_nothing_and_says_what_is_asked_for(
+def test_a_driver_that_the_cluster_refuses_begins_nothing_and_names_the_variables_to_set(
     tmp_path: Path, cluster: Cluster, changes: dict[str, str]
 ) -> None:
     sweep = ["sweep", write_file(tmp_path, TWO_CELLS), "--runs-dir", tmp_path / "runs", "--offline"]
@@ -27,9 +27,7 @@ def test_a_driver_whom_the_cluster_does_not_let_in_begins_nothing_and_says_what_
     assert not (tmp_path / "runs" / "hand").exists()
 
 
-def test_a_head_that_does_not_answer_for_longer_than_it_may_is_gone(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_head_that_does_not_answer_in_time_is_gone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head, "LOOK_SECONDS", 1.0)  # a look that the end interrupts takes Ray's client half a minute
     monkeypatch.setattr(head, "patience", lambda: 2.0)
     network = Network(int(cluster.arguments[1].rpartition(":")[2]))

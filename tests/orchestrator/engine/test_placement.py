@@ -95,7 +95,9 @@ def test_trials_without_a_gpu_leave_the_processors_beside_gpus_to_those_with_one
     ),
 )
 @settings(deadline=None)
-def test_what_is_shared_out_is_wanted_and_there(sizes: list[tuple[int, int, int]], wanted: dict[Demand, int]) -> None:
+def test_shares_exceed_neither_the_demand_nor_the_nodes(
+    sizes: list[tuple[int, int, int]], wanted: dict[Demand, int]
+) -> None:
     nodes = [node(str(number), CPU=c, GPU=g, big=b) for number, (c, g, b) in enumerate(sizes)]
     shares = share_out(nodes, wanted)
     assert shares.keys() == wanted.keys()
@@ -124,14 +126,14 @@ def test_what_is_shared_out_is_wanted_and_there(sizes: list[tuple[int, int, int]
         pytest.param((("fast_disk", 1.0), ("big_memory", 1.0)), "no single node has all of that", id="together"),
     ],
 )
-def test_what_no_single_node_can_serve_is_refused(demand_: Demand, told: str) -> None:
+def test_a_demand_that_no_single_node_can_serve_is_refused(demand_: Demand, told: str) -> None:
     nodes = [node("a", CPU=1, big_memory=1), node("b", CPU=1, fast_disk=1)]
     with pytest.raises(UserError, match=told):
         Placement({"trial": demand_}, look=lambda: nodes).check()
     assert unservable(nodes, CPU) is None
 
 
-def test_what_may_come_later_is_told_and_waited_for() -> None:
+def test_a_demand_that_a_later_node_may_serve_waits_with_a_message() -> None:
     told: list[str] = []
     placement = Placement({"trial": GPU}, 3, beyond=True, tell=told.append, look=lambda: [node("a", CPU=1)])
     placement.check()
@@ -171,7 +173,7 @@ def test_nodes_that_come_and_go_count_as_soon_as_they_are_seen(monkeypatch: pyte
     assert placement.may_begin() == {CPU}
 
 
-def test_a_refused_node_counts_no_more_and_is_told_once() -> None:
+def test_a_refused_node_no_longer_counts_and_is_reported_once() -> None:
     told: list[str] = []
     nodes = [node("a", CPU=1), node("b", CPU=1)]
     placement = Placement(dict.fromkeys("abc", CPU), tell=told.append, look=lambda: nodes)

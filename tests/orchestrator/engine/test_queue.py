@@ -176,7 +176,7 @@ def test_a_trial_that_a_node_refused_comes_again_first_and_has_lost_nothing(
     assert [driven.ask(), driven.ask()] == [driven.ids[2], None]
 
 
-def test_trials_that_find_no_room_let_those_pass_that_do(store: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_without_room_lets_trials_with_room_pass(store: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:
     driven = Driven(store, 0, monkeypatch)
     gpu, cpu = (("CPU", 1.0), ("GPU", 1.0)), (("CPU", 1.0),)
     requests = dict(zip(driven.ids, (gpu, gpu, cpu, cpu), strict=True))
@@ -206,7 +206,7 @@ def test_the_stop_file_ends_everything_at_once(store: SweepStore, monkeypatch: p
     assert driven.ask() == "finished"
 
 
-def test_an_end_that_was_told_already_changes_nothing(store: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_that_is_reported_twice_counts_once(store: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:
     driven = Driven(store, 2, monkeypatch)
     driven.ask()
     driven.end(State.DONE)

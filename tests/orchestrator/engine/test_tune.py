@@ -119,7 +119,7 @@ def test_a_trial_that_diverges_is_not_tried_again(aftermath: Aftermath) -> None:
     assert len(aftermath.trial("diverges").status().attempts) == 1
 
 
-def test_the_others_are_done(aftermath: Aftermath) -> None:
+def test_all_other_trials_are_done(aftermath: Aftermath) -> None:
     assert aftermath.states("sound") == [State.DONE]
     assert [record["iteration"] for record in aftermath.trial("sound").epochs()] == [0, 20, 40, 60, 80]
 
@@ -176,7 +176,7 @@ def test_mlflow_has_the_same_states_and_points(aftermath: Aftermath) -> None:
         assert points == [(record["epoch"], record["timestamp"], record["iteration"]) for record in records]
 
 
-def test_without_a_stop_nothing_is_left_to_do_but_what_failed(aftermath: Aftermath) -> None:
+def test_without_a_stop_only_failed_trials_are_left(aftermath: Aftermath) -> None:
     assert prepare(aftermath.store) == [aftermath.entry("raises").trial_id]
 
 

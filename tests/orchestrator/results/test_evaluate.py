@@ -259,7 +259,7 @@ def test_every_name_and_digit_is_there_however_narrow_the_terminal(width: int, m
     assert text.split().count("0.5") == len(names) - 1
 
 
-def test_what_is_asked_for_wrongly(
+def test_bad_requests_are_errors(
     sweep: SweepStore, trained: TrialStore, tmp_path: Path, cache: Path, command_line: CommandLine
 ) -> None:
     def told(*arguments: object, runs_dir: Path = cache) -> str:

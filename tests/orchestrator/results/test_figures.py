@@ -363,7 +363,7 @@ def test_a_heat_map_has_the_table_s_numbers_and_says_where_there_are_none(drawn:
             assert text.splitlines() == [mean, *rows[setting].remarks]
 
 
-def test_a_cell_of_which_every_seed_came_to_one_end_says_which(tmp_path: Path) -> None:
+def test_a_cell_whose_seeds_all_failed_alike_shows_the_state(tmp_path: Path) -> None:
     store = make_drawn(tmp_path, VARIANTS, lambda entry: State.FAILED if entry.axes else State.DONE)
     assert heat_maps(read_sweep(store)) is None  # without one value there is no map
     last = next(entry for entry in store.entries() if entry.axes)
@@ -419,7 +419,7 @@ def test_a_logarithmic_colour_bar_has_plain_numbers(tmp_path: Path) -> None:
         float(label)
 
 
-def test_a_cell_that_an_axis_passes_by_is_in_no_heat_map(tmp_path: Path, command_line: CommandLine) -> None:
+def test_a_cell_without_one_of_the_axes_is_in_no_heat_map(tmp_path: Path, command_line: CommandLine) -> None:
     axes = "grid: {penalty: [gradient, none], penalty.weight: [1, 2]}"
     store = make_drawn(tmp_path, f"name: s\nbase: {POINTS}\n{axes}\ncompare: {{metric: {METRIC}, mode: min}}\n")
     labels = ["s penalty=gradient weight=1", "s penalty=gradient weight=2", "s penalty=none"]

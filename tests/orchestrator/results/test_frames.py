@@ -74,7 +74,7 @@ def test_a_trial_as_it_was_when_a_metric_was_nearest_to_a_value(store: SweepStor
     assert frame["other"].loc[third.trial_id] == 1.0  # which has no such metric
 
 
-def test_where_to_look() -> None:
+def test_the_option_at_is_parsed() -> None:
     assert parse_at("last") == LAST
     assert parse_at("best") == At("best")
     assert parse_at("epoch=3") == At("epoch", 3)

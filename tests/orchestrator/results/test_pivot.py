@@ -56,7 +56,7 @@ def means(table: Table, metric: str = "exact_w1") -> list[float]:
     return [row.values[metric].mean for row in cells(table)]
 
 
-def test_without_a_word_everything_stays(table: Table) -> None:
+def test_without_options_the_table_is_unchanged(table: Table) -> None:
     assert lay_out(table) == table
 
 
@@ -133,7 +133,7 @@ def test_rows_come_in_the_order_that_is_asked_for(table: Table) -> None:
         ("variant=clip,q=1", "", r"--rows: no cell has objective.q=1; there are —"),
     ],
 )
-def test_what_cannot_be_laid_out_is_told(table: Table, rows: str, across: str, message: str) -> None:
+def test_a_layout_that_is_impossible_is_an_error(table: Table, rows: str, across: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         lay_out(table, rows, across)
 

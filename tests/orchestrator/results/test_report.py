@@ -213,7 +213,7 @@ def test_another_file(store: SweepStore, tmp_path: Path, command_line: CommandLi
 
 
 @pytest.mark.parametrize("folder", [".", "there"])
-def test_a_folder_is_no_file(
+def test_a_folder_as_output_is_an_error(
     store: SweepStore, tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

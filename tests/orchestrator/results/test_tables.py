@@ -247,7 +247,7 @@ def test_the_interval_is_the_bootstrap_s_and_what_overlaps_is_not_bold(tmp_path:
     assert not first.best & {"exact_w1"}
 
 
-def test_what_lies_apart_by_intervals_is_bold_though_deviations_overlap(tmp_path: Path) -> None:
+def test_the_best_is_bold_if_intervals_are_apart_though_deviations_overlap(tmp_path: Path) -> None:
     store = make_sweep(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 5"))
     fill(store, [[1.0, 1.5, 2.0, 2.5, 3.0], [2.9, 3.4, 3.9, 4.4, 4.9]])
     first, second = cell_rows(comparison_table(store))
@@ -320,7 +320,7 @@ def test_a_finished_seed_without_the_metric_is_named(store: SweepStore) -> None:
     assert named.values["exact_w1"].count == 1
 
 
-def test_who_ended_before_is_named(store: SweepStore) -> None:
+def test_seeds_that_ended_before_are_counted(store: SweepStore) -> None:
     fill(store, [[0.5, 0.75], [1.25, 3.5]])
     table = comparison_table(store, at=At("epoch", 3))
     assert [row.remarks for row in cell_rows(table)] == [("2 of 2 ended before 3 epochs",)] * 2
@@ -347,7 +347,7 @@ def test_several_sweeps_make_one_table(tmp_path: Path) -> None:
     parsed = pd.read_csv(io.StringIO(FORMATS["csv"][1](table)))
     assert list(parsed["sweep"].fillna("")) == ["hand", "hand", "more", "more", "", ""]
     assert list(parsed["exact_w1"][:4]) == [0.625, 2.375, 2.375, 0.1875]
-    with pytest.raises(UserError, match="--baseline v weight=2: which one"):
+    with pytest.raises(UserError, match="--baseline v weight=2: several cells match"):
         comparison_table(one, other, baseline="v weight=2")
     rows = cell_rows(comparison_table(one, other, baseline="more: v weight=2"))
     assert rows[1].differences["exact_w1"].mean == 0

@@ -135,7 +135,7 @@ def part_class(kind: str, name: str) -> type[Part]:
         raise ConfigError(f"{kind}.name", problem) from None
     stated = getattr(found, "kind", None), getattr(found, "name", None)
     if not (isinstance(found, type) and issubclass(found, Part) and stated == (kind, name)):
-        problem = f"the entry point '{points[name].value}' of '{name}' is no {kind} class with the name '{name}'"
+        problem = f"the entry point '{points[name].value}' is not a Part class with kind '{kind}' and name '{name}'"
         raise ConfigError(f"{kind}.name", problem)
     return found
 
@@ -274,7 +274,7 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         finite = real and abs(value) <= sys.float_info.max
         return float(_expect(finite, value, "a finite number", path))
     if hint is str:
-        return _expect(isinstance(value, str), value, "a word", path)
+        return _expect(isinstance(value, str), value, "text", path)
     if isinstance(hint, type) and issubclass(hint, Part):
         return build_part(hint.kind, value, path)
     return build(hint, value, path)

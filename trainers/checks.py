@@ -1,7 +1,7 @@
-"""Whether a trial's parts return what their kinds promise: looked at once, before anything is trained.
+"""Checks, once and before training, that a trial's parts return what their kinds promise.
 
-A part that comes from elsewhere may return another shape than it should. Much of that would train, by broadcasting,
-something that nobody meant. The looks take a few examples, and touch no weights.
+A part from another package may return a wrong shape. Because of broadcasting, such a part would often train without
+an error, but train something else than was meant. The checks use a few examples and change no weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def check_data(dataset: Dataset, data: Data) -> None:
-    """Raises :class:`PartError` for arrays that are not of the shape, sizes and types that the dataset states."""
+    """Raises :class:`PartError` for arrays whose shape, size or type is not the one that the dataset states."""
     example = torch.uint8 if len(dataset.shape) == 3 else torch.float32
     expect(dataset, "train", data.train, (dataset.train_size, *dataset.shape), example)
     expect(dataset, "held_out", data.held_out, (dataset.held_out_size, *dataset.shape), example)
@@ -37,14 +37,14 @@ def check_data(dataset: Dataset, data: Data) -> None:
 
 
 def check_parts(training: Training) -> None:
-    """Raises :class:`PartError` for a network, opponent, objective or penalty whose results have another shape.
+    """Raises :class:`PartError` for a network, opponent, objective or penalty whose results have a wrong shape.
 
-    Draws from torch's global random state.
+    It draws from torch's global random state.
     """
     networks = training.critic, training.generator
     modes = [network.training for network in networks]
     for network in networks:
-        network.eval()  # in which batch normalisation counts nothing
+        network.eval()  # so that batch normalisation keeps its statistics
     try:
         _check_parts(training)
     finally:
@@ -56,7 +56,7 @@ def _check_parts(training: Training) -> None:
     config, critic = training.config, training.critic
     objective, penalty, opponent = config.objective, config.penalty, config.opponent
     shape = config.dataset.shape
-    m = next(size for size in count(2) if size not in shape)  # so that no other dimension passes for that of the batch
+    m = next(size for size in count(2) if size not in shape)  # no other dimension has this size
     real = to_input(training.data.train[torch.arange(m) % len(training.data.train)]).to(training.device)
     latent = torch.randn(m, config.latent_size, device=training.device)
     made = training.generator(latent)
@@ -77,7 +77,7 @@ def _check_parts(training: Training) -> None:
 
 
 def check_metrics(part: Part, measured: Collection[str], stated: Sequence[Metric], needed: Sequence[Metric]) -> None:
-    """Raises :class:`PartError` where a part measures other metrics than it states, or not all that are needed."""
+    """Raises :class:`PartError` if a part measures a metric that it does not state, or misses a needed one."""
     if others := sorted(set(measured) - set(names_of(stated))):
         raise _wrong(part, f"it measures {', '.join(others)}, which its class does not state as metrics")
     if missing := [name for name in names_of(needed) if name not in measured]:
@@ -85,7 +85,7 @@ def check_metrics(part: Part, measured: Collection[str], stated: Sequence[Metric
 
 
 def expect(part: Part, what: str, result: Any, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
-    """Raises :class:`PartError`, naming the part, where a result is no tensor of this shape and type."""
+    """Raises :class:`PartError`, which names the part, if a result is not a tensor of this shape and type."""
     wanted = f"shape {shape}" + (f" and type {dtype}" if dtype else "")
     if not isinstance(result, Tensor):
         raise _wrong(part, f"{what} is a {type(result).__name__} and should be a tensor of {wanted}")

@@ -20,12 +20,14 @@ from trainers.penalties import Penalty
 from trainers.probes import Probe
 
 CONFIG_VERSION = 1
-"""Raised whenever the same options come to mean another computation."""
+"""Must be increased whenever the same options come to mean another computation."""
 
 RUNTIME_OPTIONS = frozenset({"device", "checkpoint_seconds", "checkpoint_epochs"})
-"""A trial's own options that say where and how it runs, and not what it is. Parts state theirs by ``parts.runtime``."""
+"""A trial's own options that say where and how it runs, not what it is.
+
+Parts declare such options with ``parts.runtime``."""
 KINDS = {**{kind: kind for kind in MODULES if kind != "probe"}, "probes": "probe"}
-"""The kind of the part, or of the list of parts, behind an option of a trial."""
+"""The kind of part that an option of a trial holds. The option ``probes`` holds a list of parts."""
 
 LATER_OPTIONS: Mapping[str, Any] = {
     "opponent": "generator",
@@ -34,12 +36,14 @@ LATER_OPTIONS: Mapping[str, Any] = {
     "precision": "fp32",
     "compile": False,
 }
-"""Options that came after the first trials, by path, with the values that leave a trial's identity as it was."""
+"""Options that were added after the first trials, by path, each with a value that is left out of the identity.
+
+So a trial with this value has the same id as before the option existed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Adam with ``betas``, or RMSProp (which has none), at learning rate ``lr``."""
+    """Adam or RMSProp with learning rate ``lr``. Only Adam uses ``betas``."""
 
     optimizer: Literal["adam", "rmsprop"] = "adam"
     lr: float = number(2e-4, above=0)
@@ -52,27 +56,32 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig(OptimizerConfig):
-    """The generator's optimizer; with ``ema``, evaluation uses the exponential moving average of its weights."""
+    """The generator's optimizer.
+
+    With ``ema``, evaluation uses the exponential moving average of the generator's weights, with this decay.
+    """
 
     ema: float | None = number(None, above=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
-    """Everything that one trial is.
+    """The whole configuration of one trial.
 
-    ``budget`` counts critic iterations; ``critic_iterations`` of them precede each generator iteration;
-    with ``reuse_batch`` those share one batch of images and noise with it (Algorithm 1 of the
-    (q,p)-WGAN paper). ``threads`` is part of the trial because the order of a CPU's additions is.
-    A checkpoint is due after ``checkpoint_seconds``, in the middle of an epoch too, and after every
-    ``checkpoint_epochs`` epochs; None switches either off.
-    ``opponent``: what the critic tells the training examples from, see :mod:`trainers.opponents`. Against ``data`` and
+    ``budget`` is the number of critic iterations. ``critic_iterations`` of them come before each generator iteration.
+    With ``reuse_batch`` these critic iterations and the generator iteration share one batch of images and noise
+    (Algorithm 1 of the (q,p)-WGAN paper). ``threads`` is part of the trial because it decides the order in which a CPU
+    adds numbers, and so the rounding.
+    A checkpoint is due every ``checkpoint_seconds``, also in the middle of an epoch, and every ``checkpoint_epochs``
+    epochs. None switches either off.
+    ``opponent``: what the critic tells the training examples from, see :mod:`trainers.opponents`. With ``data`` and
     ``noise`` no generator is trained.
-    ``precision``: of the networks while they train. With ``bf16`` their matrix products and convolutions take bfloat16,
-    meant for tensor cores and AMX; the last layers, weights, ground costs, penalties, losses and all of evaluation stay
+    ``precision``: the precision of the networks in training. With ``bf16`` their matrix products and convolutions use
+    bfloat16, for tensor cores and AMX. Last layers, weights, ground costs, penalties, losses and evaluation stay
     float32.
-    ``compile``: each step's forward and backward as one compiled graph, equal to the eager step within float32's
-    rounding; ``auto`` compiles on a GPU for budgets that repay the minute that it takes.
+    ``compile``: whether each step's forward and backward pass run as one compiled graph. The results equal the eager
+    step's within float32's rounding. ``auto`` compiles on a GPU if the budget is long enough to repay the minute that
+    compiling takes.
     """
 
     dataset: Dataset
@@ -112,10 +121,10 @@ class TrialConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], cache_dir: str | Path | None = None) -> TrialConfig:
-        """From plain values, as YAML holds them. Raises :class:`~trainers.parts.ConfigError`.
+        """Builds a configuration from plain values, such as YAML's. Raises :class:`~trainers.parts.ConfigError`.
 
-        With ``cache_dir`` the dataset's path is looked at, and what only its files can say is filled in (see
-        :meth:`~trainers.datasets.Dataset.filled_in`): new configurations want it, stored ones have it.
+        With ``cache_dir`` the dataset's files are read to fill in the options that only they can tell, see
+        :meth:`~trainers.datasets.Dataset.filled_in`. New configurations need this. Stored ones are already filled in.
         """
         if cache_dir is not None and "dataset" in values:
             dataset = build_part("dataset", values["dataset"])
@@ -124,7 +133,7 @@ class TrialConfig:
         return build(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: every option, defaults included."""
+        """All options as plain values, defaults included."""
         return plain(self)
 
     @property
@@ -134,36 +143,37 @@ class TrialConfig:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What tables show of evaluations and probes, the evaluation's first."""
+        """The metrics that tables show: the evaluation's first, then the probes'."""
         return (*self.evaluation.metrics, *(metric for probe in self.probes for metric in probe.metrics))
 
     @property
     def latent_size(self) -> int:
-        """The dimension of the noise that the opponent takes."""
+        """The dimension of the opponent's noise."""
         return self.opponent.latent_size(self)
 
     @property
     def epoch_length(self) -> int:
-        """Critic iterations in one epoch: ⌊training examples / batch size⌋."""
+        """The number of critic iterations in one epoch: ⌊training examples / batch size⌋."""
         return self.dataset.train_size // self.batch_size
 
     @property
     def epochs(self) -> int:
-        """Epochs in the budget; the last one may be short."""
+        """The number of epochs in the budget. The last one may be short."""
         return -(-self.budget // self.epoch_length)
 
 
 def identity_of(values: Mapping[str, Any]) -> str:
-    """12 hex digits of SHA-256 over the canonical JSON of a trial's plain values, all but the runtime options."""
+    """The first 12 hex digits of SHA-256 over a trial's plain values in canonical JSON, without runtime options."""
     content = _without_later_defaults(without_runtime_options(values))
     text = json.dumps({"config_version": CONFIG_VERSION, **content}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def without_runtime_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A trial's plain values without the runtime options, its own and its parts'.
+    """A trial's plain values without runtime options, the trial's own and its parts'.
 
-    A part's class says which those are. Where the package that brings it is missing, its options all stay.
+    A part's class says which of its options are runtime options. Where the part's package is missing, all its options
+    stay.
     """
     return {
         key: _without_own(KINDS[key], value) if key in KINDS else value
@@ -182,7 +192,7 @@ def _without_own(kind: str, value: Any) -> Any:
 
 
 def is_runtime_option(path: str, values: Mapping[str, Any]) -> bool:
-    """Whether an option, ``evaluation.feature_weights`` say, is no part of the identity of trials with these values."""
+    """Whether an option, such as ``evaluation.feature_weights``, is left out of the identity of these values."""
     key, _, option = path.partition(".")
     if not option:
         return key in RUNTIME_OPTIONS

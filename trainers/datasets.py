@@ -1,4 +1,4 @@
-"""Datasets as tensors, in memory or on mapped files, split once into training and held-out examples."""
+"""Datasets as tensors, in memory or memory-mapped, with one fixed split into training and held-out examples."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Data:
-    """What a dataset holds: uint8 images (n, C, H, W), or float32 points (n, d), and labels (n,) if it has any.
+    """The examples of a dataset: uint8 images (n, C, H, W) or float32 points (n, d), and labels (n,) if it has any.
 
-    Images may lie on memory-mapped files: they are for reading only. ``kept_digest`` is the digest of such files, kept
-    with them.
+    Images may be memory-mapped files, so they must not be written to. ``kept_digest`` is the digest that is stored with
+    such files.
     """
 
     train: Tensor
@@ -28,14 +28,14 @@ class Data:
     train_labels: Tensor | None = None
     held_out_labels: Tensor | None = None
     other: Tensor | None = None
-    """What a critic tells the training examples from where the opponent is the data; None: they themselves."""
+    """Second distribution for ``opponent=data``. None means the training set itself."""
     shift: tuple[float, ...] | None = None
-    """The distribution of ``other`` is that of the training examples moved by this, where there is another."""
+    """The translation from the training examples' distribution to that of ``other``. None if it is no translation."""
     kept_digest: str | None = None
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all examples and labels in order, or what stands for it: the content that caches are keyed by."""
+        """The key of the content in caches: ``kept_digest``, or SHA-256 of all examples and labels in order."""
         if self.kept_digest is not None:
             return self.kept_digest
         content = hashlib.sha256()
@@ -47,22 +47,22 @@ class Data:
 
 
 def to_input(examples: Tensor) -> Tensor:
-    """uint8 images to what networks see, float32 in [−1, 1]; points stay as they are."""
+    """Examples as the networks' input: uint8 images become float32 in [−1, 1], points stay as they are."""
     return examples / 127.5 - 1 if not examples.is_floating_point() else examples
 
 
 def to_examples(outputs: Tensor, like: Tensor) -> Tensor:
-    """The reverse of :func:`to_input` for a generator's outputs, in the type of the dataset's examples."""
+    """A generator's outputs in the type of the dataset's examples: the reverse of :func:`to_input`."""
     if like.is_floating_point():
         return outputs
     return ((outputs + 1) * 127.5).round().clamp(0, 255).to(like.dtype)
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
-    """The permutation of n training examples in which one epoch visits them, without replacement.
+    """The order in which one epoch visits n training examples without replacement, a permutation.
 
-    A function of its arguments alone, so that every method with one seed sees the same data in the same
-    order, and a resumed trial needs no state for it.
+    It depends only on its arguments. So all methods with the same seed see the same data in the same order, and a
+    resumed trial needs no state for it.
     """
     import torch
 
@@ -72,13 +72,13 @@ def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Part):
-    """Where the examples come from."""
+    """A source of examples."""
 
     kind: ClassVar[str] = "dataset"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """One example's."""
+        """The shape of one example."""
         raise NotImplementedError(f"{type(self).__name__} must say its shape")
 
     @property
@@ -88,38 +88,38 @@ class Dataset(Part):
 
     @property
     def train_size(self) -> int:
-        """How many training examples there are."""
+        """The number of training examples."""
         raise NotImplementedError(f"{type(self).__name__} must say its size")
 
     @property
     def held_out_size(self) -> int:
-        """How many held-out examples there are."""
+        """The number of held-out examples."""
         raise NotImplementedError(f"{type(self).__name__} must say its size")
 
     def filled_in(self, cache_dir: Path) -> Dataset:
-        """The dataset with whatever only its files can say, read before anything starts; from the cache if it is there.
+        """The dataset with the options that only its files, or the cache, can tell. Called before anything starts.
 
-        Raises :class:`~trainers.parts.ConfigError` for a path where they are not.
+        Raises :class:`~trainers.parts.ConfigError` if the files are not at the given path.
         """
         return self
 
     def prepare(self, cache_dir: Path) -> None:
-        """Makes what all trials of a machine share, if it is not in the cache: :meth:`load` then takes no time.
+        """Puts what all trials of a machine share into the cache, so that :meth:`load` is quick.
 
-        Raises :class:`~trainers.parts.ConfigError` where there are no files, nor a network to download them.
+        Raises :class:`~trainers.parts.ConfigError` if the files are neither here nor can be downloaded.
         """
 
     def load(self, cache_dir: Path) -> Data:
-        """The examples, the same on every call."""
+        """The examples, the same in every call."""
         raise NotImplementedError(f"{type(self).__name__} must load its examples")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Digits(Dataset):
-    """The 1,797 real handwritten digits inside scikit-learn, 8×8 grey levels 0…16 stretched to 0…255.
+    """The 1,797 real handwritten digits inside scikit-learn, 8×8, with grey levels 0…16 scaled to 0…255.
 
-    Source: Alpaydın and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998. The split is one fixed
-    random permutation, the same for every trial.
+    The split is one fixed random permutation, the same for every trial. Source: Alpaydın and Kaynak, Optical
+    Recognition of Handwritten Digits, UCI, 1998.
     """
 
     name: ClassVar[str] = "digits"
@@ -141,7 +141,7 @@ class Digits(Dataset):
         import numpy as np
         import torch
 
-        # Read from its file: to import scikit-learn takes every worker two seconds.
+        # The file is read directly, because importing scikit-learn would take every worker two seconds.
         file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
         table = np.loadtxt(str(file), delimiter=",")
         order = torch.randperm(self.total, generator=torch.Generator().manual_seed(0))
@@ -156,8 +156,8 @@ class Digits(Dataset):
 class Mixture(Dataset):
     """A 2-D mixture of three Gaussian clusters of 60, 30 and 50 points (Mallasto et al., § 4, Fig. 3).
 
-    The paper gives the cluster sizes; centres (on a circle of radius 1) and standard deviation (0.15) are
-    ours. The held-out points are a second draw of the same sizes.
+    The paper gives only the cluster sizes. We chose the centres (on a circle of radius 1) and the standard deviation
+    (0.15). The held-out points are a second draw of the same sizes.
     """
 
     name: ClassVar[str] = "mixture"
@@ -189,10 +189,11 @@ class Mixture(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class Atoms(Dataset):
-    """Ten points in the plane with equal weights, for a model with fewer (Mallasto et al., Fig. 1).
+    """Ten points in the plane with equal weights, for a model with fewer points (Mallasto et al., Fig. 1).
 
-    The paper does not print their places: ours are one fixed draw from a standard normal distribution. Each comes
-    seven times, so that one batch holds them all with equal weights, and as often seven points ten times.
+    The paper does not print the coordinates. We use one fixed draw from a standard normal distribution. Each point is
+    repeated seven times. So one batch of 70 holds all of them with equal weights, and a model's seven points ten times
+    each.
     """
 
     name: ClassVar[str] = "atoms"
@@ -217,8 +218,8 @@ class Atoms(Dataset):
 class Gaussians(Dataset):
     """Two standard normal distributions in the plane, one moved by [1, 1], the other by [−1, −1] (poster, Fig. 2).
 
-    The first are the training examples; with ``opponent=data`` the critic tells them from the second. The distance
-    of the two is known for every ground cost: a translation is an optimal transport.
+    The training examples come from the first one. With ``opponent=data`` the critic tells them from the second one. The
+    distance between the two is known for every ground cost, because a translation is an optimal transport.
     """
 
     name: ClassVar[str] = "gaussians"

@@ -1,4 +1,4 @@
-"""Where a trial runs, and the memory it takes there."""
+"""The device that a trial runs on, and the memory that it takes there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainers.parts import ConfigError
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` is the current CUDA device where there is one, else the CPU."""
+    """The device of this name. ``auto`` is the current CUDA device if there is one, else the CPU."""
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
@@ -25,16 +25,16 @@ def check_device(name: str) -> None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Starts a new peak, so that a worker's earlier trials do not count."""
+    """Resets the peak, so that earlier trials of the same worker do not count."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        with contextlib.suppress(OSError):  # Linux alone has it
+        with contextlib.suppress(OSError):  # only Linux has this file
             Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory in MB (10⁶ bytes) since :func:`reset_peak_memory`: allocated on a GPU, resident on the CPU."""
+    """The peak memory in MB (10⁶ bytes) since :func:`reset_peak_memory`: allocated on a GPU, resident on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     with contextlib.suppress(OSError):

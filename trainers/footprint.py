@@ -1,4 +1,4 @@
-"""How much disk space a trial's checkpoints take, by formula: neither torch nor the data are needed."""
+"""The disk space of a trial's checkpoints, by a formula that needs neither torch nor the data."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from trainers.networks import Weights
 
 FLOAT = 4
 SLOTS = {"adam": 2, "rmsprop": 1}
-"""Tensors like the parameter that an optimizer keeps for each: exp_avg and exp_avg_sq, or square_avg."""
+"""Tensors of the parameter's shape that an optimizer keeps for each parameter: exp_avg, exp_avg_sq; or square_avg."""
 RANDOM_STATE = 5056
 """Bytes of torch's random state on the CPU."""
 SUMS = 5 * FLOAT
-"""The epoch's running sums, one of each statistic."""
+"""Bytes of the epoch's running sums, one for each statistic."""
 TENSOR_OVERHEAD = 285
 FILE_OVERHEAD = 500
-"""Bytes that torch.save adds to each tensor (two zip headers, padding to 64 bytes, some 90 bytes of pickle) and to
-each file (checksum included), fitted to files of torch 2.15."""
+"""Bytes that torch.save adds to each tensor (two zip headers, padding to 64 bytes, about 90 bytes of pickle), and to
+each file (with its checksum). Fitted to files of torch 2.15."""
 
 GRAPH_OVERHEAD, GRAPH_TENSOR_OVERHEAD = 10_000, 1_500
-"""The same of an exported graph, whose tensors and operations are described in JSON."""
+"""Bytes that ``torch.export`` adds to a graph and to each tensor: it describes tensors and operations in JSON."""
 
 
 def checkpoint_bytes(config: TrialConfig) -> int:
-    """The size of one checkpoint file of a trial in bytes, once both optimizers have made a step.
+    """The size in bytes of one of a trial's checkpoint files, once both optimizers have taken a step.
 
-    Critic and generator: 4 (1 + s) bytes a parameter with s slots of the optimizer (Adam 2, RMSProp 1), 4 bytes a
-    parameter tensor for its step, and the buffers. Then the moving average (4 bytes a parameter of the generator, its
-    buffers, a counter) and the batch of noise (4 · batch size · latent size bytes) where the trial keeps them, the
-    random state, and what the file format adds to each tensor.
+    The critic and the generator take 4 (1 + s) bytes a parameter, where s is the optimizer's number of slots (Adam 2,
+    RMSProp 1), 4 bytes a parameter tensor for its step, and the buffers. The moving average, if the trial has one,
+    takes 4 bytes a parameter of the generator, its buffers and a counter. The batch of noise, if the trial keeps it,
+    takes 4 · batch size · latent size bytes. The random state is added, and what the file format adds to each tensor.
     """
     shape = config.dataset.shape
     critic = config.network.critic_weights(shape)
@@ -47,7 +47,7 @@ def checkpoint_bytes(config: TrialConfig) -> int:
 
 
 def generator_bytes(config: TrialConfig) -> int:
-    """The size of a trial's final generator alone, as ``torch.export`` writes it; 0 where there is none."""
+    """The size in bytes of a trial's final generator as ``torch.export`` writes it. 0 if the trial has no generator."""
     if not config.opponent.trained:
         return 0
     weights = config.network.generator_weights(config.dataset.shape)

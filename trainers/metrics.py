@@ -1,7 +1,7 @@
-"""Every metric that a trial logs: its direction, its unit, where it comes from.
+"""Every metric that a trial logs, with its direction, unit and source.
 
-A metric is described once. What every trial measures stands here. An evaluation and a probe state the metrics that
-they add, in their ``metrics``. All lists of metrics, in this package and in the orchestrator, are taken from these.
+Each metric is described once. The metrics of every trial stand in this module. Evaluations and probes state the
+metrics that they add in their ``metrics``. All lists of metrics, here and in the orchestrator, are made from these.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ Source = Literal["loss", "evaluation", "probe", "timing"]
 class Metric:
     """One number that a trial logs.
 
-    ``direction``: ``min`` if less is better, ``max`` if more is better, None if neither is.
-    ``source``: what computes it. ``logarithmic``: whether a chart of it wants a logarithmic axis. A
-    distance does: an untrained generator's is far above all others. A loss or KID may be negative and does not.
+    ``direction``: ``min`` if less is better, ``max`` if more is better, None if neither is better.
+    ``source``: what computes the metric.
+    ``logarithmic``: whether a chart should have a logarithmic axis. Distances should: an untrained generator's distance
+    is far above all later ones. Losses and KID should not, because they may be negative.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Metric:
 
     @property
     def mode(self) -> Direction:
-        """The direction of a comparison by this metric where nobody states one: ``min`` unless more is better."""
+        """The direction of a comparison by this metric if the user gives none: ``min`` unless more is better."""
         return self.direction or "min"
 
 
@@ -54,25 +55,25 @@ EPOCH_METRICS = (
     Metric("images_per_second", unit="1/s", source="timing"),
     Metric("peak_memory_mb", unit="MB", source="timing"),
 )
-"""What every epoch of every trial logs."""
+"""The metrics that every epoch of every trial logs."""
 EVALUATION_SECONDS = Metric("evaluation_seconds", unit="s", source="timing")
-"""Logged by every epoch that ends with an evaluation."""
+"""The time of an evaluation. Only epochs that end with an evaluation log it."""
 COMPILE_SECONDS = Metric("compile_seconds", unit="s", source="timing")
-"""Logged by the first epoch of a compiled trial."""
+"""The time of compiling. Only the first epoch of a compiled trial logs it."""
 TRAINING_SECONDS = Metric("training_seconds", unit="s", source="timing")
-"""Logged by no epoch: the sum of ``epoch_seconds`` up to it."""
+"""The sum of ``epoch_seconds`` up to an epoch. No epoch logs it: it is computed when it is asked for."""
 OF_EVERY_TRIAL = (*EPOCH_METRICS, EVALUATION_SECONDS, COMPILE_SECONDS, TRAINING_SECONDS)
 TIMING = frozenset(metric.name for metric in OF_EVERY_TRIAL if metric.source == "timing")
-"""The names of what two runs of one trial do not share."""
+"""The names of the metrics that differ between two runs of the same trial."""
 
 
 def find_metric(name: str) -> Metric:
-    """The metric of this name; one without direction and unit where no part states a metric of this name."""
+    """The metric of this name. A name that no part states gives a metric without direction and unit."""
     return next((metric for metric in chain(OF_EVERY_TRIAL, stated_metrics()) if metric.name == name), Metric(name))
 
 
 def stated_metrics() -> Iterator[Metric]:
-    """Every metric that some evaluation or probe states, of this package or another."""
+    """Every metric that an evaluation or probe states, in this package and in other packages."""
     for part in installed("evaluation", "probe"):
         yield from getattr(part, "metrics", ())
         yield from getattr(part, "also_logged", ())

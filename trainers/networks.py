@@ -1,7 +1,7 @@
 """Critics and generators: MLPs and DCGANs of any width and depth.
 
-A critic maps (m, …) to potentials of shape (m,); a generator maps noise of shape (m, latent size) to
-images in [−1, 1] of shape (m, C, H, W), or to points.
+A critic maps points of shape (m, …) to potentials of shape (m,). A generator maps noise of shape (m, latent size) to
+images in [−1, 1] of shape (m, C, H, W), or to points of shape (m, d).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 
 
 class Weights(NamedTuple):
-    """How much one network holds: trained parameters, and as buffers batch normalisation's running statistics."""
+    """The size of one network: its trained parameters, and its buffers (batch normalisation's running statistics)."""
 
     parameters: int
     parameter_tensors: int
@@ -33,38 +33,39 @@ class Weights(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Network(Part):
-    """A critic and a generator of one architecture; ``latent_size`` is the dimension of the noise."""
+    """A critic and a generator of one architecture. ``latent_size`` is the dimension of the noise."""
 
     kind: ClassVar[str] = "network"
 
     latent_size: int = number(128, at_least=1)
 
     def build_critic(self, shape: Shape) -> nn.Module:
-        """A freshly initialised critic of points of ``shape``; draws from torch's global random state."""
+        """A newly initialised critic for points of ``shape``. It draws from torch's global random state."""
         raise NotImplementedError(f"{type(self).__name__} must build a critic")
 
     def build_generator(self, shape: Shape) -> nn.Module:
-        """A freshly initialised generator of points of ``shape``; draws from torch's global random state."""
+        """A newly initialised generator of points of ``shape``. It draws from torch's global random state."""
         raise NotImplementedError(f"{type(self).__name__} must build a generator")
 
     def critic_weights(self, shape: Shape) -> Weights:
-        """What the critic of points of ``shape`` holds.
+        """The size of the critic for points of ``shape``.
 
-        Counted from its modules, unless a subclass counts by a formula: our own do, so that planning needs no torch.
+        It is counted from the modules. The networks of this package use a formula instead, so that planning needs no
+        torch.
         """
         return _counted(self, "critic", shape)
 
     def generator_weights(self, shape: Shape) -> Weights:
-        """What the generator of points of ``shape`` holds, counted as the critic's."""
+        """The size of the generator of points of ``shape``, counted like the critic's."""
         return _counted(self, "generator", shape)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mlp(Network):
-    """Linear layers of the given widths; ``dropout`` follows every hidden layer of the critic.
+    """Linear layers of the given widths. ``dropout`` is applied after every hidden layer of the critic.
 
-    ``generator_tail`` are the activations of the generator's last hidden layer and of its output. Table 2 of
-    the (q,p)-WGAN paper prints ``[tanh, leaky_relu]``, probably swapped.
+    ``generator_tail`` gives the activations of the generator's last hidden layer and of its output. Table 2 of the
+    (q,p)-WGAN paper prints ``[tanh, leaky_relu]``, which is probably swapped.
     """
 
     name: ClassVar[str] = "mlp"
@@ -107,9 +108,10 @@ class Mlp(Network):
 
 @dataclass(frozen=True, kw_only=True)
 class AtomsNetwork(Mlp):
-    """A model of ``count`` points, all starting at the origin (Mallasto et al., Fig. 1). The critic is the MLP's.
+    """A model of ``count`` points, which all start at the origin (Mallasto et al., Fig. 1). The critic is the MLP's.
 
-    A batch repeats them in order, whatever the noise: with equal weights where ``count`` divides the batch size.
+    A batch repeats the points in order and does not depend on the noise. The points have equal weights if ``count``
+    divides the batch size.
     """
 
     name: ClassVar[str] = "atoms"
@@ -129,11 +131,12 @@ class AtomsNetwork(Mlp):
 class Dcgan(Network):
     """Strided convolutions, as in Table 3 of the (q,p)-WGAN paper and in WWGAN's code (Radford et al., 2015).
 
-    The generator maps noise to ``generator_widths[0]`` channels, then doubles the image once for each width;
-    the critic halves it once for each of ``critic_widths``, then takes one linear layer. The critic has no
-    batch normalisation, so that a gradient penalty is a penalty of each sample.
-    ``stem_norm``: batch normalisation after the generator's first layer too. ``initial``: torch's own
-    initialisation, or N(0, 0.02²) weights (``normal``, with batch normalisation around 1).
+    The generator maps noise to ``generator_widths[0]`` channels, then doubles the image's sides once for each width.
+    The critic halves the image's sides once for each of ``critic_widths``, then applies one linear layer. The critic
+    has no batch normalisation, so that a gradient penalty acts on each sample separately.
+    ``stem_norm``: whether batch normalisation also follows the generator's first layer.
+    ``initial``: torch's own initialisation (``default``), or N(0, 0.02²) for weights and N(1, 0.02²) for the scales of
+    batch normalisation (``normal``).
     """
 
     name: ClassVar[str] = "dcgan"
@@ -232,7 +235,7 @@ class Dcgan(Network):
 
 @functools.cache
 def _counted(network: Network, which: Literal["critic", "generator"], shape: Shape) -> Weights:
-    """The weights of a network's modules on torch's ``meta`` device, where no numbers are drawn or kept."""
+    """Counts the weights of a network's modules on torch's ``meta`` device, which neither draws nor stores numbers."""
     import torch
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
@@ -254,12 +257,12 @@ def _size(shape: Shape) -> int:
 
 
 def _layer(inputs: int, outputs: int, *, kernel: int = 1, bias: bool = True) -> Weights:
-    """A linear layer, or a convolution with a ``kernel`` of that side."""
+    """The size of a linear layer, or of a convolution whose kernel has side ``kernel``."""
     return Weights(inputs * outputs * kernel**2 + outputs * bias, 1 + bias)
 
 
 def _batch_norm(channels: int) -> Weights:
-    """Scale and shift; running mean and variance in float32, and the number of batches in int64."""
+    """The size of a batch normalisation: scale, shift, running mean and variance in float32, and an int64 counter."""
     return Weights(2 * channels, 2, 2 * channels * 4 + 8, 3)
 
 

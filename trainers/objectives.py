@@ -1,11 +1,11 @@
-"""What ψ is: Kantorovich-Rubinstein, c-transform and soft c-transform.
+"""Objectives, which define ψ: Kantorovich-Rubinstein, c-transform, soft c-transform and exact transport.
 
-Every method here is one game, means over a minibatch of m images x and m fakes y = g(z):
+All methods play the same game. Means are over a minibatch of m images x and m fakes y = g(z):
 
     critic     maximises   mean φ(x) + mean ψ(y) − penalty
     generator  minimises   mean ψ(y)
 
-An objective says what ψ is, given the critic φ and the two minibatches (a :class:`~trainers.pair.Pair`).
+An objective computes ψ from the critic φ and the two minibatches (a :class:`~trainers.pair.Pair`).
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ class GroundCost(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Objective(Part):
-    """ψ for a critic φ. Subclasses implement :meth:`psi`; ``q`` and ``p`` name the ground cost ‖x − y‖_q^p / p."""
+    """Computes ψ for a critic φ. Subclasses implement :meth:`psi`.
+
+    Options ``q`` and ``p``, where an objective has them, choose the ground cost ‖x − y‖_q^p / p.
+    """
 
     kind: ClassVar[str] = "objective"
 
     @property
     def cost(self) -> GroundCost:
-        """The ground cost whose transport the objective estimates."""
+        """The ground cost of the transport cost that the objective estimates."""
         return GroundCost(q=2.0, p=1.0)
 
     @property
@@ -50,19 +53,19 @@ class Objective(Part):
         raise NotImplementedError(f"{type(self).__name__} must say what ψ is")
 
     def value(self, pair: Pair) -> Tensor:
-        """The dual value mean φ(x) + mean ψ(y), a scalar: the critic's to maximise."""
+        """The dual value mean φ(x) + mean ψ(y), a scalar, which the critic maximises."""
         return pair.phi("real").mean() + pair.psi("fake").mean()
 
     def generator_loss(self, pair: Pair) -> Tensor:
-        """mean ψ(y), a scalar: the generator's to minimise."""
+        """The generator's loss mean ψ(y), a scalar, which the generator minimises."""
         return pair.psi("fake").mean()
 
 
 @dataclass(frozen=True, kw_only=True)
 class KantorovichRubinstein(Objective):
-    """ψ = −φ: the dual of W₁ when φ is 1-Lipschitz (Mallasto et al., eq. 15; Arjovsky et al., 2017).
+    """ψ = −φ: the dual of W₁ if φ is 1-Lipschitz (Mallasto et al., eq. 15; Arjovsky et al., 2017).
 
-    A penalty has to make φ 1-Lipschitz. The ground cost is the Euclidean distance.
+    A penalty must make φ 1-Lipschitz. The ground cost is the Euclidean distance.
     """
 
     name: ClassVar[str] = "kantorovich_rubinstein"
@@ -75,9 +78,9 @@ class KantorovichRubinstein(Objective):
 class CTransform(Objective):
     """ψ(y) = min over x ∈ B of c(x, y) − φ(x), with c = ‖x − y‖_q^p / p (Mallasto et al., eqs. 7 and 17).
 
-    ``search_space``: B is the real minibatch (``real``) or both (``both``). Then (φ, ψ) is admissible on
+    ``search_space``: B is the real minibatch (``real``) or both minibatches (``both``). (φ, ψ) is admissible on
     B × all points, and mean φ(x) + mean ψ(y) never exceeds the exact transport cost of the minibatches.
-    ``detach_search``: whether the generator's gradient stops at the fakes in B; the paper is silent.
+    ``detach_search``: whether the generator's gradient stops at the fakes in B. The paper does not say.
     """
 
     name: ClassVar[str] = "c_transform"
@@ -104,7 +107,7 @@ class CTransform(Objective):
         return self.reduce(_rows(scores))
 
     def reduce(self, scores: Tensor) -> Tensor:
-        """(candidates x, points y) of c(x, y) − φ(x) to (points y,)."""
+        """Reduces c(x, y) − φ(x), shape (candidates x, points y), over the candidates to shape (points y,)."""
         return scores.amin(dim=0)
 
 
@@ -112,7 +115,7 @@ class CTransform(Objective):
 class SoftCTransform(CTransform):
     """ψ(y) = −ε [logsumexp over x ∈ B of (φ(x) − c(x, y))/ε − log |B|], the (c,ε)-transform.
 
-    At most ε log |B| above the hard c-transform and equal to it as ε → 0; not admissible by itself.
+    ψ is at most ε log |B| above the hard c-transform and tends to it as ε → 0. It is not admissible by construction.
     """
 
     name: ClassVar[str] = "soft_c_transform"
@@ -129,10 +132,10 @@ class SoftCTransform(CTransform):
 
 @dataclass(frozen=True, kw_only=True)
 class ExactTransport(Objective):
-    """No critic: the exact transport cost OT_c of the two minibatches, c = ‖x − y‖_q^p / p, by POT.
+    """The exact transport cost OT_c of the two minibatches, c = ‖x − y‖_q^p / p, by POT. It needs no critic.
 
-    The generator descends Σ γ_ij c(x_i, y_j) with the optimal plan γ held (the envelope theorem). Mallasto et al.,
-    Fig. 1, is this with all points in one batch. What a critic would be worth: the dual value is OT_c itself.
+    The generator descends Σ γ_ij c(x_i, y_j) with the optimal plan γ held fixed (the envelope theorem). Mallasto et
+    al., Fig. 1, use it with all points in one batch. The dual value is OT_c itself, the value of a perfect critic.
     """
 
     name: ClassVar[str] = "exact_transport"
@@ -169,6 +172,6 @@ class ExactTransport(Objective):
 
 
 def _rows(blocks: list[Tensor]) -> Tensor:
-    import torch  # here and not above: reading a configuration must not cost torch's three seconds
+    import torch  # imported here: reading a configuration must not take torch's three seconds
 
     return torch.cat(blocks)

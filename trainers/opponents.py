@@ -1,7 +1,7 @@
 """What the critic tells the training examples from: a generator's fakes, other examples, or noise.
 
-An opponent has no options of its own: a configuration names it by its name alone (``opponent: data``). To study how
-well a critic estimates a distance, it is the ``data``. Against ``noise`` the critic's transport map makes the samples.
+The opponents here have no options, so a configuration gives the name alone (``opponent: data``). The opponent ``data``
+serves to study how well a critic estimates a distance. With ``noise``, the critic's transport map makes the samples.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Opponent(Part):
-    """A module from noise (m, latent size) to the points (m, …) that stand against the training examples."""
+    """A module that maps noise (m, latent size) to points (m, …). The critic tells the training examples from these."""
 
     kind: ClassVar[str] = "opponent"
 
     words: ClassVar[str]
-    """The opponent in a sentence: ``the data``."""
+    """What messages call the opponent: ``the data``."""
     trained: ClassVar[bool] = False
-    """Whether the module is a generator that learns."""
+    """Whether the module is a generator that is trained."""
     makes_samples: ClassVar[bool] = True
-    """Whether samples are something that the trial has learned."""
+    """Whether samples show something that the trial has learned."""
     carried: ClassVar[bool] = False
-    """Whether φ's transport map carries the module's points to the data: φ then lives on their side."""
+    """Whether φ's transport map carries the module's points to the data. φ then is the potential of these points."""
 
     def build(self, trial: Any, data: Data) -> nn.Module:
-        """The module, which may draw from torch's global random state."""
+        """Builds the module. It may draw from torch's global random state."""
         raise NotImplementedError(f"{type(self).__name__} must build a module")
 
     def latent_size(self, trial: Any) -> int:
-        """The dimension of the noise that the module takes."""
+        """The dimension of the module's noise."""
         return trial.network.latent_size
 
     def in_order(self, real: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Training examples and the module's points as an objective takes them: φ's side first, then ψ's."""
+        """Training examples and the module's points in an objective's order: φ's side first, then ψ's."""
         return (points, real) if self.carried else (real, points)
 
     def to_samples(self, points: Tensor, critic: nn.Module, cost: GroundCost) -> Tensor:
-        """The module's points as samples. Raises FloatingPointError where they are not finite on the way."""
+        """Turns the module's points into samples. Raises FloatingPointError if a value is not finite."""
         return points
 
     def population_distance(self, data: Data, cost: GroundCost) -> float | None:
-        """W_{q,p} of the distributions behind the minibatches, where it is known."""
+        """W_{q,p} between the distributions that the minibatches are drawn from. None where it is unknown."""
         return None
 
 
@@ -69,7 +69,7 @@ class GeneratorOpponent(Opponent):
 
 @dataclass(frozen=True, kw_only=True)
 class DataOpponent(Opponent):
-    """Other examples of the dataset: its second distribution where it has one, else the training examples."""
+    """Other examples of the dataset: its second distribution if it has one, else the training examples."""
 
     name: ClassVar[str] = "data"
     words: ClassVar[str] = "the data"
@@ -81,8 +81,9 @@ class DataOpponent(Opponent):
         return Resampler(data.train if data.other is None else data.other)
 
     def population_distance(self, data: Data, cost: GroundCost) -> float | None:
-        """0 between the data and themselves; (‖s‖_q^p / p)^{1/p} for a translation by s, an optimal plan of a convex
-        cost.
+        """0 between the data and themselves. (‖s‖_q^p / p)^{1/p} if the second distribution is a translation by s.
+
+        For a convex cost a translation is an optimal plan. None for any other second distribution.
         """
         import torch
 
@@ -96,9 +97,9 @@ class DataOpponent(Opponent):
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseOpponent(Opponent):
-    """Noise of the data's shape, on whose side φ lives: its transport map makes samples of the noise.
+    """Noise of the data's shape. φ is the potential of the noise, and its transport map turns noise into samples.
 
-    Mallasto et al., § 5.3.
+    Source: Mallasto et al., § 5.3.
     """
 
     name: ClassVar[str] = "noise"
@@ -119,7 +120,11 @@ class NoiseOpponent(Opponent):
         return math.prod(trial.dataset.shape)
 
     def to_samples(self, points: Tensor, critic: nn.Module, cost: GroundCost) -> Tensor:
-        """Carried to the data by φ's transport map: ‖∇φ‖^{1/(p−1)} leaves float32 for p near 1 and ‖∇φ‖ above 1."""
+        """Carries the points to the data by φ's transport map.
+
+        Raises FloatingPointError if the map is not finite: ‖∇φ‖^{1/(p−1)} exceeds float32 for p near 1 and ‖∇φ‖ above
+        1.
+        """
         from trainers.transport.transport_map import transport_map
 
         mapped = transport_map(critic, points, q=cost.q, p=cost.p)

@@ -1,4 +1,4 @@
-"""Optimizers, and how what they work on lies in memory."""
+"""Optimizers, and the memory layout of the tensors that they work on."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from trainers.config import OptimizerConfig
 
 
 def make_optimizer(network: nn.Module, options: OptimizerConfig) -> torch.optim.Optimizer:
-    """The configured optimizer over all parameters of a network."""
+    """The configured optimizer for all parameters of a network."""
     if options.optimizer == "rmsprop":
         return torch.optim.RMSprop(network.parameters(), lr=options.lr)
     return torch.optim.Adam(network.parameters(), lr=options.lr, betas=options.betas, fused=True)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """``optimizer.load_state_dict(state)``; moments then lie in memory as their parameters do here.
+    """Loads the state and gives each moment the memory layout of its parameter.
 
-    In a checkpoint they lie as on the device that wrote it.
+    In a checkpoint the moments have the layout of the device that wrote it.
     """
     optimizer.load_state_dict(state)
     for parameter, moments in optimizer.state.items():
@@ -30,9 +30,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
 
 
 def laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """The tensor in the memory format of a parameter of its shape.
+    """The tensor in the memory layout of a parameter of the same shape.
 
-    torch's fused Adam takes numbers in the order in which they lie in memory (on a CPU) and asks nobody whether a
-    parameter, its gradient and its moments lie alike.
+    On a CPU, torch's fused Adam reads numbers in the order in which they lie in memory. It does not check that a
+    parameter, its gradient and its moments have the same layout.
     """
     return tensor if tensor.stride() == parameter.stride() else torch.empty_like(parameter).copy_(tensor)

@@ -1,4 +1,4 @@
-"""A pair of minibatches as a critic sees it: potentials, costs and slack, each computed once."""
+"""A pair of minibatches under a critic: potentials, costs and slack, each computed once."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Critic = Callable[[Tensor], Tensor]
 class Pair:
     """One minibatch of real images x and one of fakes y, each of shape (m, …), under one critic.
 
-    Everything is computed on first use and kept, so that an objective and a penalty share the same
-    critic values and ground costs. Distances of an ``earlier`` pair serve again where the points are the same.
+    Everything is computed on first use and kept, so that an objective and a penalty share critic values and ground
+    costs. Where the points equal those of an ``earlier`` pair, its distances are reused.
     """
 
     def __init__(
@@ -37,18 +37,18 @@ class Pair:
             self._distance = {sides: known for sides, known in earlier._distance.items() if same.issuperset(sides)}
 
     def measured(self) -> Pair:
-        """The minibatches and their distances alone, without what the critic made of them."""
+        """A pair with the same minibatches and distances, but without the critic's values."""
         kept = Pair(self.objective, self.critic, *(self.points[side].detach() for side in ("real", "fake")))
         kept._distance = self._distance
         return kept
 
     def score(self) -> None:
-        """φ on both minibatches in one pass through the critic."""
+        """Computes φ on both minibatches in one pass through the critic."""
         both = self.critic(torch.cat([self.points["real"], self.points["fake"]]))
         self._phi["real"], self._phi["fake"] = both.split(self.points["real"].shape[0])
 
     def phi(self, side: Side, *, detach: bool = False) -> Tensor:
-        """φ at one minibatch, shape (m,). With ``detach`` no gradient reaches the points."""
+        """φ at the points of one minibatch, shape (m,). With ``detach`` no gradient reaches the points."""
         if side not in self._phi:
             self._phi[side] = self.critic(self.points[side])
         if detach and self.points[side].requires_grad:
@@ -56,7 +56,7 @@ class Pair:
         return self._phi[side]
 
     def psi(self, side: Side) -> Tensor:
-        """The objective's ψ at one minibatch, shape (m,)."""
+        """The objective's ψ at the points of one minibatch, shape (m,)."""
         if side not in self._psi:
             self._psi[side] = self.objective.psi(self, side)
         return self._psi[side]

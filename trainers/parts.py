@@ -1,11 +1,11 @@
-"""Turning plain values into typed, validated, frozen dataclasses.
+"""Turns plain values into typed, validated, frozen dataclasses.
 
-A trial is described by dataclasses whose fields are its options. ``build`` makes one from a
-dictionary (from YAML, say), checks every value against the field's type and bounds, and refuses
-what it does not know with the path of the option and the nearest valid name.
+A trial is described by dataclasses whose fields are its options. :func:`build` makes such a dataclass from a
+dictionary, which may come from YAML. It checks every value against the field's type and bounds. For an unknown option
+it raises an error with the option's path and the nearest valid name.
 
 A *part* is such a dataclass chosen by its ``name``: an objective, a penalty, a dataset, a network, an
-evaluation, an opponent or a probe. Other packages bring parts by entry points, a group for each kind
+evaluation, an opponent or a probe. Other packages register their parts as entry points, in one group for each kind
 (``trainers.penalties``).
 """
 
@@ -33,7 +33,7 @@ MODULES = {
     "opponent": ("trainers.opponents",),
     "probe": ("trainers.probes",),
 }
-"""Where the built-in parts of each kind are: every class there that has a name."""
+"""The modules of each kind's built-in parts. Every class there that sets a name is a part."""
 ENTRY_POINT_GROUPS = {
     "objective": "trainers.objectives",
     "penalty": "trainers.penalties",
@@ -44,11 +44,11 @@ ENTRY_POINT_GROUPS = {
     "probe": "trainers.probes",
 }
 BARE = frozenset({"opponent", "probe"})
-"""The kinds of which a part without options is written as its name alone."""
+"""The kinds whose parts may be written as the name alone if they have no options."""
 
 
 class ConfigError(ValueError):
-    """A value that a trial cannot have.
+    """An option has a value that the trial cannot have.
 
     ``path`` names the option with dots (``penalty.weight``), ``problem`` says what was expected.
     """
@@ -60,7 +60,7 @@ class ConfigError(ValueError):
 
 
 class PartError(TypeError):
-    """A part that returns something else than its kind promises."""
+    """A part returns something else than its kind promises."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,22 +82,22 @@ def number(
     below: float | None = None,
     runtime: bool = False,
 ) -> Any:
-    """A dataclass field for a finite number with bounds; ``runtime``: no part of a trial's identity."""
+    """A dataclass field for a finite number with bounds. With ``runtime`` it is not part of a trial's identity."""
     bounds = {"at_least": at_least, "above": above, "below": below}
     return field(default=default, metadata={**bounds, "runtime": runtime})
 
 
 def runtime(default: Any) -> Any:
-    """A dataclass field for where or how something is found: no part of a trial's identity."""
+    """A dataclass field that says where or how something is found. It is not part of a trial's identity."""
     return field(default=default, metadata={"runtime": True})
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` or, with nothing near, the list of valid names."""
+    """``; did you mean 'x'?``, or the list of valid names where no name is near."""
     names = sorted(set(valid))
 
     def likeness(name: str) -> float:
-        same_letters = difflib.SequenceMatcher(None, sorted(word), sorted(name)).ratio()  # a swap is the commonest slip
+        same_letters = difflib.SequenceMatcher(None, sorted(word), sorted(name)).ratio()  # for swapped letters
         return difflib.SequenceMatcher(None, word, name).ratio() + 0.2 * same_letters
 
     best = max(names, key=likeness, default="")
@@ -108,20 +108,20 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 
 @functools.cache
 def built_in(kind: str) -> dict[str, type[Part]]:
-    """The parts of this package, by name."""
+    """This package's parts of one kind, by name."""
     values = [value for module in MODULES[kind] for value in vars(importlib.import_module(module)).values()]
     classes = [value for value in values if isinstance(value, type) and issubclass(value, Part)]
     return {cls.name: cls for cls in classes if "name" in vars(cls)}
 
 
 def brought_in(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
-    """The entry points of other packages' parts, by name."""
+    """The entry points of other packages' parts of one kind, by name."""
     return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUPS[kind])}
 
 
 @functools.cache
 def part_class(kind: str, name: str) -> type[Part]:
-    """The class behind a part's name. Raises :class:`ConfigError` for a name that nobody brings or that breaks."""
+    """The class of a part. Raises :class:`ConfigError` if no package has the name, or if its class cannot be loaded."""
     if cls := built_in(kind).get(name):
         return cls
     points = brought_in(kind)
@@ -135,13 +135,13 @@ def part_class(kind: str, name: str) -> type[Part]:
         raise ConfigError(f"{kind}.name", problem) from None
     stated = getattr(found, "kind", None), getattr(found, "name", None)
     if not (isinstance(found, type) and issubclass(found, Part) and stated == (kind, name)):
-        problem = f"the entry point '{points[name].value}' of '{name}' is no {kind} class with the name '{name}'"
+        problem = f"the entry point '{points[name].value}' is not a Part class with kind '{kind}' and name '{name}'"
         raise ConfigError(f"{kind}.name", problem)
     return found
 
 
 def installed(*kinds: str) -> Iterator[type[Part]]:
-    """Every part of these kinds that can be used here: this package's, then those of others, which are loaded."""
+    """Every part of these kinds that is installed: first this package's, then other packages', which are loaded."""
     for kind in kinds:
         yield from built_in(kind).values()
     for kind in kinds:
@@ -151,7 +151,7 @@ def installed(*kinds: str) -> Iterator[type[Part]]:
 
 
 def stored_class(kind: str, value: Any) -> type[Part] | None:
-    """The class of a part's plain value, as :func:`plain` writes it; None where its package is missing."""
+    """The class of a part from its plain value, as :func:`plain` writes it. None where its package is missing."""
     name = value.get("name") if isinstance(value, Mapping) else value
     try:
         return part_class(kind, name) if isinstance(name, str) else None
@@ -161,13 +161,16 @@ def stored_class(kind: str, value: Any) -> type[Part] | None:
 
 @functools.cache
 def runtime_options(kind: str, name: str) -> frozenset[str]:
-    """The :func:`runtime` options of a part, which its class states; none where its package is missing."""
+    """The names of a part's :func:`runtime` options, from its class. Empty where its package is missing."""
     cls = stored_class(kind, name)
     return frozenset(f.name for f in fields(cls) if f.metadata.get("runtime")) if cls else frozenset()
 
 
 def build_part(kind: str, values: Any, path: str = "") -> Part:
-    """The part that ``values["name"]`` names, built from the other values; of a kind in BARE also from a name alone."""
+    """The part that ``values["name"]`` names, built from the other values.
+
+    A part of a kind in ``BARE`` may also be given as its name alone. Raises :class:`ConfigError`.
+    """
     path = path or kind
     if kind in BARE and isinstance(values, str):
         name, options, named_at = values, {}, path
@@ -184,10 +187,10 @@ def build_part(kind: str, values: Any, path: str = "") -> Part:
 
 
 def build(cls: type[T], values: Any, path: str = "") -> T:
-    """A dataclass from plain values, every field checked.
+    """Builds a dataclass from plain values and checks every field.
 
-    Integers become floats where a float is wanted, so that 1 and 1.0 are the same trial; nothing else
-    is converted silently. Raises :class:`ConfigError` with the path of the first value that does not fit.
+    Integers become floats where a float is expected, so that 1 and 1.0 are the same trial. No other value is converted
+    silently. Raises :class:`ConfigError` with the path of the first value that does not fit.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(path, f"expected a mapping, got {values!r}")
@@ -211,9 +214,10 @@ def build(cls: type[T], values: Any, path: str = "") -> T:
 
 
 def plain(value: Any) -> Any:
-    """The reverse of :func:`build`: dataclasses as dictionaries (parts with their name), tuples as lists.
+    """Plain values from dataclasses, the reverse of :func:`build`.
 
-    A part of a kind in BARE that has no options is its name.
+    Dataclasses become dictionaries (parts with their name), and tuples become lists. A part of a kind in ``BARE`` that
+    has no options becomes its name.
     """
     if isinstance(value, Part) and value.kind in BARE and not fields(value):
         return value.name
@@ -255,7 +259,7 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         return _convert_union(value, typing.get_args(hint), path)
     if origin is Literal:
         allowed = typing.get_args(hint)
-        if not any(type(value) is type(item) and value == item for item in allowed):  # 2.0 is not 2: it has another id
+        if not any(type(value) is type(item) and value == item for item in allowed):  # not 2.0 for 2: another id
             raise ConfigError(path, f"'{value}' is not one of {', '.join(map(str, allowed))}{_hint(value, allowed)}")
         return value
     if origin is tuple:
@@ -270,7 +274,7 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         finite = real and abs(value) <= sys.float_info.max
         return float(_expect(finite, value, "a finite number", path))
     if hint is str:
-        return _expect(isinstance(value, str), value, "a word", path)
+        return _expect(isinstance(value, str), value, "text", path)
     if isinstance(hint, type) and issubclass(hint, Part):
         return build_part(hint.kind, value, path)
     return build(hint, value, path)

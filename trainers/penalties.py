@@ -1,9 +1,8 @@
-"""What keeps the critic admissible: clipping, gradient penalties, P1 and P2.
+"""Penalties, which keep the critic admissible: clipping, gradient penalties, P1 and P2.
 
-A penalty is one class: its options are fields, ``__call__`` is what the critic's loss gains, and
-``constrain`` changes the critic after each of its steps. To add one from another package, subclass
-:class:`Penalty` (or :class:`GradientPenalty`, overriding ``norm``) and register it under the entry-point
-group ``trainers.penalties``.
+A penalty is one class. Its fields are its options, ``__call__`` returns a term of the critic's loss, and ``constrain``
+changes the critic after each critic step. To add a penalty from another package, subclass :class:`Penalty` (or
+:class:`GradientPenalty`, and override ``norm``) and register it in the entry-point group ``trainers.penalties``.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Penalty(Part):
     kind: ClassVar[str] = "penalty"
 
     def __call__(self, critic: Critic, pair: Pair) -> Tensor:
-        """The term added to the critic's loss, a scalar."""
+        """The term that is added to the critic's loss, a scalar."""
         return pair.phi("real").new_zeros(())
 
     def constrain(self, critic: nn.Module) -> None:
@@ -35,14 +34,14 @@ class Penalty(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class NoPenalty(Penalty):
-    """Nothing: for objectives that are admissible by themselves."""
+    """No penalty, for objectives that are admissible by construction."""
 
     name: ClassVar[str] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightClipping(Penalty):
-    """Every weight clipped to [−bound, bound] after each critic step (Arjovsky et al., 2017, Algorithm 1)."""
+    """Clips every weight to [−bound, bound] after each critic step (Arjovsky et al., 2017, Algorithm 1)."""
 
     name: ClassVar[str] = "clipping"
 
@@ -57,7 +56,7 @@ class WeightClipping(Penalty):
 class GradientPenalty(Penalty):
     """λ mean (‖∇φ(x̂)‖₂ − 1)² at random interpolates x̂ (Gulrajani et al., 2017, eq. 3).
 
-    ``one_sided``: λ mean max(‖∇φ(x̂)‖₂ − 1, 0)² (Petzka et al., 2017, eq. 8), WGAN-LP.
+    With ``one_sided`` it is WGAN-LP's λ mean max(‖∇φ(x̂)‖₂ − 1, 0)² (Petzka et al., 2017, eq. 8).
     """
 
     name: ClassVar[str] = "gradient"
@@ -66,7 +65,7 @@ class GradientPenalty(Penalty):
     one_sided: bool = False
 
     def norm(self, gradient: Tensor, points: Tensor) -> Tensor:
-        """The norm of ∇φ at each point, both of shape (m, …), as (m,)."""
+        """The norm of ∇φ at each point, shape (m,). ``gradient`` and ``points`` have shape (m, …)."""
         from trainers.transport.gradients import euclidean_norm
 
         return euclidean_norm(gradient)
@@ -87,7 +86,7 @@ class GradientPenalty(Penalty):
 
 @dataclass(frozen=True, kw_only=True)
 class Edge:
-    """A neighbour at ``offset`` = (rows down, columns right), joined with ``weight`` ω."""
+    """An edge with ``weight`` ω from each pixel to its neighbour at ``offset`` = (rows down, columns right)."""
 
     offset: tuple[int, int]
     weight: float = number(1.0, above=0)
@@ -112,12 +111,13 @@ _NAMED: dict[str, tuple[tuple[int, int], ...]] = {
 class WassersteinPenalty(GradientPenalty):
     """λ mean (‖grad φ(x̂)‖_W − 1)², the Wasserstein norm on images (Dukler et al., Prop. 5, Remark 6).
 
-    ``neighbourhood``: cross (4 neighbours), square (8), diamond (12), or a list of offsets and weights, each
-    undirected edge named once. ``channel_edges`` also joins the colour channels of a pixel.
-    ``degree``: ``paper``'s d_i, which sums to one, or the ``constant`` 1/2 of the authors' code.
-    ``mass``: pixel ``intensity`` in [0, 1], or a ``probability`` with mass one.
-    ``reference``: what sees a uniform gradient, which L(X) does not: α(Σ g)² (``rank_one``, eq. 9),
-    γ‖g‖² (``identity``, the authors' code) or ``none``; ``reference_weight`` is α or γ.
+    ``neighbourhood``: cross (4 neighbours), square (8), diamond (12), or a list of offsets and weights that names each
+    undirected edge once.
+    ``channel_edges``: whether edges also join the colour channels of a pixel.
+    ``degree``: the paper's d_i, which sum to one (``paper``), or 1/2 as in the authors' code (``constant``).
+    ``mass``: the pixel intensity in [0, 1] (``intensity``), or intensities divided by their sum (``probability``).
+    ``reference``: a term for uniform gradients, which L(X) does not see: α(Σ g)² (``rank_one``, eq. 9), γ‖g‖²
+    (``identity``, the authors' code), or no term (``none``). ``reference_weight`` is α or γ.
     See :func:`trainers.transport.pixel_graph.wasserstein_norm_squared` for the formula.
     """
 
@@ -143,7 +143,7 @@ class WassersteinPenalty(GradientPenalty):
 
     @property
     def edges(self) -> tuple[Edge, ...]:
-        """The neighbourhood, one edge for each undirected pair of neighbours."""
+        """The neighbourhood as edges, one for each undirected pair of neighbours."""
         if isinstance(self.neighbourhood, str):
             return tuple(Edge(offset=offset) for offset in _NAMED[self.neighbourhood])
         return self.neighbourhood
@@ -159,7 +159,7 @@ class WassersteinPenalty(GradientPenalty):
                     f"the offset {list(edge.offset)} leaves an image of {shape[1]} × {shape[2]} pixels",
                 )
         if self.channel_edges and shape[0] == 1:
-            raise ConfigError("penalty.channel_edges", f"{trial.dataset.name} has one channel: nothing to join")
+            raise ConfigError("penalty.channel_edges", f"{trial.dataset.name} has only one channel: use false")
 
     def norm(self, gradient: Tensor, points: Tensor) -> Tensor:
         from trainers.transport.gradients import TINY
@@ -172,9 +172,9 @@ class WassersteinPenalty(GradientPenalty):
 class Admissibility(Penalty):
     """P1 + P2 of the (q,p)-WGAN on the slack ξ = c − φ − ψ (Mallasto et al., eq. 19 and Algorithm 1).
 
-    P1 = λ₁ m⁻² Σ_ij ξ(x_i, y_j)² draws the pairs towards the support of the optimal plan;
-    P2 = λ₂ (4m²)⁻¹ Σ over x, y ∈ B_x ∪ B_y of min(ξ, 0)² punishes what is not admissible (``eq19``),
-    or of ξ² (``alg1``: Algorithm 1 prints no min). The means are Algorithm 1's, the λ are eq. 19's.
+    P1 = λ₁ m⁻² Σ_ij ξ(x_i, y_j)² draws the pairs towards the support of the optimal plan.
+    P2 = λ₂ (4m²)⁻¹ Σ over x, y ∈ B_x ∪ B_y of min(ξ, 0)² punishes pairs that are not admissible (``eq19``). With
+    ``alg1`` it is the sum of ξ², because Algorithm 1 prints no min. The means are Algorithm 1's, the λ are eq. 19's.
     """
 
     name: ClassVar[str] = "admissibility"
@@ -187,7 +187,7 @@ class Admissibility(Penalty):
         total = pair.phi("real").new_zeros(())
         if self.lambda1:
             total = total + self.lambda1 * pair.slack("real", "fake").square().mean()
-        # The hard c-transform over both minibatches leaves ξ ≥ 0 there: eq. 19's P2 is zero and is not computed.
+        # With the hard c-transform over both minibatches ξ ≥ 0 on them, so eq. 19's P2 is zero and is not computed.
         if self.lambda2 and not (self.p2 == "eq19" and pair.objective.admissible):
             total = total + self.lambda2 * self._p2(pair)
         return total

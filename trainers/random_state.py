@@ -1,4 +1,4 @@
-"""A trial's own random numbers, drawn from torch's global generators without a trace there."""
+"""A trial's own random numbers: torch's global generators are used and then restored."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 class RandomState:
-    """torch's global random state, dropout's too, as one trial sees it.
+    """One trial's own copy of torch's global random state, which dropout uses too.
 
-    ``state`` has it by device, ``cpu`` and where the trial runs on one ``cuda``.
+    ``state`` holds it by device: ``cpu``, and ``cuda`` if the trial runs on a GPU.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -24,7 +24,7 @@ class RandomState:
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
-        """Torch's global random state is this trial's inside and everybody else's outside."""
+        """Inside this context torch's global random state is the trial's. Afterwards it is what it was before."""
         with self.elsewhere():
             torch.set_rng_state(self.state["cpu"])
             if "cuda" in self.state:
@@ -33,11 +33,11 @@ class RandomState:
             self.state = self._global()
 
     def elsewhere(self) -> contextlib.AbstractContextManager[None]:
-        """Whatever is drawn inside changes nobody's random state."""
+        """A context in which drawing random numbers changes neither the trial's nor the global random state."""
         return torch.random.fork_rng(devices=self._forked)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from a ``state`` of earlier."""
+        """Continues from an earlier ``state``."""
         self.state = {name: tensor.cpu() for name, tensor in state.items()}
 
     def _global(self) -> dict[str, Tensor]:

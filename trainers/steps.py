@@ -1,4 +1,4 @@
-"""One step of the critic and one of the generator: networks in float32 or bfloat16, eager or compiled."""
+"""Training steps of the critic and the generator, in float32 or bfloat16, eager or compiled."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 REPAID_AFTER = 20_000
-"""Critic iterations that repay compiling on a GPU: a guess, of a minute for it and 3 ms saved on each of them."""
+"""Critic iterations that repay compiling on a GPU: a guess, for a minute of compiling and 3 ms saved an iteration."""
 STATISTICS = ("critic_loss", "dual_value", "penalty", "generator_loss", "generator_steps")
 
 
 class Steps:
-    """Critic and generator with their optimizers: one step of each.
+    """The critic and the generator with their optimizers, and one training step of each.
 
-    ``sums`` are those of STATISTICS, over all steps since they were last set to zero; ``average`` is the moving average
-    of the generator, if the trial wants one.
+    ``sums`` holds the sums of ``STATISTICS`` over all steps since it was last set to zero. ``average`` is the moving
+    average of the generator, or None if the trial has none.
     """
 
     def __init__(self, config: TrialConfig, critic: nn.Module, generator: nn.Module, device: torch.device) -> None:
@@ -34,7 +34,7 @@ class Steps:
         self._config, self._device = config, device
         self._critic, self._generator = critic, generator
         self._critic_optimizer = make_optimizer(critic, config.critic)
-        if device.type == "cpu":  # convolutions are faster so, by a tenth with Table 3's networks
+        if device.type == "cpu":  # convolutions are faster, by a tenth with Table 3's networks
             for network in (critic, generator):
                 network.to(memory_format=torch.channels_last)
         weights = list(generator.parameters())
@@ -45,7 +45,7 @@ class Steps:
         bfloat16 = config.precision == "bf16"
         self._phi: nn.Module = InBfloat16(critic) if bfloat16 else critic
         self._g: Callable[[Tensor], Tensor] = InBfloat16(generator) if bfloat16 else generator
-        self._pair: Pair | None = None  # the critic step's, whose distances serve again where a batch is reused
+        self._pair: Pair | None = None  # of the last critic step: with reuse_batch its distances are reused
         self._critic_backward: Callable[[Tensor, Tensor], Tensor] = self._eager_critic_backward
         self._generator_loss: Callable[[Tensor, Tensor], Tensor] = self._eager_generator_loss
 
@@ -62,7 +62,7 @@ class Steps:
         return bool(self.sums.isfinite().all() and parameters.all())
 
     def critic(self, real: Tensor, latent: Tensor) -> Tensor:
-        """A step of the critic. Returns the fakes that it was shown."""
+        """Takes one step of the critic. Returns the fakes of this step."""
         with torch.no_grad():
             fake = self._g(latent)
         self._critic_optimizer.zero_grad(set_to_none=True)
@@ -72,7 +72,7 @@ class Steps:
         return fake
 
     def generator(self, real: Tensor, latent: Tensor) -> None:
-        """A step of the generator."""
+        """Takes one step of the generator."""
         assert self._generator_optimizer is not None
         self._critic.requires_grad_(False)
         loss = self._generator_loss(real, latent)
@@ -86,14 +86,14 @@ class Steps:
         self.sums[4] += 1
 
     def compile(self) -> None:
-        """Replaces the steps by compiled ones; the first of each then takes the time for it."""
-        torch.compiler.reset()  # a process of many trials would reach the limit of graphs that one function may have
+        """Replaces both steps by compiled ones. Each is compiled when it first runs."""
+        torch.compiler.reset()  # else many trials in one process reach the limit of graphs for one function
         self._critic_backward = compiled_critic_backward(self._config, self._phi)
         self._generator_loss = compiled_generator_loss(self._config, self._phi, self._g)
         self._g = torch.compile(self._g, dynamic=False)
 
     def means(self, iterations: int) -> dict[str, float]:
-        """The losses' means over so many critic iterations."""
+        """The means of the losses over this number of critic iterations."""
         sums = dict(zip(STATISTICS, self.sums.tolist(), strict=True))
         dual_value = sums["dual_value"] / iterations
         means = {
@@ -107,7 +107,7 @@ class Steps:
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, moments and sums."""
+        """The networks' weights, the optimizers' moments and the sums."""
         return {
             "sums": self.sums,
             "critic": self._critic.state_dict(),
@@ -118,7 +118,7 @@ class Steps:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes back to where :meth:`state_dict` was taken."""
+        """Restores the state that :meth:`state_dict` returned."""
         self.sums.copy_(state["sums"])
         self._critic.load_state_dict(state["critic"])
         self._generator.load_state_dict(state["generator"])
@@ -132,8 +132,8 @@ class Steps:
         config = self._config
         pair = Pair(config.objective, self._phi, *config.opponent.in_order(real, fake), earlier=self._pair)
         losses = critic_losses(config, self._phi, pair)
-        losses[0].backward(inputs=list(self._critic.parameters()))  # not the points that a penalty differentiates at
-        if config.reuse_batch and self._device.type == "cpu":  # a GPU would wait to know which points are the same
+        losses[0].backward(inputs=list(self._critic.parameters()))  # no gradient for the points of a penalty
+        if config.reuse_batch and self._device.type == "cpu":  # on a GPU, comparing points would wait for the device
             self._pair = pair.measured()
         return torch.stack(losses).detach()
 
@@ -143,17 +143,18 @@ class Steps:
 
 
 def compiles(config: TrialConfig, device: torch.device) -> bool:
-    """Whether the steps of a trial are compiled."""
+    """Whether a trial's steps are compiled on this device."""
     if config.compile == "auto":
         return device.type == "cuda" and config.budget >= REPAID_AFTER
     return config.compile
 
 
 class InBfloat16(nn.Module):
-    """A network whose matrix products and convolutions take bfloat16; its weights and its results are float32.
+    """A network whose matrix products and convolutions use bfloat16. Its weights and its results are float32.
 
-    Of layers in a row, the last with weights and what follows take float32: potentials are compared with ground costs,
-    of which bfloat16 would keep two digits, and a pixel's tanh, rounded to 1, would have no gradient any more.
+    In a Sequential, the last layer with weights and everything after it stay float32, for two reasons. Potentials are
+    compared with ground costs, and bfloat16 would keep only two digits. A pixel's tanh that rounds to 1 would have no
+    gradient.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -166,7 +167,7 @@ class InBfloat16(nn.Module):
             self._in_bfloat16, self._in_float32 = layers[:last], layers[last:]
 
     def forward(self, points: Tensor) -> Tensor:
-        """What the network makes of points, in float32."""
+        """The network's output for these points, in float32."""
         with torch.autocast(points.device.type, torch.bfloat16):
             for layer in self._in_bfloat16:
                 points = layer(points)
@@ -177,8 +178,8 @@ class InBfloat16(nn.Module):
 
 
 def critic_losses(config: TrialConfig, critic: Critic, pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
-    """penalty − value, which the critic minimises, the dual value and the penalty: scalars."""
-    if not config.opponent.carried:  # where B is the noise, φ of the data is not asked for
+    """Three scalars: penalty − value, which the critic minimises, the dual value, and the penalty."""
+    if not config.opponent.carried:  # if carried, B is the noise, and φ of the data is not needed
         pair.score()
     value = config.objective.value(pair)
     penalty = config.penalty(critic, pair)
@@ -186,7 +187,7 @@ def critic_losses(config: TrialConfig, critic: Critic, pair: Pair) -> tuple[Tens
 
 
 def compiled_generator_loss(config: TrialConfig, critic: Critic, generator: Critic) -> Callable[..., Tensor]:
-    """``generator_loss(real, latent)``, a scalar to call backward on."""
+    """A compiled function ``generator_loss(real, latent)``, which returns a scalar to call backward on."""
 
     def generator_loss(real: Tensor, latent: Tensor) -> Tensor:
         return config.objective.generator_loss(Pair(config.objective, critic, real, generator(latent)))
@@ -195,9 +196,10 @@ def compiled_generator_loss(config: TrialConfig, critic: Critic, generator: Crit
 
 
 def compiled_critic_backward(config: TrialConfig, critic: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-    """``critic_backward(real, fake)``: sets the gradients of the critic's parameters and returns the three losses.
+    """A compiled function ``critic_backward(real, fake)``.
 
-    One graph by nested ``torch.func.grad``: the double backward of autograd, which a gradient penalty needs, does not
+    It sets the gradients of the critic's parameters and returns the three values of :func:`critic_losses`. The graph is
+    one nest of ``torch.func.grad``, because autograd's double backward, which a gradient penalty needs, does not
     compile.
     """
 

@@ -1,4 +1,4 @@
-"""One trial's training: build, run epochs, evaluate, and carry on exactly where a checkpoint left off."""
+"""One trial's training: build it, run epochs, evaluate, and resume exactly from a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,19 +23,24 @@ from trainers.transport.gradients import euclidean_norm, input_gradient
 
 EVALUATION_SEED = 20_190_221
 FRESH_SEED = 20_190_222
-"""Noise that no evaluation while training has seen: for what was chosen by the value it had there."""
+"""The seed of noise that no evaluation during training uses.
+
+A checkpoint that was chosen by its value on the usual noise is measured without bias on this noise."""
 GENERATION_BATCH = 500
 GRID_SIZE = 64
 
 
 class Diverged(RuntimeError):
-    """The loss or a parameter is no longer finite. Trying again with the same seed would end the same way."""
+    """The loss or a parameter is no longer finite. A retry with the same seed would end in the same way."""
 
 
 class Evaluated(NamedTuple):
-    """``metrics`` by name, the first ``GRID_SIZE`` samples in the type of the dataset's examples, on the CPU, the
-    curves of each probe by their names with the labels of their axes, and of probes that have one the picture, rows of
-    examples."""
+    """The results of one evaluation.
+
+    ``metrics``: values by name. ``samples``: the first ``GRID_SIZE`` samples, on the CPU, in the type of the dataset's
+    examples. ``curves``: for each probe, its curves by name. ``axes``: for each probe, the labels of its curves' axes.
+    ``pictures``: for each probe that has one, its picture: rows of examples.
+    """
 
     metrics: dict[str, float]
     samples: Tensor
@@ -45,11 +50,11 @@ class Evaluated(NamedTuple):
 
 
 class Training:
-    """A trial at work.
+    """Runs one trial.
 
-    ``cache_dir`` keeps what trials share (images, the classifier, reference features). ``run_epoch`` trains,
-    ``evaluate`` measures, ``state_dict`` and ``load_state_dict`` stop and go on: on the CPU, with the
-    configured number of threads, an interrupted trial equals an undisturbed one to the bit.
+    ``cache_dir`` holds what trials share (images, the classifier, reference features). :meth:`run_epoch` trains and
+    :meth:`evaluate` measures. :meth:`state_dict` and :meth:`load_state_dict` interrupt and resume a trial. On the CPU,
+    with the configured number of threads, a resumed trial equals an uninterrupted one to the bit.
     """
 
     def __init__(self, config: TrialConfig, *, cache_dir: str | Path) -> None:
@@ -65,9 +70,9 @@ class Training:
         self._reached = False
         self._summed_from = 0  # the critic iteration at which the sums of the current epoch begin
         self._interrupted_seconds = 0.0
-        self.kept: dict[str, Any] = {}  # what probes need again at later evaluations, by their names
+        self.kept: dict[str, Any] = {}  # what probes need again at later evaluations, by the probe's name
         self._order: tuple[int, Tensor] | None = None
-        self._latent: Tensor | None = None  # kept where a batch is reused
+        self._latent: Tensor | None = None  # kept only with reuse_batch
         self._random_state = RandomState(config.seed, self.device)
         with self._random_state.inside():
             self.critic = config.network.build_critic(config.dataset.shape).to(self.device)
@@ -82,23 +87,23 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """Whether the budget of critic iterations is spent, or an evaluation was as good as ``evaluation.stop_at``."""
+        """Whether the budget of critic iterations is spent, or an evaluation has reached ``evaluation.stop_at``."""
         return self.iteration >= self.config.budget or self._reached
 
     @property
     def evaluated_generator(self) -> nn.Module:
-        """What evaluations see: the moving average of the generator where there is one."""
+        """The generator that evaluations use: its moving average if the trial has one."""
         return self._steps.average.module if self._steps.average is not None else self.generator
 
     @property
     def epoch(self) -> int:
-        """The number of whole epochs behind; the last one of the budget may be short."""
+        """The number of finished epochs. The last epoch of the budget may be short."""
         full, rest = divmod(self.iteration, self.config.epoch_length)
         return full + (1 if rest and self.finished else 0)
 
     @property
     def evaluation_due(self) -> bool:
-        """Whether, at this end of an epoch, another of the ``evaluation.times`` evaluations is reached."""
+        """Whether one of the ``evaluation.times`` evaluations is due at the end of this epoch."""
         previous = max(0, self.iteration - (self.iteration % self.config.epoch_length or self.config.epoch_length))
         times, budget = self.config.evaluation.times, self.config.budget
         return self.finished or self.iteration * times // budget > previous * times // budget
@@ -106,14 +111,16 @@ class Training:
     def run_epoch(self, should_stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """Trains to the end of the current epoch and returns its means, times and memory.
 
-        Returns None if ``should_stop()`` became true first: the state then stands in the middle of the epoch,
-        and the next call finishes it. Raises :class:`Diverged`, and RuntimeError once the budget is spent.
+        Returns None if ``should_stop()`` became true first. The training then stands in the middle of the epoch, and
+        the next call finishes it. Raises :class:`Diverged` if a loss or parameter is not finite, and RuntimeError if
+        the training is already finished.
 
-        ``critic_loss``, ``generator_loss``, ``dual_value`` = mean φ(x) + mean ψ(y) and ``penalty`` are means over
-        the epoch; ``wasserstein_estimate`` = max(dual_value, 0)^{1/p}; ``critic_gradient_norm`` = mean ‖∇φ‖₂ half-way
-        between the epoch's last real and fake minibatch, dropout off; ``epoch_seconds`` is training alone, device
-        synchronised; ``images_per_second`` counts real images; ``peak_memory_mb`` is the device's, or on the CPU
-        the process's. The first record of a compiled training has ``compile_seconds``, which no epoch's seconds hold.
+        ``critic_loss``, ``generator_loss``, ``dual_value`` = mean φ(x) + mean ψ(y) and ``penalty`` are means over the
+        epoch. ``wasserstein_estimate`` = max(dual_value, 0)^{1/p}. ``critic_gradient_norm`` = mean ‖∇φ‖₂ half-way
+        between the epoch's last real and fake minibatch, without dropout. ``epoch_seconds`` is the time of training
+        alone, with the device synchronised. ``images_per_second`` counts real images. ``peak_memory_mb`` is the
+        device's peak memory, or on the CPU the process's. The first record of a compiled training also has
+        ``compile_seconds``, which is not part of ``epoch_seconds``.
         """
         if self.finished:
             raise RuntimeError(f"the budget of {self.config.budget} critic iterations is spent, or stop_at was reached")
@@ -133,7 +140,7 @@ class Training:
         return self._end_of_epoch(*last, self._interrupted_seconds + self._seconds_since(started))
 
     def _end_of_epoch(self, real: Tensor, fake: Tensor, seconds: float) -> dict[str, float]:
-        """The epoch's record, after its last pair of minibatches; the next epoch's sums begin."""
+        """Returns the epoch's record after its last pair of minibatches, and resets the sums for the next epoch."""
         iterations = self.iteration - self._summed_from
         record = self._steps.means(iterations) | {
             "critic_gradient_norm": self._critic_gradient_norm(real, fake),
@@ -149,11 +156,10 @@ class Training:
         return record
 
     def evaluate(self, seed: int = EVALUATION_SEED) -> Evaluated:
-        """Metrics of the generator as it stands (or of its moving average), from fixed noise, in eval mode; and probes.
+        """Measures the generator (or its moving average) in eval mode on noise from ``seed``, and runs the probes.
 
-        ``evaluation_seconds`` covers sampling, measuring and probing.
-
-        Training's random state is not touched, and the generator is back in its mode afterwards.
+        ``evaluation_seconds`` is the time of sampling, measuring and probing. The evaluation does not touch training's
+        random state, and afterwards the networks are in the same mode as before.
         """
         started = time.perf_counter()
         count = self.evaluator.count if self.evaluator else 0
@@ -173,12 +179,12 @@ class Training:
         return Evaluated(metrics, samples[:GRID_SIZE], curves, axes, pictures)
 
     def population_distance(self) -> float | None:
-        """W_{q,p} of the distributions behind the minibatches, where it is known."""
+        """W_{q,p} between the distributions that the minibatches are drawn from. None where it is unknown."""
         return self.config.opponent.population_distance(self.data, self.config.objective.cost)
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = EVALUATION_SEED) -> Tensor:
-        """``count`` samples of the opponent on the CPU, from noise that depends on ``seed`` alone."""
+        """``count`` samples of the opponent, on the CPU, from noise that depends only on ``seed``."""
         generator = self.evaluated_generator
         modes = [(network, network.training) for network in (generator, self.critic)]
         for network, _ in modes:
@@ -192,14 +198,14 @@ class Training:
         return torch.cat(examples)
 
     def to_samples(self, points: Tensor) -> Tensor:
-        """The opponent's points as samples. Raises :class:`Diverged` where they leave float32 on the way."""
+        """Turns the opponent's points into samples. Raises :class:`Diverged` if a value exceeds float32's range."""
         try:
             return self.config.opponent.to_samples(points, self.critic, self.config.objective.cost)
         except FloatingPointError as error:
             raise Diverged(f"{error} after critic iteration {self.iteration}") from None
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the trial depends on: tensors, numbers and dictionaries of them."""
+        """Everything that the rest of the trial depends on, as tensors, numbers and dictionaries of these."""
         return {
             "iteration": self.iteration,
             "reached": self._reached,
@@ -211,9 +217,12 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes back to where :meth:`state_dict` was taken, from the same configuration or a smaller budget's end."""
+        """Restores the state that :meth:`state_dict` returned.
+
+        The state may come from a trial of the same configuration, or from the end of one with a smaller budget.
+        """
         self.iteration = state["iteration"]
-        self._reached = state.get("reached", False)  # which checkpoints of earlier versions have not
+        self._reached = state.get("reached", False)  # missing in checkpoints of earlier versions
         self._summed_from = state["summed_from"]
         self._interrupted_seconds = state["interrupted_seconds"]
         self._latent = None if state["latent"] is None else state["latent"].to(self.device)
@@ -221,7 +230,7 @@ class Training:
         self._steps.load_state_dict(state)
 
     def _iterate(self) -> tuple[Tensor, Tensor]:
-        """One critic iteration, and after every ``critic_iterations`` of them one generator iteration.
+        """Runs one critic iteration, and after every ``critic_iterations`` of them one generator iteration.
 
         Returns the critic's real and fake minibatch.
         """
@@ -241,7 +250,7 @@ class Training:
         return real, fake
 
     def _compile(self) -> None:
-        """Compiles the steps, and runs each once, without effect, so that the time is known."""
+        """Compiles the steps and measures the time: runs each step once, then restores the state."""
         started = time.perf_counter()
         before = copy.deepcopy(self.state_dict())
         self._steps.compile()

@@ -1,4 +1,4 @@
-"""The modules of opponents that have nothing to train: the data, and noise."""
+"""The modules of the opponents that are not trained: the data, and noise."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from torch import Tensor, nn
 from trainers.datasets import to_input
 
 NOISE_SCALE = 0.1
-"""Deviation of noise as an opponent. The papers give none. A map from N(0, σ²) is one from N(0, 1), with (2,2) even the
-optimal one, after a change of scale; but what a critic with piecewise constant ∇φ leaves of x in T(x) = x − ∇φ(x) is
-seen in an image, unless it is small."""
+"""The standard deviation σ of noise as an opponent.
+
+The papers do not give it. After a change of scale, a map from N(0, σ²) is a map from N(0, 1), and with (2,2) an optimal
+one stays optimal. The scale matters for another reason: where ∇φ is piecewise constant, T(x) = x − ∇φ(x) still contains
+x, which is visible in an image unless it is small."""
 
 
 class Resampler(nn.Module):
-    """The data as an opponent: noise (m, d) to m of the given examples, independent and uniform, by Φ of its first
-    coordinate. Has nothing to train."""
+    """The data as an opponent: maps noise (m, d) to m of the given examples. Nothing is trained.
+
+    The examples are independent and uniform. Φ of the noise's first coordinate chooses each of them.
+    """
 
     examples: Tensor
 
@@ -24,19 +28,19 @@ class Resampler(nn.Module):
         self.register_buffer("examples", examples, persistent=False)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Examples as networks see them, shape (m, …)."""
+        """Examples as the networks' input, shape (m, …)."""
         count = len(self.examples)
         chosen = (torch.special.ndtr(latent[:, 0].double()) * count).long().clamp(max=count - 1)
         return to_input(self.examples[chosen])
 
 
 class Noise(nn.Module):
-    """Noise as an opponent: N(0, I) of shape (m, d) to N(0, σ²I) of the examples' shape. Has nothing to train."""
+    """Noise as an opponent: maps N(0, I) of shape (m, d) to N(0, σ²I) of the examples' shape. Nothing is trained."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.shape = shape
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Points as networks see them, shape (m, …)."""
+        """Points as the networks' input, shape (m, …)."""
         return NOISE_SCALE * latent.unflatten(1, self.shape)

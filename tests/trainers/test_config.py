@@ -271,7 +271,7 @@ def test_what_no_neighbourhood_can_be(neighbourhood: Any, path: str, problem: st
 
 @pytest.mark.parametrize(
     ("dataset", "options", "problem"),
-    [("mixture", {}, "needs images"), ("digits", {"channel_edges": True}, "one channel: nothing to join")],
+    [("mixture", {}, "needs images"), ("digits", {"channel_edges": True}, "digits has only one channel: use false")],
     ids=["points", "one channel"],
 )
 def test_where_there_is_no_pixel_graph(dataset: str, options: dict[str, Any], problem: str, trial: MakeTrial) -> None:

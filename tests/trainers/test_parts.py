@@ -190,7 +190,7 @@ def test_a_stored_trial_of_a_package_that_is_missing_has_an_identity(trial: Make
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("name", ["renamed", "halved"])
 def test_an_entry_point_to_another_name_or_kind_is_said_so(name: str, trial: MakeTrial) -> None:
-    with pytest.raises(ConfigError, match=rf"the entry point .* is no penalty class with the name '{name}'"):
+    with pytest.raises(ConfigError, match=rf"entry point .* is not a Part class with kind 'penalty' and name '{name}'"):
         trial(penalty=name)
 
 

@@ -1,1 +1,1 @@
-"""Where images come from, how they lie in memory, and how minibatches are taken of them."""
+"""The sources of images, their arrays on disk, and the minibatches taken from them."""

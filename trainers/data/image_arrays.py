@@ -1,7 +1,7 @@
-"""Images decoded once into arrays on disk: built by one process of a machine, memory-mapped by all.
+"""Images that are decoded once into arrays on disk. One process of a machine builds them, and all memory-map them.
 
-A dataset's folder in the cache holds ``train.npy`` (uint8, (n, C, H, W)), perhaps ``train_labels.npy`` (int64, (n,)),
-the same of ``test``, and ``about.json``: the digest of these files, their sizes, and whatever the builder tells.
+A dataset's folder in the cache holds ``train.npy`` (uint8, (n, C, H, W)), ``train_labels.npy`` (int64, (n,)) if there
+are labels, the same for ``test``, and ``about.json``: the files' digest and sizes, and what the builder returns.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 F = TypeVar("F")
 
 READERS = 8
-"""Threads that decode: Pillow lets go of the interpreter's lock."""
+"""The number of threads that decode. Pillow releases the interpreter's lock meanwhile."""
 CHUNK = 1000
-"""Images that are held in memory while an array is built."""
+"""The number of images held in memory while an array is built."""
 
 
 def kept(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """What ``about.json`` of a dataset's folder tells; where the folder is missing or damaged, it is built first.
+    """Returns the content of ``about.json`` in a dataset's folder. Builds the folder if it is missing or damaged.
 
-    ``build(folder)`` writes the arrays into an empty folder and returns what is worth telling. It runs under a lock
-    and the folder appears by rename: processes that ask meanwhile wait, and none sees half of it. ``digest`` is added:
-    SHA-256 of the arrays, computed here once so that no trial reads gigabytes for it.
+    ``build(folder)`` writes the arrays into an empty folder and returns a dictionary for ``about.json``. It runs under
+    a lock, and the folder appears by rename. So other processes wait for it and never see a half-written folder.
+    ``digest``, the SHA-256 of the arrays, is added. It is computed once, so that no trial has to read gigabytes for it.
     """
     about = _read(folder)
     if about is not None:
@@ -44,10 +44,10 @@ def kept(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        about = _read(folder)  # somebody else may have built it while we waited
+        about = _read(folder)  # another process may have built it while we waited
         if about is None:
             building = folder.with_name(f".{folder.name}.building")
-            shutil.rmtree(building, ignore_errors=True)  # of a builder that was killed
+            shutil.rmtree(building, ignore_errors=True)  # left by a process that was killed
             building.mkdir()
             try:
                 about = build(building)
@@ -62,7 +62,10 @@ def kept(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
-    """None if anything is missing or cut short: reading beyond the end of a mapped file would kill the process."""
+    """The content of ``about.json``, or None if a file is missing or truncated.
+
+    Reading beyond the end of a memory-mapped file would kill the process.
+    """
     try:
         about = json.loads((folder / "about.json").read_text())
         whole = all((folder / name).stat().st_size == size for name, size in about["bytes"].items())
@@ -72,7 +75,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
 
 
 def _digest(files: Sequence[Path]) -> str:
-    """SHA-256 of the files' names and contents; they are on the disk for good afterwards."""
+    """SHA-256 of the files' names and contents. Also flushes the files to the disk."""
     content = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
@@ -82,17 +85,17 @@ def _digest(files: Sequence[Path]) -> str:
 
 
 def open_images(folder: Path, split: str) -> Tensor:
-    """The images of ``train`` or ``test``, uint8 (n, C, H, W), on the mapped file: for reading only."""
+    """The images of ``train`` or ``test``, uint8 (n, C, H, W), memory-mapped and read-only."""
     import numpy as np
     import torch
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # and nobody writes
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing writes to it
         return torch.from_numpy(np.load(folder / f"{split}.npy", mmap_mode="r"))
 
 
 def open_labels(folder: Path, split: str) -> Tensor | None:
-    """The labels of ``train`` or ``test``, int64 (n,), in memory; None where the images have none."""
+    """The labels of ``train`` or ``test``, int64 (n,), in memory. None if the images have no labels."""
     import numpy as np
     import torch
 
@@ -102,7 +105,7 @@ def open_labels(folder: Path, split: str) -> Tensor | None:
 
 
 def write_array(folder: Path, name: str, array: NDArray[Any]) -> None:
-    """One whole array as ``name.npy``."""
+    """Writes one array as ``name.npy``."""
     import numpy as np
 
     np.save(folder / f"{name}.npy", np.ascontiguousarray(array))
@@ -111,9 +114,10 @@ def write_array(folder: Path, name: str, array: NDArray[Any]) -> None:
 def write_images(
     path: Path, sources: Sequence[F], decode: Callable[[F], NDArray[np.uint8]], shape: tuple[int, ...]
 ) -> dict[int, str]:
-    """Every source that can be decoded to ``shape``, in order, as one .npy file, never all of them in memory.
+    """Decodes every source and writes the images of ``shape``, in order, to one .npy file.
 
-    Returns what is wrong with each of the others, by its index.
+    The images are never all in memory. A source that cannot be decoded is left out. Returns the problems of these
+    sources, by index.
     """
     import concurrent.futures
 
@@ -124,7 +128,7 @@ def write_images(
             return decode(source)
         except MemoryError:
             raise
-        except Exception as error:  # Pillow's plugins raise whatever their parsing of a broken file ran into
+        except Exception as error:  # Pillow's plugins raise any error on a broken file
             return _problem(error)
 
     problems: dict[int, str] = {}
@@ -138,7 +142,7 @@ def write_images(
                     file.write(np.ascontiguousarray(image).tobytes())
         end = file.tell()
         file.seek(0)
-        _write_header(file, (len(sources) - len(problems), *shape))  # as long as before: numpy leaves room in it
+        _write_header(file, (len(sources) - len(problems), *shape))  # no longer than before: numpy leaves room
         assert end == file.tell() + (len(sources) - len(problems)) * int(np.prod(shape))
     return problems
 
@@ -153,7 +157,7 @@ def _problem(error: Exception) -> str:
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        return "no image"
+        return "not an image"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).strip().partition("\n")[0][:100] or type(error).__name__
@@ -168,17 +172,17 @@ def to_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
 
 
 def decoded(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
-    """Any image file as uint8 (``channels``, ``size``, ``size``).
+    """Decodes any image file to uint8 (``channels``, ``size``, ``size``).
 
-    Turned as its EXIF orientation says; transparency on white; 16-bit greys by their upper eight bits; the first frame
-    of an animation. Then the central square, resampled by Pillow's antialiasing Lanczos filter unless it has the size
-    already: resizing the shorter side and cropping in one step. Smaller images are magnified.
-    Raises what Pillow raises for a file that is no image or cut short.
+    The image is turned as its EXIF orientation says. Transparency becomes white. Of 16-bit greys the upper eight bits
+    are kept, and of an animation the first frame. Then the central square is resampled by Pillow's antialiasing Lanczos
+    filter, unless it already has the size. This resizes the shorter side and crops in one step. Smaller images are
+    magnified. Raises Pillow's error for a file that is not an image or is truncated.
     """
     from PIL import Image, ImageOps
 
     if not path.is_file():
-        raise ValueError("no regular file")
+        raise ValueError("not a regular file")
     with Image.open(path) as opened:
         image = _opaque(ImageOps.exif_transpose(opened)).convert("L" if channels == 1 else "RGB")
     side = min(image.size)
@@ -190,14 +194,14 @@ def decoded(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """Without an alpha channel and with eight bits a value."""
+    """The image without an alpha channel and with eight bits a value."""
     import numpy as np
     from PIL import Image
 
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError("32-bit values, of which nobody knows the range")
+        raise ValueError("32-bit values, whose range is not known")
     if image.has_transparency_data:
         coloured = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), coloured)

@@ -1,7 +1,7 @@
-"""Published image datasets: from a path that the user has, or by torchvision's download.
+"""Published image datasets, read from the user's path or downloaded by torchvision.
 
-Their content is the same wherever it comes from, and verified: so ``root`` is no part of a trial's identity, and the
-arrays in the cache (see :mod:`trainers.data.image_arrays`) are known by the dataset's name.
+Their content is verified and is the same wherever it comes from. So ``root`` is not part of a trial's identity, and the
+arrays in the cache (see :mod:`trainers.data.image_arrays`) are found by the dataset's name.
 """
 
 from __future__ import annotations
@@ -25,24 +25,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 VERSION = 1
-"""Raised when the same files come to give other arrays."""
+"""Must be increased when the same files come to give other arrays."""
 SILENCE = 20.0
-"""Seconds without an answer after which a download is given up."""
+"""Seconds without an answer after which a download fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedImages(Dataset):
-    """Images that torchvision can download; ``root`` is where the user has them, else ``downloads`` in the cache."""
+    """Images that torchvision can download.
+
+    ``root`` is the path of the user's copy. Without it the images are downloaded into ``downloads`` in the cache.
+    """
 
     train_size: ClassVar[int]
     held_out_size: ClassVar[int]
     files: ClassVar[str]
-    """What a path has to hold, in words."""
+    """What ``root`` must be, in words for messages."""
 
     root: str | None = runtime(None)
 
     def filled_in(self, cache_dir: Path) -> PublishedImages:
-        """With an absolute root. Raises :class:`ConfigError` if that does not hold what it should."""
+        """The dataset with an absolute root. Raises :class:`ConfigError` if root does not hold the dataset."""
         if self.root is None:
             return self
         root = Path(self.root).expanduser().absolute()
@@ -78,11 +81,11 @@ class PublishedImages(Dataset):
         try:
             with _quiet_and_impatient():
                 self._download(downloads)
-        except Exception as error:  # no network, a mirror's nonsense, a full disk, gdown not installed
+        except Exception as error:  # no network, a mirror's broken file, a full disk, gdown not installed
             why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             problem = f"{self.name} is not on this machine and cannot be downloaded ({why})"
             raise ConfigError(
-                "dataset.root", f"{problem}: give dataset.root=PATH, where PATH is {self.files}"
+                "dataset.root", f"{problem}: copy it here and give dataset.root=PATH, where PATH is {self.files}"
             ) from None
         return self._find(downloads)
 
@@ -91,25 +94,25 @@ class PublishedImages(Dataset):
         return ConfigError("dataset.root", f"'{root}' {what} {self.name}: expected {self.files}")
 
     def _find(self, root: Path) -> Path:
-        """The file or folder to read below a root. Raises :class:`ConfigError`."""
+        """The file or folder below ``root`` to read. Raises :class:`ConfigError` if there is none."""
         raise NotImplementedError
 
     def _download(self, folder: Path) -> None:
-        """By torchvision, into its own layout below ``folder``."""
+        """Downloads the dataset by torchvision, in torchvision's layout, into ``folder``."""
         raise NotImplementedError
 
     def _write(self, source: Path, folder: Path) -> None:
-        """The arrays into ``folder``. Raises :class:`ConfigError` if ``source`` is not the published dataset."""
+        """Writes the arrays into ``folder``. Raises :class:`ConfigError` if ``source`` is not the published dataset."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mnist(PublishedImages):
-    """60,000 + 10,000 handwritten digits, 28×28 grey; ``size: 32`` surrounds them with two black pixels.
+    """60,000 + 10,000 handwritten digits, 28×28 grey. ``size: 32`` adds a margin of two black pixels.
 
-    Networks that halve an image three times need 32. ``root`` is Keras's ``mnist.npz`` or a folder with it, or a folder
-    in torchvision's layout (``MNIST/raw/train-images-idx3-ubyte`` and so on). The content is compared with the
-    checksums of the four original files. Source: LeCun, Cortes and Burges, The MNIST database, 1998.
+    Networks that halve an image's sides three times need 32. ``root`` is Keras's ``mnist.npz``, a folder that holds it,
+    or a folder in torchvision's layout (``MNIST/raw/train-images-idx3-ubyte`` and so on). The content is compared with
+    the checksums of the four original files. Source: LeCun, Cortes and Burges, The MNIST database, 1998.
     """
 
     name: ClassVar[str] = "mnist"
@@ -117,14 +120,14 @@ class Mnist(PublishedImages):
     held_out_size: ClassVar[int] = 10_000
     labelled: ClassVar[bool] = True
     files: ClassVar[str] = (
-        "Keras's mnist.npz or a folder with it, or a folder with MNIST/raw/train-images-idx3-ubyte, "
+        "Keras's mnist.npz, a folder that holds it, or a folder that holds MNIST/raw/train-images-idx3-ubyte, "
         "train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte"
     )
     checksums: ClassVar[dict[str, tuple[str, str]]] = {
         "train": ("6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624"),
         "t10k": ("2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"),
     }
-    """MD5 of the original files of images and labels."""
+    """MD5 of the original file of images, and of that of labels, of each split."""
 
     size: Literal[28, 32] = 28
 
@@ -159,9 +162,11 @@ class Mnist(PublishedImages):
                     )
                     raise ConfigError("dataset.root", f"'{source}' is not MNIST: {split}: {problem}")
             if labels.max() > 9:
-                raise ConfigError("dataset.root", f"'{source}' is not MNIST: {split}: there is a label {labels.max()}")
+                raise ConfigError(
+                    "dataset.root", f"'{source}' is not MNIST: {split}: got label {labels.max()}, expected 0 to 9"
+                )
             if self.checksums[split] != (_idx_md5(images), _idx_md5(labels)):
-                problem = "the pixels or labels are others, or in another order (dataset=image_folder takes any images)"
+                problem = "pixels or labels, or their order, are not MNIST's (dataset=image_folder takes any images)"
                 raise ConfigError("dataset.root", f"'{source}' is not MNIST: {split}: {problem}")
             name = "train" if split == "train" else "test"
             padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin)))
@@ -173,8 +178,8 @@ class Mnist(PublishedImages):
 class Cifar10(PublishedImages):
     """50,000 + 10,000 RGB photographs of ten classes, 32×32.
 
-    ``root`` is the folder ``cifar-10-batches-py`` or the one it is in. torchvision compares the batches' checksums
-    before they are unpickled. Source: Krizhevsky, Learning multiple layers of features from tiny images, 2009.
+    ``root`` is the folder ``cifar-10-batches-py`` or its parent folder. torchvision compares the batches' checksums
+    before it unpickles them. Source: Krizhevsky, Learning multiple layers of features from tiny images, 2009.
     """
 
     name: ClassVar[str] = "cifar10"
@@ -184,7 +189,7 @@ class Cifar10(PublishedImages):
     labelled: ClassVar[bool] = True
     files: ClassVar[str] = (
         "the folder cifar-10-batches-py (data_batch_1 … data_batch_5, test_batch, batches.meta: cifar-10-python.tar.gz "
-        "unpacked) or the one it is in"
+        "unpacked) or its parent folder"
     )
 
     def _find(self, root: Path) -> Path:
@@ -217,11 +222,12 @@ class Cifar10(PublishedImages):
 
 @dataclass(frozen=True, kw_only=True)
 class CelebA(PublishedImages):
-    """162,770 + 19,962 faces, the official training and test partitions, RGB, 64×64, without labels.
+    """162,770 + 19,962 faces, the official training and test partitions, 64×64 RGB, without labels.
 
-    The central 148×148 pixels of the aligned 178×218 images, resampled by Pillow's antialiasing bilinear filter.
-    ``root`` is a folder with ``img_align_celeba/000001.jpg`` … and ``list_eval_partition.txt``, or the one above it if
-    it is called ``celeba``, as torchvision does. torchvision's download also needs the package gdown.
+    The central 148×148 pixels of the aligned 178×218 images are resampled by Pillow's antialiasing bilinear filter.
+    ``root`` is a folder that holds ``img_align_celeba/000001.jpg`` … and ``list_eval_partition.txt``. If this folder is
+    called ``celeba``, as torchvision calls it, ``root`` may be its parent folder. torchvision's download also needs the
+    package gdown.
     Source: Liu, Luo, Wang and Tang, Deep learning face attributes in the wild, ICCV 2015.
     """
 
@@ -230,8 +236,8 @@ class CelebA(PublishedImages):
     train_size: ClassVar[int] = 162_770
     held_out_size: ClassVar[int] = 19_962
     files: ClassVar[str] = (
-        "a folder with img_align_celeba/000001.jpg … (img_align_celeba.zip unpacked) and list_eval_partition.txt, "
-        "or the one above it if it is called celeba"
+        "a folder that holds img_align_celeba/000001.jpg … (img_align_celeba.zip unpacked) and "
+        "list_eval_partition.txt, or its parent folder if it is called celeba"
     )
 
     def _find(self, root: Path) -> Path:
@@ -265,7 +271,10 @@ class CelebA(PublishedImages):
 
 @contextlib.contextmanager
 def _quiet_and_impatient() -> Iterator[None]:
-    """torchvision prints its failures and waits for ever for a network that swallows packets."""
+    """Hides what torchvision prints, and limits how long it waits.
+
+    Otherwise it prints its failures, and waits for ever for a network that drops packets.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE)
     try:
@@ -280,7 +289,7 @@ def _idx_names() -> list[str]:
 
 
 def _read_idx(folder: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Images and labels from the original files, unpacked: a header of big-endian sizes, then bytes."""
+    """Images and labels from the original, unpacked files: a header of big-endian sizes, then the bytes."""
     import numpy as np
 
     arrays = []
@@ -290,13 +299,13 @@ def _read_idx(folder: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.u
         header = 4 * (1 + dimensions)
         magic, *sizes = struct.unpack(f">{1 + dimensions}i", content[:header].ljust(header, b"\0"))
         if magic != 0x800 + dimensions or len(content) != header + int(np.prod(sizes)):
-            raise ConfigError("dataset.root", f"'{file}' is damaged or no file of MNIST's format")
+            raise ConfigError("dataset.root", f"'{file}' is damaged or is not a file in MNIST's format")
         arrays.append(np.frombuffer(content, dtype=np.uint8, offset=header).reshape(sizes))
     return arrays[0], arrays[1]
 
 
 def _read_npz(file: Path, split: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Images and labels as Keras keeps them."""
+    """Images and labels from Keras's file."""
     import zipfile
 
     import numpy as np
@@ -311,7 +320,7 @@ def _read_npz(file: Path, split: str) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _idx_md5(array: NDArray[np.uint8]) -> str:
-    """MD5 of the original file that holds the array: checks what it is, guards against nobody."""
+    """MD5 of the original file that holds the array. It identifies the content and is no protection from attacks."""
     header = struct.pack(f">{1 + array.ndim}i", 0x800 + array.ndim, *array.shape)
     return hashlib.md5(header + array.tobytes(), usedforsecurity=False).hexdigest()
 

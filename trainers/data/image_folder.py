@@ -1,4 +1,4 @@
-"""Any folder of images as a dataset."""
+"""A dataset from any folder of images."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ from trainers.datasets import Data, Dataset
 from trainers.parts import ConfigError, number, runtime
 
 VERSION = 1
-"""Raised when the same files come to give other arrays."""
+"""Must be increased when the same files come to give other arrays."""
 NAMED = 5
-"""Bad files that a message names."""
+"""The number of bad files that a message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderContent:
-    """What a folder holds: ``digest`` of the sorted (relative path, bytes) list, ``images`` that can be read, of them
-    ``test_images`` in ``test`` (None without such a split), and the number of ``classes`` (0 without labels)."""
+    """The content of a folder of images.
+
+    ``digest``: of the sorted list of relative paths and sizes in bytes.
+    ``images``: the number of files that can be read as images.
+    ``test_images``: the number of these images in ``test``, or None without this split.
+    ``classes``: the number of classes, 0 without labels.
+    """
 
     digest: str
     images: int = number(0, at_least=0)
@@ -35,21 +40,23 @@ class FolderContent:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(Dataset):
-    """Every file below ``root`` as an image with ``channels`` × ``size`` × ``size`` values.
+    """Every file below ``root``, as an image with ``channels`` × ``size`` × ``size`` values.
 
     See :func:`trainers.data.image_arrays.decoded` for how an image is resized, cropped and converted.
 
-    Where root has the folders ``train`` and ``test``, these are the split and the rest is left alone; otherwise the
-    fraction ``held_out`` is held out. A split whose files are all in subfolders, two or more, has these as classes,
-    numbered in sorted order. Images stand in the order of SHA-256 of their paths: the first n are a fair sample,
-    and the split is the same wherever the folder is. Hidden files and folders are passed over.
+    If root has the folders ``train`` and ``test``, these are the split, and all other files are ignored. Otherwise the
+    fraction ``held_out`` of the images is held out. If all files of a split are in subfolders, and there are at least
+    two, the subfolders are the classes, numbered in sorted order. Images are ordered by the SHA-256 of their paths. So
+    the first n are a fair sample, and the split does not depend on where the folder is. Hidden files and folders are
+    ignored.
 
-    Files that are no images, or damaged, are named in a warning and left out, up to the fraction ``max_bad``; beyond
-    that they are an error.
+    Files that are damaged, or are not images, are left out and named in a warning. If they are more than the fraction
+    ``max_bad`` of all files, this is an error.
 
-    How many images can be read is known only when all have been, and the length of an epoch depends on it. So planning
-    a trial reads the folder, once: the arrays are then in the cache with the list of bad files, and ``content`` in the
-    trial's configuration has what was found. ``content`` is part of its identity, ``root`` and ``max_bad`` are not.
+    The length of an epoch depends on how many images can be read, which is known only after reading all of them. So
+    planning a trial reads the folder once. The cache then holds the arrays and the list of bad files, and ``content``
+    in the trial's configuration says what was found. ``content`` is part of the trial's identity. ``root`` and
+    ``max_bad`` are not.
     """
 
     name: ClassVar[str] = "image_folder"
@@ -81,10 +88,10 @@ class ImageFolder(Dataset):
         return min(max(1, round(self.held_out * known.images)), known.images - 1)
 
     def filled_in(self, cache_dir: Path) -> ImageFolder:
-        """With an absolute root and its content; the arrays are built if they are not in the cache.
+        """The dataset with an absolute root and its content. Builds the arrays if they are not in the cache.
 
         Raises :class:`ConfigError` if there is no such folder, if it has too many bad files, or if ``content`` is given
-        and the folder has another.
+        and differs from the folder's.
         """
         return self._read(cache_dir)[0]
 
@@ -104,7 +111,7 @@ class ImageFolder(Dataset):
     @property
     def _known(self) -> FolderContent:
         if self.content is None:
-            problem = "the folder has not been read: give TrialConfig.from_dict a cache_dir, where its images are kept"
+            problem = "the folder has not been read: give TrialConfig.from_dict a cache_dir, then it reads the folder"
             raise ConfigError("dataset.content", problem)
         return self.content
 
@@ -114,12 +121,12 @@ class ImageFolder(Dataset):
             raise ConfigError("dataset.root", "is missing: image_folder needs dataset.root=FOLDER, a folder of images")
         root = Path(self.root).expanduser().absolute()
         if not root.is_dir():
-            what = "is no folder" if root.exists() else "does not exist"
+            what = "is not a folder" if root.exists() else "does not exist"
             raise ConfigError("dataset.root", f"'{root}' {what}: give the path of a folder of images")
         return root
 
     def _read(self, cache_dir: Path) -> tuple[ImageFolder, Path, str]:
-        """With its content; the folder of the arrays in the cache; their digest."""
+        """Returns the dataset with its content, the folder of the arrays in the cache, and their digest."""
         files = _Files(self._folder)
         if self.content is not None and self.content.digest != files.digest:
             digests = f"{files.digest} instead of {self.content.digest}"
@@ -142,13 +149,13 @@ class ImageFolder(Dataset):
             test_images=counts["test"] if files.has_split else None,
             classes=len(files.classes),
         )
-        if self.content not in (None, found):  # another version of Pillow reads other files
+        if self.content not in (None, found):  # another version of Pillow may read more or fewer files
             raise self._another(files, f"{found.images:,} images can be read instead of {self._known.images:,}")
         return replace(self, root=str(files.root), content=found), arrays, about["digest"]
 
     def _another(self, files: _Files, differing: str) -> ConfigError:
         problem = f"'{files.root}' is not the folder that this trial was planned with ({differing})"
-        return ConfigError("dataset.content", f"{problem}: put it back as it was, or plan anew for what it is now")
+        return ConfigError("dataset.content", f"{problem}: restore the folder, or start a new sweep")
 
     def _write(self, files: _Files, folder: Path) -> dict[str, Any]:
         import numpy as np
@@ -167,22 +174,22 @@ class ImageFolder(Dataset):
         return {"counts": counts, "bad": bad}
 
     def _judge(self, files: _Files, bad: list[tuple[str, str]], counts: dict[str, int]) -> None:
-        """Whether the bad files are few enough: a warning or an error that names the first of them."""
+        """Warns of bad files, or raises :class:`ConfigError` if they are too many. Both name the first of them."""
         told = ", ".join(f"{_printable(name)} ({problem})" for name, problem in bad[:NAMED])
         told += f" and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
         told = f"{len(bad):,} of {files.count:,} files in '{files.root}' cannot be read as images: {told}"
         if len(bad) > self.max_bad * files.count:
-            advice = f"that is more than the fraction {self.max_bad:g}; remove or mend them, or raise dataset.max_bad"
+            advice = f"that is more than the fraction {self.max_bad:g}; repair or remove them, or raise dataset.max_bad"
             raise ConfigError("dataset.max_bad", f"{told}; {advice}")
         if min(counts.values()) < (1 if files.has_split else 2):
-            least = "train and test need an image each" if files.has_split else "it takes at least two"
+            least = "train and test need at least one each" if files.has_split else "at least two are needed"
             raise ConfigError("dataset.root", f"'{files.root}' has too few images: {least}")
         if bad:
             warnings.warn(f"{told}; they are left out", stacklevel=2)
 
 
 class _Files:
-    """The files below a folder, by the names of the splits; everything follows from their paths and sizes."""
+    """The files below a folder, by split. Everything here follows from their paths and sizes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -208,7 +215,7 @@ class _Files:
         self.classes = classes[0]
 
     def label(self, name: str) -> int:
-        """The class of a file by number."""
+        """The number of a file's class."""
         return self.classes.index(name.split("/")[self._depth])
 
     def _classes(self, names: list[str]) -> list[str]:
@@ -218,7 +225,7 @@ class _Files:
 
 
 def _walk(folder: Path, prefix: str = "", above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[tuple[str, int]]:
-    """Relative path and size of every file; links are followed, but not back into a folder that they are in."""
+    """The relative path and size of every file. Links are followed, but not into a folder that contains the link."""
     status = folder.stat()
     here = above | {(status.st_dev, status.st_ino)}
     if len(here) == len(above):

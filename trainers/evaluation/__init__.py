@@ -1,7 +1,7 @@
-"""What is measured of a generator: FID, IS, KID, precision and recall on images, exact transport on points.
+"""Evaluations of a generator: FID, IS, KID, precision and recall on images, exact transport on points.
 
-Every trial of a sweep is measured with the same noise, the same number of samples and one reference, the
-held-out examples. The floor is what real training examples score against it.
+All trials of a sweep are measured with the same noise, the same number of samples and the same reference, which is the
+held-out examples. The floor is the value of real training examples against this reference.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 class Evaluator(Protocol):
-    """An evaluation at work on one dataset."""
+    """Measures samples against one dataset."""
 
     count: int
-    """How many samples it measures."""
+    """The number of samples that it measures."""
     info: dict[str, str | float]
-    """What the metrics' values depend on beyond the samples (the extractor's hash, say)."""
+    """What the metrics depend on besides the samples, such as the extractor's hash."""
 
     def measure(self, samples: Tensor) -> dict[str, float]:
-        """Metrics of ``count`` samples, in the type of the dataset's examples."""
+        """The metrics of ``count`` samples, which have the type of the dataset's examples."""
         ...
 
     def floor(self) -> dict[str, float]:
@@ -41,34 +41,34 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Part):
-    """``times`` evaluations, equally spaced over the budget, the last one at its end."""
+    """``times`` evaluations, equally spaced over the budget. The last one is at its end."""
 
     kind: ClassVar[str] = "evaluation"
 
     metrics: ClassVar[tuple[Metric, ...]] = ()
-    """What tables compare by; the first one chooses the best checkpoint and has a direction."""
+    """The metrics that tables show. The first one chooses the best checkpoint, so it must have a direction."""
     also_logged: ClassVar[tuple[Metric, ...]] = ()
-    """What every evaluation measures beside them, and no table shows unless asked to."""
+    """Further metrics of every evaluation, which tables show only on request."""
 
     times: int = number(5, at_least=1)
     stop_at: float | None = number(None)
-    """The trial ends at the first evaluation after the untrained one whose first metric is as good as this."""
+    """The trial ends when an evaluation's first metric is as good as this, the untrained generator's excepted."""
 
     def reached(self, metrics: Mapping[str, float]) -> bool:
-        """Whether an evaluation's metrics are as good as ``stop_at``."""
+        """Whether the first of these metrics is as good as ``stop_at``."""
         if self.stop_at is None or not self.metrics:
             return False
         value = metrics[self.metrics[0].name]
         return value >= self.stop_at if self.metrics[0].direction == "max" else value <= self.stop_at
 
     def prepare(self) -> None:
-        """Makes sure, before anything starts, of what no trial can do without and nobody here can make.
+        """Checks, before anything starts, what every trial needs and cannot make itself. Downloads it if necessary.
 
-        Raises :class:`ConfigError`.
+        Raises :class:`ConfigError` if it is missing.
         """
 
     def evaluator(self, data: Data, cost: GroundCost, cache_dir: Path, device: torch.device) -> Evaluator | None:
-        """The evaluator, whatever it needs computed or read from ``cache_dir``. ``cost`` is the trial's."""
+        """The evaluator, or None if nothing is measured. It may keep files in ``cache_dir``. ``cost``: the trial's."""
         return None
 
 
@@ -80,12 +80,12 @@ class NoEvaluation(Evaluation):
 
     def check(self, trial: Any) -> None:
         if self.stop_at is not None:
-            raise ConfigError("evaluation.stop_at", "none measures nothing to stop at")
+            raise ConfigError("evaluation.stop_at", "evaluation=none measures no metric to stop at: use null")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureEvaluation(Evaluation):
-    """``samples`` generated images against as many held-out ones, by torch-fidelity, in some network's features."""
+    """Compares ``samples`` generated images with as many held-out ones, by torch-fidelity, in a network's features."""
 
     samples: int = number(500, at_least=100)
 
@@ -96,7 +96,7 @@ class FeatureEvaluation(Evaluation):
         if self.samples > available:
             raise ConfigError(
                 "evaluation.samples",
-                f"must be at most {available}, so that held-out and training images suffice; got {self.samples}",
+                f"must be at most {available}, the number of held-out or of training images; got {self.samples}",
             )
 
     def evaluator(self, data: Data, cost: GroundCost, cache_dir: Path, device: torch.device) -> Evaluator:
@@ -105,12 +105,12 @@ class FeatureEvaluation(Evaluation):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierEvaluation(FeatureEvaluation):
-    """FID, inception score, KID, precision and recall in the features of a small classifier trained once on the
-    dataset's own labels: for images of which Inception knows nothing.
+    """FID, inception score, KID, precision and recall in the features of a small classifier of the dataset's labels.
 
-    ``classifier_is_std`` is the inception score's deviation over its ten splits. Classifier features make a distance
-    of their own: its values are comparable within one extractor (``extractor`` in the trial's tags) and sample
-    count only.
+    The classifier is trained once for each dataset. It serves for images that are unlike those that Inception was
+    trained on. ``classifier_is_std`` is the standard deviation of the inception score over its ten splits. Values can
+    be compared only between trials with the same extractor (``extractor`` in the trial's tags) and the same number of
+    samples.
     """
 
     name: ClassVar[str] = "classifier"
@@ -137,13 +137,14 @@ class ClassifierEvaluation(FeatureEvaluation):
 
 @dataclass(frozen=True, kw_only=True)
 class InceptionEvaluation(FeatureEvaluation):
-    """``fid``, ``inception_score``, ``kid``, ``precision`` and ``recall`` in the features of torch-fidelity's
-    Inception: Heusel et al. 2017, Salimans et al. 2016, Bińkowski et al. 2018, Kynkäänniemi et al. 2019.
+    """FID, inception score, KID, precision and recall in the features of torch-fidelity's Inception.
 
-    Images of any size, grey ones with their channel three times; ``inception_score_std`` is the score's deviation
-    over its ten splits. ``feature_weights`` is the file of weights, and no part of the trial; their hash is
-    recorded in ``extractor``. None is the published file, downloaded once. On a GPU trial Inception runs on that
-    GPU; a CPU takes about 0.3 s an image and core.
+    Sources: Heusel et al. 2017, Salimans et al. 2016, Bińkowski et al. 2018, Kynkäänniemi et al. 2019.
+    Images may have any size. Grey images are given to Inception with their channel three times. ``inception_score_std``
+    is the standard deviation of the inception score over its ten splits. ``feature_weights`` is the file of the
+    weights. None means the published file, which is downloaded once. The file is not part of the trial's identity, but
+    its hash is recorded in ``extractor``. Inception runs on the trial's device. A CPU takes about 0.3 s an image and
+    core.
     """
 
     name: ClassVar[str] = "inception"
@@ -160,7 +161,7 @@ class InceptionEvaluation(FeatureEvaluation):
     feature_weights: str | None = runtime(None)
 
     def prepare(self) -> None:
-        """Raises :class:`ConfigError` for weights that are not there, are others', or cannot be downloaded."""
+        """Raises :class:`ConfigError` for weights that are missing, not Inception's, or cannot be downloaded."""
         from trainers.evaluation.inception import load_inception
 
         load_inception(self.feature_weights)
@@ -174,10 +175,11 @@ class InceptionEvaluation(FeatureEvaluation):
 
 @dataclass(frozen=True, kw_only=True)
 class TransportEvaluation(Evaluation):
-    """``exact_w1`` against the held-out points, and the trial's own ``exact_wqp`` against the training points, by POT.
+    """Exact transport by POT: ``exact_w1`` to the held-out points and ``exact_wqp`` to the training points.
 
-    As many samples as there are points. ``exact_w1`` is the Euclidean W₁ and comparable between trials;
-    ``exact_wqp`` = (OT_c)^{1/p} with c = ‖x − y‖_q^p / p includes the 1/p, like ``wasserstein_estimate`` beside it.
+    There are as many samples as held-out points. ``exact_w1`` is the Euclidean W₁, which can be compared between
+    trials. ``exact_wqp`` = (OT_c)^{1/p} with the trial's own cost c = ‖x − y‖_q^p / p. It includes the 1/p, as
+    ``wasserstein_estimate`` does.
     """
 
     name: ClassVar[str] = "transport"

@@ -1,4 +1,4 @@
-"""Files that several workers may want at once: made by one of them, read by all."""
+"""Files that several workers need at the same time: one worker makes a file, and all read it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Content = tuple[dict[str, Tensor], dict[str, str]]
 
 
 def cache_key(**parts: Any) -> str:
-    """16 hex digits of SHA-256 over everything that the cached content depends on."""
+    """The first 16 hex digits of SHA-256 over everything that the cached content depends on."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def cached(path: Path, make: Callable[[], Content]) -> Content:
-    """The tensors and metadata in ``path``; where it is missing or unreadable, made under a lock and kept.
+    """The tensors and metadata in ``path``. A file that is missing or unreadable is made by ``make``, under a lock.
 
-    The file appears by rename, so that no reader sees half of it.
+    The file appears by rename, so that no reader sees a half-written file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
@@ -41,7 +41,7 @@ def cached(path: Path, make: Callable[[], Content]) -> Content:
 def _read(path: Path) -> Content | None:
     try:
         with safe_open(path, framework="pt") as file:
-            # Cloned, since a tensor on the mapped file dies with it: SIGBUS, should somebody cut the file short.
+            # Cloned, because reading a memory-mapped tensor of a file that was truncated kills the process (SIGBUS).
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except (FileNotFoundError, SafetensorError):

@@ -1,4 +1,4 @@
-"""A small classifier trained on a dataset's own labels: features where Inception's mean nothing."""
+"""A small classifier of a dataset's own labels, which gives features where Inception's are of no use."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from trainers.evaluation.fidelity import Extractor
 NAME = "trainers-classifier"
 FEATURES = 64
 RECIPE = {"version": 1, "features": FEATURES, "steps": 600, "batch_size": 128, "lr": 2e-3, "seed": 0}
-"""Everything that the weights depend on besides the data; a change makes a new file."""
+"""Everything that the weights depend on besides the data. A change leads to a new file."""
 BATCH_SIZE = 250
 PIXELS = 128_000
-"""Of images that are looked at together: about 50 MB of activations, and all the digits at once."""
+"""Pixels in a batch of images: about 50 MB of activations. All digits fit into one batch."""
 
 
 class Classifier(nn.Module):
-    """Two convolutions, then FEATURES rectified features and as many logits as there are classes."""
+    """Two convolutions, then FEATURES features after a ReLU, then one logit for each class."""
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
@@ -45,20 +45,23 @@ class Classifier(nn.Module):
         self.head = nn.Linear(FEATURES, classes)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """(m, C, H, W) in [−1, 1] to features (m, FEATURES) and logits (m, classes)."""
+        """Features (m, FEATURES) and logits (m, classes) of images (m, C, H, W) in [−1, 1]."""
         features = self.body(inputs)
         return features, self.head(features)
 
 
 class ClassifierExtractor(FeatureExtractorBase):
-    """The classifier as torch-fidelity's feature extractor ``trainers-classifier``: uint8 images in, features
-    scaled to mean square 1 on the real training set (KID's cubic kernel wants that) and raw logits out."""
+    """The classifier as torch-fidelity's feature extractor ``trainers-classifier``.
+
+    It maps uint8 images to features and raw logits. The features are scaled to mean square 1 on the real training set,
+    because KID's cubic kernel depends on the scale.
+    """
 
     def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str, **_: object) -> None:
         super().__init__(name, features_list)
         weights, metadata = cached(Path(feature_extractor_weights_path), _missing)
         self.scale = float(metadata["scale"])
-        with torch.random.fork_rng(devices=[]):  # the initial weights, drawn for nothing
+        with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, then replaced
             self.classifier = Classifier(tuple(map(int, metadata["shape"].split(","))), int(metadata["classes"]))
         self.classifier.load_state_dict(weights)
         self.requires_grad_(False).eval()
@@ -90,13 +93,13 @@ def _missing() -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def register_classifier() -> None:
-    """Makes ``trainers-classifier`` known to torch-fidelity, once a process."""
+    """Registers ``trainers-classifier`` with torch-fidelity, once in each process."""
     if NAME not in FEATURE_EXTRACTORS_REGISTRY:
         torch_fidelity.register_feature_extractor(NAME, ClassifierExtractor)
 
 
 def classifier_extractor(data: Data, cache_dir: Path) -> Extractor:
-    """The dataset's classifier, trained if it is not in the cache. On the CPU always: it is small."""
+    """The dataset's classifier, trained if it is not in the cache. It is small and always runs on the CPU."""
     register_classifier()
     path, metadata = train_classifier(data, cache_dir)
     layers = list(ClassifierExtractor.get_provided_features_list())
@@ -125,8 +128,11 @@ def classifier_extractor(data: Data, cache_dir: Path) -> Extractor:
 
 
 def train_classifier(data: Data, cache_dir: Path) -> tuple[Path, dict[str, str]]:
-    """The classifier's file for a dataset, and its metadata: ``hash`` of the weights, ``test_accuracy`` on the
-    held-out images. Trained if no file for these examples, labels and RECIPE is there yet."""
+    """The file of a dataset's classifier, and its metadata.
+
+    The metadata holds the ``hash`` of the weights and the ``test_accuracy`` on the held-out images. The classifier is
+    trained if there is no file for these examples, labels and RECIPE yet.
+    """
     key = cache_key(data=data.digest, recipe=RECIPE)
     path = cache_dir / "extractors" / f"classifier-{key}.safetensors"
     _, metadata = cached(path, lambda: _train(data))
@@ -167,7 +173,7 @@ def _train(data: Data) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _in_batches(model: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features and logits of all images, in bounded memory."""
+    """Features and logits of all images, computed in batches to bound the memory."""
     batches = images.split(max(1, PIXELS // (images.shape[-2] * images.shape[-1])))
     features, logits = zip(*(model(to_input(batch)) for batch in batches), strict=True)
     return torch.cat(features), torch.cat(logits)

@@ -1,4 +1,4 @@
-"""FID, inception score, KID, precision and recall by torch-fidelity. Nothing here re-implements a metric."""
+"""FID, inception score, KID, precision and recall by torch-fidelity. No metric is implemented again here."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from trainers.datasets import Data
 from trainers.evaluation.caching import cache_key, cached
 
 NEIGHBOURHOOD = 3
-"""Precision and recall ask for the third nearest neighbour, as Kynkäänniemi et al. do."""
+"""Precision and recall use the third nearest neighbour, as Kynkäänniemi et al. do."""
 DISTANCES_AT_ONCE = 1000
-"""Rows of the matrix of distances that precision and recall hold in memory."""
+"""The number of rows of the distance matrix that precision and recall hold in memory."""
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A feature extractor of torch-fidelity's, which returns features and logits, and what there is to know of it.
+    """A feature extractor of torch-fidelity's, which returns features and logits, and its properties.
 
-    ``metric_names`` gives torch-fidelity's keys our names; ``info`` has the name and the hash of the weights as
-    ``extractor``; ``dimension`` is that of the features.
+    ``dimension`` is the dimension of the features. ``metric_names`` maps torch-fidelity's names of metrics to ours.
+    ``info`` holds, as ``extractor``, the extractor's name with the hash of its weights.
     """
 
     network: FeatureExtractorBase
@@ -42,10 +42,10 @@ class Extractor:
     batch_size: int
     device: torch.device
     channels: int | None = None
-    """How many channels the network insists on; grey images then have theirs so often."""
+    """The number of channels that the network requires. Grey images repeat their channel. None: any number."""
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
-        """uint8 images (n, C, H, W) to ``features`` (n, dimension) and ``logits`` (n, classes), on the CPU."""
+        """``features`` (n, dimension) and ``logits`` (n, classes) of uint8 images (n, C, H, W), on the CPU."""
         with torch.inference_mode():
             batches = [self._batch(batch) for batch in images.split(self.batch_size)]
         return {
@@ -60,7 +60,7 @@ class Extractor:
 
 
 class FeatureEvaluator:
-    """Generated images against held-out ones, ``count`` of each, in an extractor's features.
+    """Compares ``count`` generated images with as many held-out ones in an extractor's features.
 
     See :class:`trainers.evaluation.FeatureEvaluation`.
     """
@@ -117,7 +117,7 @@ class FeatureEvaluator:
         return {ours: values[theirs] for theirs, ours in self._extractor.metric_names.items()}
 
     def _cache_file(self, what: str, **more: Any) -> Path:
-        """What is computed of real images once for everybody who shares the cache."""
+        """The file of values that are computed once from real images for all processes that share the cache."""
         key = cache_key(
             data=self._digest,
             split=what,
@@ -125,7 +125,7 @@ class FeatureEvaluator:
             preprocessing=self._extractor.preprocessing,
             extractor=self.info["extractor"],
             torch_fidelity=torch_fidelity.__version__,
-            device=self._extractor.device.type,  # a GPU's last bits are others
+            device=self._extractor.device.type,  # results differ in the last bits
             **more,
         )
         return self._cache_dir / "features" / f"{what}-{key}.safetensors"

@@ -1,4 +1,4 @@
-"""torch-fidelity's Inception, and where its weights come from."""
+"""torch-fidelity's Inception, and its weights."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from trainers.parts import ConfigError
 
 NAME = "inception-v3-compat"
 LAYERS = ["2048", "logits_unbiased"]
-"""What torch-fidelity takes features and logits from."""
+"""The layers that torch-fidelity takes features and logits from."""
 PUBLISHED_HASH = "6726825d"
-"""How the SHA-256 of the published file begins; torch.hub's habit is to have it in the name."""
+"""The first digits of the published file's SHA-256. torch.hub usually reads them from the file's name."""
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 32, 128
-"""About 10 MB an image, since each is stretched to 299×299."""
+"""An image takes about 10 MB, because each is resized to 299×299."""
 
 
 def inception_extractor(feature_weights: str | None, device: torch.device) -> Extractor:
     """Inception on a device. ``extractor`` in its info ends in the first 12 digits of the file's SHA-256.
 
-    Raises :class:`~trainers.parts.ConfigError`.
+    Raises :class:`~trainers.parts.ConfigError` as :func:`load_inception` does.
     """
     network, path = load_inception(feature_weights)
     return Extractor(
@@ -52,30 +52,30 @@ def inception_extractor(feature_weights: str | None, device: torch.device) -> Ex
 
 
 def load_inception(feature_weights: str | None) -> tuple[FeatureExtractorBase, Path]:
-    """Inception on the CPU, and the file of its weights: the given one, or the published one, downloaded once.
+    """Inception on the CPU, and the file of its weights: the given file, or the published one, downloaded once.
 
-    Raises :class:`~trainers.parts.ConfigError` for a file that is not there or has something else in it, and where
-    the download fails.
+    Raises :class:`~trainers.parts.ConfigError` if the file is missing or does not hold Inception's weights, or if the
+    download fails.
     """
     path = _published() if feature_weights is None else Path(feature_weights).expanduser()
     if not path.is_file():
         raise _error(f"there is no file '{path}'")
     try:
-        torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run what is pickled in there
-    except Exception as error:  # whatever torch raises for a file that was made by something else
-        raise _error(f"'{path}' is no file of weights that torch reads ({type(error).__name__})") from None
+        torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run pickled code
+    except Exception as error:  # torch raises any error for other files
+        raise _error(f"'{path}' is not a file of weights that torch can read ({type(error).__name__})") from None
     try:
-        with torch.random.fork_rng(devices=[]):  # the initial weights, drawn for nothing
+        with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, then replaced
             network = create_feature_extractor(
                 NAME, LAYERS, cuda=False, verbose=False, feature_extractor_weights_path=str(path)
             )
     except (RuntimeError, TypeError, AttributeError):
-        raise _error(f"'{path}' has other weights than torch-fidelity's Inception") from None
+        raise _error(f"'{path}' does not hold the weights of torch-fidelity's Inception") from None
     return cast(FeatureExtractorBase, network), path
 
 
 def _published() -> Path:
-    """torch-fidelity's own download, where torch.hub would put it."""
+    """The file that torch-fidelity downloads, in torch.hub's folder. Downloads it if it is missing."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rpartition("/")[2]
     if path.exists():
         return path
@@ -94,8 +94,8 @@ def _published() -> Path:
 def _error(problem: str) -> ConfigError:
     return ConfigError(
         "evaluation.feature_weights",
-        f"{problem}. Inception's weights are {URL_INCEPTION_V3}: where that cannot be reached, bring the file and name "
-        "it here (--feature-weights FILE)",
+        f"{problem}. Inception's weights are at {URL_INCEPTION_V3}. If they cannot be downloaded here, copy the "
+        "file to this machine and name it with --feature-weights FILE",
     )
 
 

@@ -1,4 +1,4 @@
-"""Samples as a picture, a magnified grid of images with gaps or a scatter plot of points; and pictures as samples."""
+"""Saves samples as a picture (a magnified grid of images, or a scatter plot of points), and loads images as samples."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ SIDE = 48
 """Small images are magnified to about this many pixels."""
 COLUMNS = 8
 SUFFIXES = (".png", ".jpg", ".jpeg")
-"""What torch-fidelity takes for an image, too."""
+"""The endings of image files, the same as torch-fidelity's."""
 
 
 def save_rows(rows: Tensor, path: Path) -> None:
-    """Examples of shape (rows, columns, …) as :func:`save_samples` draws them, so many in a row."""
+    """Saves examples of shape (rows, columns, …) as :func:`save_samples` does, with this number of columns."""
     save_samples(rows.flatten(0, 1), path, columns=rows.shape[1])
 
 
 def save_samples(samples: Tensor, path: Path, *, columns: int = COLUMNS) -> None:
-    """uint8 images (n, C, H, W) as a PNG grid, nearest-neighbour magnified; points (n, 2) as a PNG scatter plot.
+    """Saves uint8 images (n, C, H, W) as a grid, or points (n, 2) as a scatter plot, in a PNG file.
 
-    Other shapes have no picture: nothing is written. The file appears whole, by rename, or not at all.
+    Images are magnified without interpolation. For other shapes nothing is written. The file appears by rename.
     """
     temporary = path.with_name(f".{path.name}")
     try:
@@ -42,12 +42,12 @@ def save_samples(samples: Tensor, path: Path, *, columns: int = COLUMNS) -> None
 def load_images(folder: Path, count: int, shape: tuple[int, ...]) -> Tensor:
     """The first ``count`` images of a folder, by name, as uint8 (count, C, H, W) of ``shape`` = (C, H, W).
 
-    Converted to grey or RGB as the shape wants it, never resized. Raises :class:`~trainers.parts.ConfigError` for too
-    few images and for files that cannot be read or have another size.
+    The images are converted to grey or RGB, as the shape requires, but never resized. Raises
+    :class:`~trainers.parts.ConfigError` for too few images, and for images that cannot be read or have another size.
     """
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if len(paths) < count:
-        problem = f"'{folder}' has {len(paths)} images ({', '.join(SUFFIXES)}) and {count} are to be measured"
+        problem = f"'{folder}' has {len(paths)} images ({', '.join(SUFFIXES)}), but {count} are needed"
         raise ConfigError("evaluation.samples", problem)
     images = torch.empty(count, *shape, dtype=torch.uint8)
     unfit = []
@@ -63,7 +63,7 @@ def load_images(folder: Path, count: int, shape: tuple[int, ...]) -> Tensor:
             unfit.append(f"{path.name} ({image.shape[2]}×{image.shape[1]})")
     if unfit:
         some = ", ".join(unfit[:5]) + (f" and {len(unfit) - 5} more" if len(unfit) > 5 else "")
-        raise ConfigError("", f"'{folder}': not every image is {shape[2]}×{shape[1]} like the dataset's: {some}")
+        raise ConfigError("", f"'{folder}': not every image is {shape[2]}×{shape[1]} as in the dataset: {some}")
     return images
 
 

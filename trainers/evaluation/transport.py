@@ -14,8 +14,8 @@ from trainers.transport.ground_costs import PIVOTS, ground_cost
 def exact_wasserstein(x: Tensor, y: Tensor, *, q: float, p: float) -> float:
     """W_{q,p} = (min over plans of mean c)^{1/p}, c = ‖x − y‖_q^p / p, between uniform point sets.
 
-    ``x`` has shape (n, …), ``y`` (m, …). The 1/p inside is Mallasto et al.'s (eq. 13): for the W_p of
-    OT libraries multiply by p^{1/p}.
+    ``x`` has shape (n, …), ``y`` has shape (m, …). The factor 1/p in c is Mallasto et al.'s (eq. 13). Multiply by
+    p^{1/p} to get the W_p of OT libraries.
     """
     cost = ground_cost(x.double(), y.double(), q=q, p=p).numpy()
     weights = [np.full(size, 1 / size) for size in cost.shape]
@@ -23,7 +23,7 @@ def exact_wasserstein(x: Tensor, y: Tensor, *, q: float, p: float) -> float:
 
 
 class TransportEvaluator:
-    """See :class:`trainers.evaluation.TransportEvaluation`."""
+    """Computes exact transport. See :class:`trainers.evaluation.TransportEvaluation`."""
 
     def __init__(self, data: Data, cost: GroundCost) -> None:
         self.count = data.held_out.shape[0]

@@ -1,8 +1,8 @@
-"""What is measured of a trained critic, beside the evaluation of its generator: what there is, without torch.
+"""Probes, which measure a critic. This module describes them and does not import torch.
 
-Probes are switched on by name (``probes: [distance, vertical_shift]``), run at every evaluation, and disturb nothing:
-networks in evaluation mode, random numbers of their own. Each adds its metrics to the epoch's, and its curves, and a
-picture of them, to the trial's directory. A probe is one class.
+Probes are switched on by name (``probes: [distance, vertical_shift]``) and run at every evaluation. They do not change
+the training: networks are in evaluation mode, and probes draw their own random numbers. Each probe adds its metrics to
+the epoch's, and its curves with a picture to the trial's directory. A probe is one class.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ if TYPE_CHECKING:
     from trainers.training import Training
 
 QUERIES = 6
-"""Images whose neighbours ``neighbours`` looks for."""
+"""The number of images whose neighbours the probe ``neighbours`` finds."""
 NEIGHBOURS = 9
-"""Of each (Dukler et al., Fig. 1)."""
+"""The number of neighbours of each image (Dukler et al., Fig. 1)."""
 
 
 @dataclass(frozen=True)
 class Probed:
-    """``metrics`` by name; ``curves`` by name, lists of numbers, for pictures; or a ``picture`` of its own: rows of
-    as many examples, shape (rows, columns, …)."""
+    """The results of one probe.
+
+    ``metrics``: values by name. ``curves``: lists of numbers by name, which are drawn as a picture. ``picture``: a
+    picture of examples instead, shape (rows, columns, …).
+    """
 
     metrics: dict[str, float]
     curves: dict[str, list[float]] = field(default_factory=dict)
@@ -36,39 +39,39 @@ class Probed:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(Part):
-    """Something to measure of a critic as it stands."""
+    """A measurement of a critic in its present state."""
 
     kind: ClassVar[str] = "probe"
 
     metrics: ClassVar[tuple[Metric, ...]]
-    """What it adds to an epoch's record, the first one always: the others may be unknown for some datasets."""
+    """The metrics that it adds to an epoch's record. Only the first one must always be there."""
     needs_images: ClassVar[bool] = False
     pictured: ClassVar[int] = 0
-    """The number of examples in its picture; 0 where that is one of curves."""
+    """The number of examples in its picture. 0 if its picture shows curves."""
     axes: ClassVar[tuple[str, str]] = ("", "")
-    """What the curves run over, and what they show."""
+    """The labels of the curves' axes, x then y."""
 
     def check(self, trial: Any) -> None:
-        """Raises :class:`ConfigError` where the rest of the ``TrialConfig`` leaves nothing to measure."""
+        """Raises :class:`ConfigError` if the probe cannot measure a trial with the rest of this ``TrialConfig``."""
         if self.needs_images and len(trial.dataset.shape) != 3:
             raise ConfigError("probes", f"{self.name} needs images; {trial.dataset.name} has points")
 
     def measure(self, training: Training) -> Probed:
-        """The metrics of a training's critic, whose networks are in evaluation mode meanwhile.
+        """Measures the critic of a training. The networks are in evaluation mode meanwhile.
 
-        What later evaluations of this training need again may be kept in ``training.kept``, by the probe's name.
+        What later evaluations of this training need again may be kept in ``training.kept``, under the probe's name.
         """
         raise NotImplementedError(f"{type(self).__name__} must measure")
 
 
 def _metric(name: str, direction: Direction | None = None, *, logarithmic: bool = False) -> Metric:
-    """One that is neutral, where it has no direction: what others are held against."""
+    """A probe's metric. Without a direction it is neutral: other metrics are compared with it."""
     return Metric(name, direction, source="probe", logarithmic=logarithmic)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distance(Probe):
-    """See :func:`trainers.probes.measure.distance`."""
+    """The error of the critic's estimate of the distance. See :func:`trainers.probes.measure.distance`."""
 
     name: ClassVar[str] = "distance"
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -88,7 +91,7 @@ class Distance(Probe):
 
 @dataclass(frozen=True, kw_only=True)
 class Lipschitz(Probe):
-    """See :func:`trainers.probes.measure.lipschitz`."""
+    """The Lipschitz constant of the critic. See :func:`trainers.probes.measure.lipschitz`."""
 
     name: ClassVar[str] = "lipschitz"
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -104,7 +107,7 @@ class Lipschitz(Probe):
 
 @dataclass(frozen=True, kw_only=True)
 class VerticalShift(Probe):
-    """See :func:`trainers.probes.measure.vertical_shift`."""
+    """The critic on images that move down. See :func:`trainers.probes.measure.vertical_shift`."""
 
     name: ClassVar[str] = "vertical_shift"
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -122,7 +125,7 @@ class VerticalShift(Probe):
 
 @dataclass(frozen=True, kw_only=True)
 class SaltAndPepper(Probe):
-    """See :func:`trainers.probes.measure.salt_and_pepper`."""
+    """The critic on noisy images. See :func:`trainers.probes.measure.salt_and_pepper`."""
 
     name: ClassVar[str] = "salt_and_pepper"
     metrics: ClassVar[tuple[Metric, ...]] = (_metric("noise_overlap", "max"),)
@@ -137,7 +140,7 @@ class SaltAndPepper(Probe):
 
 @dataclass(frozen=True, kw_only=True)
 class Nearest(Probe):
-    """See :func:`trainers.probes.measure.nearest`."""
+    """The distance of samples to the nearest training example. See :func:`trainers.probes.measure.nearest`."""
 
     name: ClassVar[str] = "nearest"
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -154,7 +157,7 @@ class Nearest(Probe):
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorGradient(Probe):
-    """See :func:`trainers.probes.measure.generator_gradient`."""
+    """The norm of the gradient of the generator's loss. See :func:`trainers.probes.measure.generator_gradient`."""
 
     name: ClassVar[str] = "generator_gradient"
     metrics: ClassVar[tuple[Metric, ...]] = (_metric("generator_gradient_norm"),)
@@ -172,7 +175,7 @@ class GeneratorGradient(Probe):
 
 @dataclass(frozen=True, kw_only=True)
 class TransportMap(Probe):
-    """See :func:`trainers.probes.measure.transported`."""
+    """The critic's transport map. See :func:`trainers.probes.measure.transported`."""
 
     name: ClassVar[str] = "transport_map"
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -187,7 +190,7 @@ class TransportMap(Probe):
     def check(self, trial: Any) -> None:
         super().check(trial)
         if not trial.opponent.carried:
-            problem = f"{self.name} carries noise to the data, and the opponent is {trial.opponent.words}"
+            problem = f"{self.name} needs opponent=noise, and the opponent is {trial.opponent.words}"
             raise ConfigError("probes", problem)
 
     def measure(self, training: Training) -> Probed:
@@ -198,7 +201,7 @@ class TransportMap(Probe):
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbours(Probe):
-    """See :func:`trainers.probes.measure.neighbours`."""
+    """The nearest training images under ℓ₂ and W₂. See :func:`trainers.probes.measure.neighbours`."""
 
     name: ClassVar[str] = "neighbours"
     metrics: ClassVar[tuple[Metric, ...]] = (

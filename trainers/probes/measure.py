@@ -1,4 +1,4 @@
-"""The probes at work: metrics and curves of a critic as it stands."""
+"""The computations of the probes: metrics and curves of a critic in its present state."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 SEED = 20_190_221
 PAIRS = 20
-"""Pairs of minibatches for ``distance`` and ``transport_map``."""
+"""The number of pairs of minibatches for ``distance`` and ``transport_map``."""
 POINTS = 500
-"""Training examples, and as many of the opponent's, at most, for ``lipschitz``."""
+"""The largest number of training examples, and of the opponent's points, for ``lipschitz``."""
 IMAGES = 1000
-"""Held-out images, at most, for ``vertical_shift`` and ``salt_and_pepper``."""
+"""The largest number of held-out images for ``vertical_shift`` and ``salt_and_pepper``."""
 SAMPLES = 5000
-"""Generated examples, at most, for ``nearest`` (Mallasto et al., Fig. 4)."""
+"""The largest number of generated examples for ``nearest`` (Mallasto et al., Fig. 4)."""
 NOISE = 0.15
 """The share of values that salt and pepper replaces (Dukler et al., Fig. 5)."""
 BINS = 50
 CHUNK = 250
 CANDIDATES = 20
-"""Images at most, of each query in ``neighbours``, to which exact transport is computed."""
+"""The largest number of images to which ``neighbours`` computes exact transport, for each query."""
 
 
 def probe(what: Probe, training: Training) -> Probed:
-    """Runs one probe. The networks are in evaluation mode meanwhile and training's random state is not touched."""
+    """Runs one probe. The networks are in evaluation mode meanwhile, and training's random state is not touched."""
     modes = [(network, network.training) for network in (training.critic, training.generator)]
     for network, _ in modes:
         network.eval()
@@ -46,7 +46,7 @@ def probe(what: Probe, training: Training) -> Probed:
 
 
 class _Zero(nn.Module):
-    """φ ≡ 0: the critic that has learned nothing."""
+    """φ ≡ 0, a critic that has learned nothing."""
 
     def forward(self, points: Tensor) -> Tensor:
         return points.new_zeros(len(points))
@@ -54,12 +54,13 @@ class _Zero(nn.Module):
 
 @torch.no_grad()
 def distance(training: Training) -> Probed:
-    """How far the batch-wise estimate is from the exact transport cost of the same batches (poster, Table 1).
+    """The error of the estimate on minibatches, compared with their exact transport cost (poster, Table 1).
 
-    Over PAIRS pairs of minibatches of the trial's size, training examples x and the opponent's y:
-    ``distance_estimate`` = max(mean φ(x) + mean ψ(y), 0)^{1/p}, ``distance_exact`` = W_{q,p}(x, y) by POT, their mean
-    absolute difference ``distance_error``, and that of φ ≡ 0, ``distance_control_error``. Where the opponent is the
-    data, the distance of the populations is known; ``distance_population_error`` is the mean absolute difference to it.
+    All values are means over PAIRS pairs of minibatches of the trial's size: training examples x and the opponent's
+    points y. ``distance_estimate`` = max(mean φ(x) + mean ψ(y), 0)^{1/p}. ``distance_exact`` = W_{q,p}(x, y) by POT.
+    ``distance_error`` is the absolute difference of the two, and ``distance_control_error`` is the same for φ ≡ 0.
+    Where the opponent is the data, the distance between the populations is known. There
+    ``distance_population_error`` is the absolute difference between the estimate and this distance.
     """
     from trainers.evaluation.transport import exact_wasserstein
 
@@ -91,12 +92,12 @@ def distance(training: Training) -> Probed:
 
 @torch.no_grad()
 def lipschitz(training: Training) -> Probed:
-    """The Lipschitz constant of φ on points, and what φ over it says of W₁ (Mallasto et al., Fig. 2, for WGAN).
+    """The Lipschitz constant L of φ on points, and the estimate of W₁ by φ/L (Mallasto et al., Fig. 2, for WGAN).
 
     ``lipschitz_constant`` L = max |φ(a) − φ(b)| / ‖a − b‖₂ over all pairs of up to POINTS training examples x and as
-    many of the opponent's points y. The paper does not say how it estimates L; this one makes φ/L admissible on these
-    points, so that ``lipschitz_distance`` = max(mean φ(x) − mean φ(y), 0) / L is at most their exact W₁. Where the
-    opponent is noise, x and y change places.
+    many of the opponent's points y. The paper does not say how it estimates L. With this L, φ/L is admissible on the
+    points. So ``lipschitz_distance`` = max(mean φ(x) − mean φ(y), 0) / L is at most their exact W₁. Where the opponent
+    is noise, x and y change places.
     """
     data = training.data.train
     source = torch.Generator().manual_seed(SEED)
@@ -115,12 +116,12 @@ def lipschitz(training: Training) -> Probed:
 
 @torch.no_grad()
 def vertical_shift(training: Training) -> Probed:
-    """φ while an image moves down and out, a row at a time, black following (Dukler et al., Fig. 4, Table 1).
+    """φ of an image that moves down, row by row, until it is black (Dukler et al., Fig. 4, Table 1).
 
-    Over held-out images: ``shift_total_variation`` is the mean of Σ|Δφ| / (max φ − min φ) of each curve of H + 1
-    values, ``shift_zero_crossings`` the mean number of sign changes. The paper does not define its normalisation, and
-    zero depends on the critic's additive constant: here it is half-way between the mean of φ on real and on
-    generated images. The curve is the first image's.
+    Each held-out image gives a curve of H + 1 values. ``shift_total_variation`` is the mean over images of
+    Σ|Δφ| / (max φ − min φ). ``shift_zero_crossings`` is the mean number of sign changes. The paper does not define its
+    normalisation. Zero depends on the critic's additive constant, so here it is half-way between the mean of φ on real
+    images and the mean on generated images. The probe's curve is that of the first image.
     """
     images = to_input(training.data.held_out[:IMAGES])
     height = images.shape[2]
@@ -136,30 +137,30 @@ def vertical_shift(training: Training) -> Probed:
 
 
 def shifted_down(images: Tensor, rows: int) -> Tensor:
-    """Images (m, C, H, W) in [−1, 1], moved down by some rows; black comes in from above."""
+    """Images (m, C, H, W) in [−1, 1], moved down by this number of rows. New rows at the top are black."""
     kept = images[:, :, : images.shape[2] - rows]
     return functional.pad(kept, (0, 0, rows, 0), value=-1.0)
 
 
 def normalised_total_variation(curves: Tensor) -> Tensor:
-    """Σ|Δφ| / (max φ − min φ) of curves (m, k), shape (m,): 1 if monotone, 0 if constant."""
+    """Σ|Δφ| / (max φ − min φ) of each of the curves (m, k), shape (m,). 1 if monotone, 0 if constant."""
     variation = curves.diff(dim=1).abs().sum(dim=1)
     span = curves.amax(dim=1) - curves.amin(dim=1)
     return torch.where(span > 0, variation / span.clamp(min=torch.finfo(span.dtype).tiny), torch.zeros_like(span))
 
 
 def zero_crossings(curves: Tensor) -> Tensor:
-    """How often each of the curves (m, k) changes its sign, shape (m,); 0 counts as positive."""
+    """The number of sign changes of each of the curves (m, k), shape (m,). 0 counts as positive."""
     return (curves >= 0).diff(dim=1).sum(dim=1)
 
 
 @torch.no_grad()
 def salt_and_pepper(training: Training) -> Probed:
-    """How little 15 % salt and pepper moves φ on held-out images (Dukler et al., Fig. 5).
+    """How little 15 % salt and pepper noise changes φ on held-out images (Dukler et al., Fig. 5).
 
-    Every value (pixel and channel) is replaced by 0 or 1 with probability NOISE. ``noise_overlap`` = Σ min(h, h')
-    of the two normalised histograms of φ over BINS common bins: 1 where the critic takes no notice, 0 where it tells
-    all noisy images from clean ones.
+    Each value (of a pixel and channel) is replaced by 0 or 1 with probability NOISE. ``noise_overlap`` = Σ min(h, h')
+    for the two normalised histograms h and h' of φ over BINS common bins. It is 1 if the noise does not change φ, and 0
+    if φ separates all noisy images from clean ones.
     """
     clean = to_input(training.data.held_out[:IMAGES])
     source = torch.Generator().manual_seed(SEED)
@@ -175,10 +176,11 @@ def salt_and_pepper(training: Training) -> Probed:
 
 @torch.no_grad()
 def nearest(training: Training) -> Probed:
-    """Euclidean distance to the nearest training example, in [−1, 1] for images (Mallasto et al., § 5.1, Fig. 4).
+    """Euclidean distances to the nearest training example (Mallasto et al., § 5.1, Fig. 4). Images are in [−1, 1].
 
-    ``nearest_distance`` is the mean over generated examples, ``nearest_distance_held_out`` that of as many held-out
-    ones: a generator far below it repeats the training set. The curves are the percentiles of both.
+    ``nearest_distance`` is the mean over generated examples, and ``nearest_distance_held_out`` is the mean over as many
+    held-out ones. A generator whose value is far below that of held-out examples repeats the training set. The curves
+    are the percentiles of both.
     """
     count = min(SAMPLES, len(training.data.held_out))
     training_set = to_input(training.data.train).flatten(1)
@@ -199,7 +201,7 @@ def _percentiles(values: Tensor) -> list[float]:
 
 
 def generator_gradient(training: Training) -> Probed:
-    """‖∇_θ of the generator's loss‖₂ over all its weights, for the first training examples and fixed noise."""
+    """‖∇_θ of the generator's loss‖₂ over all its weights, on the first training examples and fixed noise."""
     config = training.config
     source = torch.Generator().manual_seed(SEED)
     latent = torch.randn(config.batch_size, config.latent_size, generator=source).to(training.device)
@@ -212,13 +214,14 @@ def generator_gradient(training: Training) -> Probed:
 
 @torch.no_grad()
 def transported(training: Training) -> Probed:
-    """What φ's transport map T makes of noise x, beside minibatches y of training examples (Mallasto et al., eq. 11).
+    """Compares T(x), noise x under φ's transport map T, with training examples y (Mallasto et al., eq. 11).
 
-    Means over PAIRS pairs of minibatches of the trial's size, W by POT. ``map_variance`` is the variance of T(x), its
-    coordinates' sum, over that of y: 1 if T carries the noise to the data, 0 if all to one point; noise that is left
-    counts. ``map_distance`` = W_{q,p}(T(x), y), beside ``map_distance_held_out`` = W_{q,p}(y', y) of held-out y':
-    between few images of many pixels it is small for blurred ones, too. ``map_cost`` = (mean c(x, T(x)))^{1/p}, for the
-    optimal map about ``map_cost_exact`` = W_{q,p}(x, y).
+    All values are means over PAIRS pairs of minibatches of the trial's size, with W by POT. ``map_variance`` is the
+    variance of T(x) divided by the variance of y, each summed over coordinates. It is 1 if T carries the noise to the
+    data, and 0 if T carries all noise to one point. Noise that T leaves in T(x) adds to it.
+    ``map_distance`` = W_{q,p}(T(x), y) is to be compared with ``map_distance_held_out`` = W_{q,p}(y', y) for held-out
+    y'. Between few images of many pixels the distance is small for blurred images, too.
+    ``map_cost`` = (mean c(x, T(x)))^{1/p}. For the optimal map it is about ``map_cost_exact`` = W_{q,p}(x, y).
     """
     from trainers.evaluation.transport import exact_wasserstein
 
@@ -247,17 +250,18 @@ def transported(training: Training) -> Probed:
 def neighbours(training: Training) -> Probed:
     """The nine nearest training images under ℓ₂ and under W₂ of pixel histograms (Dukler et al., Fig. 1).
 
-    Of QUERIES images each: samples, or where the opponent is the data, held-out images. W₂ is exact transport in each
-    channel, to CANDIDATES images (:func:`~trainers.transport.pixel_histograms.nearest_under_wasserstein`).
-    ``neighbours_in_common`` is how many of the nine the two have in common; ``neighbours_same_class_l2`` and ``_w2``
-    are the shares of the query's class, where images have labels and the queries are held-out ones. Means over the
-    queries; the picture has a row of each: itself, nine by ℓ₂, nine by W₂.
+    There are QUERIES query images: samples, or held-out images where the opponent is the data. W₂ is exact transport in
+    each channel, computed to CANDIDATES images
+    (:func:`~trainers.transport.pixel_histograms.nearest_under_wasserstein`). ``neighbours_in_common`` is the number of
+    images that the two lists of nine have in common. ``neighbours_same_class_l2`` and ``neighbours_same_class_w2`` are
+    the shares of neighbours with the query's class, where images have labels and queries are held-out images. Metrics
+    are means over the queries. Each row of the picture is a query, its nine neighbours by ℓ₂ and its nine by W₂.
     """
     data = training.data
     if training.config.opponent.makes_samples:
         return _neighbours(data, training.sample(QUERIES))
-    if Neighbours.name not in training.kept:  # of held-out images it is the same at every evaluation
-        spread = torch.linspace(0, len(data.held_out) - 1, QUERIES).long()  # over files that lie in order of classes
+    if Neighbours.name not in training.kept:  # with held-out images every evaluation is the same
+        spread = torch.linspace(0, len(data.held_out) - 1, QUERIES).long()  # files may be ordered by class
         labels = None if data.held_out_labels is None else data.held_out_labels[spread]
         training.kept[Neighbours.name] = _neighbours(data, data.held_out[spread], labels)
     return training.kept[Neighbours.name]
@@ -280,17 +284,17 @@ def _neighbours(data: Data, queries: Tensor, labels: Tensor | None = None) -> Pr
 
 
 def _distances(examples: Tensor, others: Tensor) -> Tensor:
-    """‖x − y‖₂ of each of examples (m, …) and others (n, …), as networks see them, shape (m, n)."""
+    """‖x − y‖₂ of examples (m, …) and others (n, …), as the networks' input, shape (m, n)."""
     points = to_input(examples).flatten(1)
     return torch.cat([torch.cdist(points, to_input(part).flatten(1)) for part in others.split(10 * CHUNK)], dim=1)
 
 
 def _scores(training: Training, inputs: Tensor) -> Tensor:
-    """φ at inputs (m, …), shape (m,), on the CPU."""
+    """φ at the inputs (m, …), shape (m,), on the CPU."""
     return torch.cat([training.critic(part.to(training.device)).cpu() for part in inputs.split(CHUNK)])
 
 
 def _midpoint(training: Training, real: Tensor) -> Tensor:
-    """Half-way between the mean scores of real and of generated images: what divides them."""
+    """The point half-way between the mean of φ on real images and the mean on generated images."""
     fake = _scores(training, to_input(training.sample(len(real))))
     return (real.mean() + fake.mean()) / 2

@@ -1,4 +1,4 @@
-"""A probe's curves as a picture."""
+"""Draws a probe's curves."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 STYLES = ("-", "--", ":", "-.")
-"""Told apart without colours, too."""
+"""Line styles, so that curves differ without colours too."""
 
 
 def save_curves(labels: tuple[str, str], curves: Mapping[str, list[float]], path: Path) -> None:
-    """The curves of one probe, whose axes have these labels, as a PNG, one line each. The file appears by rename."""
+    """Draws the curves of one probe into a PNG file. ``labels`` are the axes' labels. The file appears by rename."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3.2), dpi=100, layout="constrained")

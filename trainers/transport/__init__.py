@@ -1,1 +1,1 @@
-"""The mathematics of transport: ground costs, the map of a potential, images as graphs and histograms, gradients."""
+"""The mathematics of transport: ground costs, transport maps, images as graphs and as histograms, gradients."""

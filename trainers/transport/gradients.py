@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 TINY = 1e-12
-"""Added under square roots, whose derivative at zero is infinite."""
+"""Added under square roots, because a square root's derivative at zero is infinite."""
 
 
 def interpolate(real: Tensor, fake: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def interpolate(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def input_gradient(critic: Callable[[Tensor], Tensor], points: Tensor, *, differentiable: bool) -> Tensor:
-    """∇φ at each point, the shape of ``points``; ``differentiable`` keeps the graph for a penalty."""
+    """∇φ at each point, in the shape of ``points``. With ``differentiable`` the graph is kept for a penalty."""
     if torch.compiler.is_compiling():
         return torch.func.grad(lambda x: critic(x).sum())(points.detach())
     points = points.detach().requires_grad_(True)

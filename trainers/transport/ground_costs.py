@@ -10,40 +10,40 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK = {"cpu": 2**17, "cuda": 2**19}
-"""Differences |x_i − y_j| that are held at once: on the CPU what its cache holds, on a GPU 2 MB in float32."""
+"""The number of differences |x_i − y_j| held at once: what a CPU's cache holds, or on a GPU 2 MB in float32."""
 
 PIVOTS = 10_000_000
-"""Of POT's network simplex, at most: far beyond what our problems take, so that a plan is optimal."""
+"""The largest number of pivots of POT's network simplex: far more than our problems need, so plans are optimal."""
 
 
 def ground_cost(x: Tensor, y: Tensor, *, q: float, p: float) -> Tensor:
     """c(x_i, y_j) = ‖x_i − y_j‖_q^p / p for real q, p ≥ 1 (Mallasto et al., eqs. 10, 12 and 13).
 
-    ``x`` has shape (n, …) and ``y`` (m, …) with the same trailing shape, which is flattened; the result
-    has shape (n, m). The transport cost OT_c gives W_{q,p} = OT_c^{1/p}, which includes the 1/p; OT
-    libraries' W_p is p^{1/p} larger.
+    ``x`` has shape (n, …) and ``y`` shape (m, …), with the same trailing shape, which is flattened. The result has
+    shape (n, m). The transport cost OT_c gives W_{q,p} = OT_c^{1/p}, which includes the 1/p. The W_p of OT libraries is
+    larger by the factor p^{1/p}.
 
-    The difference is taken directly and not through ‖x‖² + ‖y‖² − 2⟨x, y⟩, which leaves a non-zero cost
-    at x = y. The gradient at x = y is zero, a subgradient, for every q and p. Powers are taken of differences divided
-    by the largest of their pair, so that a large q neither overflows nor loses the small distances. Neither the cost
-    nor its gradient, which can be taken once, holds all n·m·d differences at a time.
+    Differences are computed directly, not through ‖x‖² + ‖y‖² − 2⟨x, y⟩, which leaves a non-zero cost at x = y. The
+    gradient at x = y is zero, a subgradient, for every q and p. Before powers are taken, each pair's differences are
+    divided by their largest, so that a large q neither overflows nor loses small distances. Neither the cost nor its
+    gradient holds all n·m·d differences at once. The cost can be differentiated once.
     """
     return cost_of(lq_distance(x, y, q=q), p)
 
 
 def cost_of(distance: Tensor, p: float) -> Tensor:
-    """‖x_i − y_j‖_q to the ground cost."""
+    """The ground cost from the distances ‖x_i − y_j‖_q."""
     return distance if p == 1 else distance.pow(p) / p
 
 
 def lq_distance(x: Tensor, y: Tensor, *, q: float, known: Tensor | None = None) -> Tensor:
-    """‖x_i − y_j‖_q, shape (n, m), as :func:`ground_cost` takes it.
+    """‖x_i − y_j‖_q, shape (n, m), for ``x`` and ``y`` as in :func:`ground_cost`.
 
-    ``known`` is that of the same points, where it was computed before: then only a gradient costs anything.
+    ``known`` is the distance of the same points if it was computed before. Then only a gradient takes time.
     """
     if torch.compiler.is_compiling():
         return _opaque_distance(x.flatten(1), y.flatten(1), q)
-    if x.device.type == "cpu" and q in (1, 2):  # torch's is as lean there; on CUDA its gradient takes n·m·d numbers
+    if x.device.type == "cpu" and q in (1, 2):  # as lean on a CPU; on CUDA its gradient holds n·m·d numbers
         return _euclidean_or_taxicab(x.flatten(1), y.flatten(1), q)
     return _Distance.apply(x.flatten(1), y.flatten(1), q, known)
 
@@ -79,10 +79,10 @@ def _distance(x: Tensor, y: Tensor, q: float) -> Tensor:
 def _distance_backward(
     gradient: Tensor, x: Tensor, y: Tensor, distance: Tensor, q: float, need_x: bool, need_y: bool
 ) -> tuple[Tensor, Tensor]:
-    """Σ_j g_ij s_ij for x_i and −Σ_i g_ij s_ij for y_j, with s = sign(d) (|d| / ‖d‖_q)^{q−1}; else zeros."""
+    """Σ_j g_ij s_ij for x_i and −Σ_i g_ij s_ij for y_j, with s = sign(d) (|d| / ‖d‖_q)^{q−1}. Zeros if not needed."""
     gradient = torch.where(distance > 0, gradient, 0)
     of_x, of_y = torch.zeros_like(x), torch.zeros_like(y)
-    pairs = gradient.nonzero()  # a c-transform's minimum takes one pair of each column: worth a GPU's waiting
+    pairs = gradient.nonzero()  # one a column for a c-transform: worth waiting for a GPU
     if len(pairs) <= gradient.numel() // 4:
         for some in pairs.split(_chunk(x)):
             rows, columns = some.unbind(1)
@@ -103,7 +103,7 @@ def _distance_backward(
     return of_x, of_y
 
 
-# To a compiler the two are what they are: it neither looks inside nor makes another function of them.
+# The compiler treats these two functions as opaque: it neither looks inside nor rewrites them.
 _opaque_distance = torch.library.custom_op(
     "trainers::lq_distance", _distance, mutates_args=(), schema="(Tensor x, Tensor y, float q) -> Tensor"
 )
@@ -140,7 +140,7 @@ _opaque_distance.register_autograd(_differentiate, setup_context=_keep)
 
 
 def _powers_of_differences(x: Tensor, y: Tensor, q: float, *, symmetric: bool) -> Tensor:
-    """max|d| (Σ (|d| / max|d|)^q)^{1/q} for each pair of rows; the upper triangle twice where x is y."""
+    """max|d| (Σ (|d| / max|d|)^q)^{1/q} for each pair of rows. ``symmetric``: x is y, so one triangle is enough."""
     distance = x.new_zeros(len(x), len(y))
     for rows, columns in _tiles(x, y, upper=symmetric):
         differences = (x[rows, None] - y[columns]).abs_()
@@ -151,7 +151,7 @@ def _powers_of_differences(x: Tensor, y: Tensor, q: float, *, symmetric: bool) -
 
 
 def _slope(differences: Tensor, distance: Tensor, q: float) -> Tensor:
-    """sign(d) (|d| / ‖d‖_q)^{q−1}, the derivative of ‖d‖_q; anything but NaN where ‖d‖_q = 0. Overwrites d."""
+    """sign(d) (|d| / ‖d‖_q)^{q−1}, the derivative of ‖d‖_q. Any value but NaN where ‖d‖_q = 0. Overwrites d."""
     if q == 1:
         return differences.sign_()
     differences /= distance.clamp(min=torch.finfo(distance.dtype).tiny)
@@ -161,9 +161,9 @@ def _slope(differences: Tensor, distance: Tensor, q: float) -> Tensor:
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:
-    """base^exponent for base in [0, 1], over ``base`` itself where that is as fast.
+    """base^exponent for base in [0, 1]. ``base`` may be overwritten.
 
-    exp(e log b) is as exact as torch.pow up to the rounding of e log b, and half its time.
+    exp(e log b) is as exact as torch.pow up to the rounding of e log b, and takes half the time.
     """
     if exponent == 1:
         return base
@@ -175,7 +175,7 @@ def _power(base: Tensor, exponent: float) -> Tensor:
 
 
 def _tiles(x: Tensor, y: Tensor, *, upper: bool = False) -> Iterator[tuple[slice, slice]]:
-    """Rows of x and rows of y whose differences are CHUNK numbers, or one pair; ``upper``: of the upper triangle."""
+    """Slices of x and y whose differences are at most CHUNK numbers, or one pair. ``upper``: upper triangle only."""
     pairs = _chunk(x)
     columns = min(len(y), pairs)
     rows = max(1, pairs // max(1, columns))
@@ -185,5 +185,5 @@ def _tiles(x: Tensor, y: Tensor, *, upper: bool = False) -> Iterator[tuple[slice
 
 
 def _chunk(x: Tensor) -> int:
-    """Pairs whose differences are CHUNK numbers, at least one."""
+    """The number of pairs whose differences are at most CHUNK numbers. At least one."""
     return max(1, CHUNK.get(x.device.type, CHUNK["cpu"]) // max(1, x.shape[1]))

@@ -1,4 +1,4 @@
-"""The Wasserstein norm on images, by slices of a pixel graph."""
+"""The Wasserstein norm on images, computed by slices of a pixel graph."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def wasserstein_norm_squared(gradient: Tensor, images: Tensor, options: WassersteinPenalty) -> Tensor:
     """‖grad φ(X)‖_W² = Σ over edges (i,j) of ω_ij (g_i − g_j)² (X_i/d_i + X_j/d_j)/2, plus the reference term.
 
-    ``gradient`` g and ``images`` have shape (m, C, H, W); the result has shape (m,). g is the gradient with
-    respect to the network's own input in [−1, 1]; X is the image mapped to [0, 1] (as in the authors' code).
-    Each undirected edge counts once. Degrees and mass are per channel, or over the whole image where
-    channel edges join the channels (Dukler et al., Prop. 5, Remark 6, eq. 9 and Algorithm 2).
+    ``gradient`` g and ``images`` have shape (m, C, H, W). The result has shape (m,). g is the gradient with respect to
+    the network's own input in [−1, 1]. X is the image mapped to [0, 1], as in the authors' code. Each undirected edge
+    counts once. Degrees and mass are per channel, or over the whole image if channel edges join the channels (Dukler et
+    al., Prop. 5, Remark 6, eq. 9 and Algorithm 2).
     """
     channels, height, width = images.shape[1:]
-    joined = (1, 2, 3) if options.channel_edges else (2, 3)  # what one connected graph spans
+    joined = (1, 2, 3) if options.channel_edges else (2, 3)  # the dimensions of one connected graph
     mass = ((images + 1) / 2).clamp(min=0)
     if options.mass == "probability":
         mass = mass / mass.sum(dim=joined, keepdim=True).clamp(min=torch.finfo(mass.dtype).tiny)
@@ -39,7 +39,7 @@ def wasserstein_norm_squared(gradient: Tensor, images: Tensor, options: Wasserst
     if options.reference == "identity":
         total = total + options.reference_weight * gradient.square().sum(dim=(1, 2, 3))
     elif options.reference == "rank_one":
-        sums = gradient.sum(dim=joined).reshape(gradient.shape[0], -1)  # one for each connected graph
+        sums = gradient.sum(dim=joined).reshape(gradient.shape[0], -1)  # one sum for each connected graph
         total = total + options.reference_weight * sums.square().sum(dim=1)
     return total
 
@@ -54,7 +54,7 @@ def _dirichlet_energy(gradient: Tensor, density: Tensor, options: WassersteinPen
 
 
 class _DirichletEnergy(torch.autograd.Function):
-    """The same, with the derivative 2Lg made on the way: L is symmetric. A third of the time of autograd's."""
+    """gᵀLg, and in the same pass its derivative 2Lg, since L is symmetric. A third of autograd's time."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, density: Tensor, options: WassersteinPenalty) -> Tensor:
@@ -65,8 +65,8 @@ class _DirichletEnergy(torch.autograd.Function):
             product[there].addcmul_(step, twice, value=-weight / 2)
         ctx.save_for_backward(product)
         joined = (1, 2, 3) if options.channel_edges else (2, 3)
-        centred = gradient - gradient.mean(dim=joined, keepdim=True)  # a constant, which L does not see, costs digits
-        return (centred * product).sum(dim=(1, 2, 3)).clamp(min=0)  # rounding may leave less, and a norm is a root
+        centred = gradient - gradient.mean(dim=joined, keepdim=True)  # L does not see a constant, which costs digits
+        return (centred * product).sum(dim=(1, 2, 3)).clamp(min=0)  # rounding may give less than 0, and a root follows
 
     @staticmethod
     @once_differentiable
@@ -76,7 +76,7 @@ class _DirichletEnergy(torch.autograd.Function):
 
 
 def _joins(gradient: Tensor, options: WassersteinPenalty) -> Iterator[tuple[float, tuple, tuple]]:
-    """(ω, index of the pixels i, index of their neighbours j) for each kind of edge, channel edges too."""
+    """(ω, index of the pixels i, index of their neighbours j) for each kind of edge, with channel edges."""
     channels, height, width = gradient.shape[1:]
     yield from _edge_slices(options.edges, height, width)
     if options.channel_edges:
@@ -93,7 +93,7 @@ def _edge_slices(edges: tuple[Edge, ...], height: int, width: int) -> Iterator[t
 
 
 def _shift(offset: int, size: int) -> tuple[slice, slice]:
-    """The positions whose neighbour at ``offset`` lies inside, and those neighbours."""
+    """The positions whose neighbour at ``offset`` is inside the image, and the positions of these neighbours."""
     low, high = max(0, -offset), size - max(0, offset)
     return slice(low, high), slice(low + offset, high + offset)
 
@@ -104,7 +104,7 @@ def _channel_pairs(channels: int) -> list[tuple[int, int]]:
 
 @functools.lru_cache(maxsize=16)
 def _degrees(edges: tuple[Edge, ...], channel_edges: bool, channels: int, height: int, width: int) -> Tensor:
-    """d_i = Σ_j ω_ij / Σ_i'j' ω_i'j', shape (C, H, W): one per channel, or one over all joined channels."""
+    """d_i = Σ_j ω_ij / Σ_i'j' ω_i'j', shape (C, H, W). The sum is 1 in each channel, or over all joined channels."""
     degree = torch.zeros(channels, height, width, dtype=torch.float64)
     for weight, here, there in _edge_slices(edges, height, width):
         degree[here] += weight

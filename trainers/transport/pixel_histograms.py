@@ -1,4 +1,4 @@
-"""W₂ between images as histograms of pixels, and the nearest images under it (Dukler et al., Fig. 1)."""
+"""W₂ between images as histograms of pixels, and the nearest images under W₂ (Dukler et al., Fig. 1)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.nn import functional
 from trainers.transport.ground_costs import PIVOTS
 
 CHUNK = 2000
-"""Images whose rows and columns are compared at once."""
+"""The number of images whose rows and columns are compared at once."""
 
 
 def histograms(images: Tensor) -> Tensor:
-    """Images (n, C, H, W), black 0, as distributions over pixels, float64, one a channel; black ones are uniform."""
+    """Images (n, C, H, W), black 0, as float64 distributions over pixels, one a channel. Black channels are uniform."""
     mass = images.double()
     total = mass.sum(dim=(2, 3), keepdim=True)
     return torch.where(total > 0, mass / total.clamp(min=torch.finfo(mass.dtype).tiny), 1 / mass[0, 0].numel())
@@ -24,8 +24,8 @@ def histograms(images: Tensor) -> Tensor:
 def pixel_wasserstein(one: Tensor, other: Tensor) -> float:
     """W₂ of two images (C, H, W), black 0, in pixels, by POT: (mean over channels of min Σ γ_ij ‖i − j‖²)^{1/2}.
 
-    Pixels are a grid of side 1, and every channel is a distribution of its own (:func:`histograms`): a picture and the
-    same moved by s, with room for it on black, are ‖s‖ apart. One to two seconds for photographs of 32×32.
+    Pixels are a grid of side 1, and each channel is a distribution of its own (:func:`histograms`). An image on black
+    and the same image moved by s, if it still fits, are ‖s‖ apart. Photographs of 32×32 take one to two seconds.
     """
     height, width = one.shape[1:]
     places = torch.cartesian_prod(torch.arange(height), torch.arange(width)).double()
@@ -35,15 +35,15 @@ def pixel_wasserstein(one: Tensor, other: Tensor) -> float:
 
 
 def _transport_cost(a: np.ndarray, b: np.ndarray, cost: np.ndarray) -> float:
-    here, there = a > 0, b > 0  # the simplex is quicker without what has no mass
+    here, there = a > 0, b > 0  # the simplex is faster without pixels that have no mass
     return float(ot.emd2(a[here], b[there], np.ascontiguousarray(cost[here][:, there]), numItermax=PIVOTS))
 
 
 def lower_bounds(image: Tensor, images: Tensor) -> Tensor:
-    """A lower bound of W₂ from an image (C, H, W) to each of (n, C, H, W), shape (n,), by POT in one dimension.
+    """Lower bounds of W₂ from an image (C, H, W) to each of n images (n, C, H, W), shape (n,), by POT in one dimension.
 
-    ‖i − j‖² is the sum of a vertical and a horizontal part, and a plan moves the sums of rows and of columns too:
-    W₂² ≥ W₂²(sums of rows) + W₂²(sums of columns), with equality for a translation.
+    ‖i − j‖² is the sum of a vertical and a horizontal part, and a plan between two images also transports their sums of
+    rows and of columns. So W₂² ≥ W₂²(sums of rows) + W₂²(sums of columns), with equality for a translation.
     """
     query = histograms(image[None])
     parts = []
@@ -63,11 +63,12 @@ def lower_bounds(image: Tensor, images: Tensor) -> Tensor:
 def nearest_under_wasserstein(
     image: Tensor, images: Tensor, *, count: int, candidates: int, short_list: int = 500
 ) -> tuple[Tensor, Tensor]:
-    """Indices and distances, both of shape (count,), of the nearest of uint8 images (n, C, H, W) to one of (C, H, W).
+    """The ``count`` of the uint8 images (n, C, H, W) that are nearest to one image (C, H, W), nearest first.
 
-    Nearest first, under :func:`pixel_wasserstein`, which is computed for ``candidates`` images: those that are nearest
-    at :func:`coarse` resolution among the ``short_list`` of the least :func:`lower_bounds`, or of small images those of
-    the least bounds. With ``candidates`` = n the search is a full one.
+    Returns their indices and distances, both of shape (count,). The distance is :func:`pixel_wasserstein`, which is
+    computed for ``candidates`` images. To choose these, the ``short_list`` images with the least :func:`lower_bounds`
+    are taken, and of these the nearest at :func:`coarse` resolution. Small images have no coarse resolution: there the
+    images with the least bounds are the candidates. With ``candidates`` = n all images are compared.
     """
     chosen = torch.arange(len(images))
     if candidates < len(images):
@@ -81,7 +82,10 @@ def nearest_under_wasserstein(
 
 
 def coarse(images: Tensor) -> Tensor:
-    """Images (n, C, H, W) as sums of squares of pixels, about eight to a side, black where the last ones stick out."""
+    """Images (n, C, H, W) at a resolution of about eight squares a side. Each value is the sum over a square of pixels.
+
+    Squares that extend beyond the image are filled up with black.
+    """
     height, width = images.shape[2:]
     side = max(1, min(height, width) // 8)
     filled = functional.pad(images.double(), (0, -width % side, 0, -height % side))

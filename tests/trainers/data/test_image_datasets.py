@@ -101,8 +101,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "floats": ({"x_train": np.zeros((60_000, 1))}, "got float64 60000×1"),
     "labels one short": ({"y_train": np.zeros(59_999, np.uint8)}, "expected labels uint8 60000, got uint8 59999"),
-    "eleven classes": ({"y_train": np.full(60_000, 10, np.uint8)}, "train: there is a label 10"),
-    "other digits": ({}, "train: the pixels or labels are others, or in another order"),
+    "eleven classes": ({"y_train": np.full(60_000, 10, np.uint8)}, "train: got label 10, expected 0 to 9"),
+    "other digits": ({}, "train: pixels or labels, or their order, are not MNIST's"),
 }
 
 

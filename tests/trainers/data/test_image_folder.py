@@ -117,7 +117,7 @@ def test_hidden_files_and_circles_of_links_are_passed_over(tmp_path: Path) -> No
 
 
 def spoil(root: Path) -> None:
-    """Three bad files: no image, cut short, a link to nowhere."""
+    """Three bad files: not an image, a truncated image, a broken link."""
     (root / "notes.txt").write_text("no image at all")
     whole = save(picture(64, 64), root / "cut.jpg")
     os.truncate(whole, whole.stat().st_size // 2)
@@ -131,9 +131,9 @@ def test_bad_files_are_named_and_left_out(tmp_path: Path) -> None:
         with pytest.warns(UserWarning, match=r"^3 of 30 files in .* cannot be read as images: .* left out$") as caught:
             dataset = ImageFolder(root=str(root), size=8, max_bad=0.1).filled_in(tmp_path / "cache")
         message = str(caught[0].message)
-        assert "notes.txt (no image)" in message
+        assert "notes.txt (not an image)" in message
         assert "cut.jpg (" in message
-        assert "broken link.png (no regular file)" in message
+        assert "broken link.png (not a regular file)" in message
         assert len(caught) == 1
     assert dataset.train_size + dataset.held_out_size == 27
     with pytest.warns(UserWarning, match="^3 of 30 files"):
@@ -161,9 +161,9 @@ def test_too_many_bad_files_are_an_error_that_names_them(tmp_path: Path) -> None
     ("make", "problem"),
     [
         (lambda root: None, "does not exist"),
-        (lambda root: root.write_text("x"), "is no folder"),
+        (lambda root: root.write_text("x"), "is not a folder"),
         (lambda root: root.mkdir(), "there are no files in"),
-        (lambda root: make_folder(root, 1), "has too few images: it takes at least two"),
+        (lambda root: make_folder(root, 1), "has too few images: at least two are needed"),
     ],
     ids=["nothing", "file", "empty", "one image"],
 )

@@ -130,15 +130,15 @@ def test_weights_that_are_none(tmp_path: Path) -> None:
 
     assert f"there is no file '{file}'" in told()
     file.write_text("an error page")
-    assert "is no file of weights" in told()
+    assert "is not a file of weights" in told()
     torch.save(nn.Linear(2, 2).state_dict(), file)
-    assert "has other weights than torch-fidelity's Inception" in told()
+    assert "does not hold the weights of torch-fidelity's Inception" in told()
     torch.save([1, 2], file)
-    assert "has other weights" in told()
+    assert "does not hold the weights" in told()
     torch.save(Malice(tmp_path / "run"), file)
-    assert "is no file of weights" in told()
+    assert "is not a file of weights" in told()
     file.write_bytes(pickle.dumps(Malice(tmp_path / "run"), protocol=2))
-    assert "is no file of weights" in told()
+    assert "is not a file of weights" in told()
     assert not (tmp_path / "run").exists()
 
 

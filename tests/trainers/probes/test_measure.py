@@ -236,7 +236,7 @@ def test_the_map_of_a_known_potential_costs_what_the_optimal_one_does(start: Sta
         pytest.param({"probes": ["distance", "distance"]}, "names a probe twice", id="twice"),
         pytest.param({"opponent": "data", "probes": ["generator_gradient"]}, "needs a generator", id="no generator"),
         pytest.param({"dataset": "mixture", "probes": ["neighbours"]}, "neighbours needs images", id="no pixels"),
-        pytest.param({"probes": ["transport_map"]}, "carries noise .* opponent is the generator", id="no noise"),
+        pytest.param({"probes": ["transport_map"]}, "needs opponent=noise, .* is the generator", id="no noise"),
         pytest.param(
             {"probes": ["distanse"]}, r"probes: there is no probe called 'distanse'; did you mean 'distance'", id="slip"
         ),

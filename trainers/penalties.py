@@ -174,7 +174,7 @@ class Admissibility(Penalty):
     """P1 + P2 of the (q,p)-WGAN on the slack ξ = c − φ − ψ (Mallasto et al., eq. 19 and Algorithm 1).
 
     P1 = λ₁ m⁻² Σ_ij ξ(x_i, y_j)² draws the pairs towards the support of the optimal plan.
-    P2 = λ₂ (4m²)⁻¹ Σ over x, y ∈ B_x ∪ B_y of min(ξ, 0)² punishes pairs that are not admissible (``eq19``). With
+    P2 = λ₂ (4m²)⁻¹ Σ over x, y ∈ B_x ∪ B_y of min(ξ, 0)² penalises pairs that are not admissible (``eq19``). With
     ``alg1`` the sum is of ξ², because Algorithm 1 prints no min. The means are Algorithm 1's, the λ are eq. 19's.
     """
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from trainers.data.image_arrays import kept, open_images, open_labels, to_pixels, write_array, write_images
+from trainers.data.decoding import open_image, to_pixels
+from trainers.data.image_arrays import kept, open_images, open_labels, write_array, write_images
 from trainers.datasets import Data, Dataset
 from trainers.parts import ConfigError, runtime
 
@@ -332,7 +333,7 @@ def _words(dtype: Any, shape: tuple[int, ...]) -> str:
 def _face(file: Path) -> NDArray[np.uint8]:
     from PIL import Image
 
-    with Image.open(file) as image:
+    with open_image(file) as image:
         if image.size != (178, 218):
             raise ValueError(f"{image.width}×{image.height} pixels instead of 178×218")
         cropped = image.convert("RGB").crop((15, 35, 163, 183))

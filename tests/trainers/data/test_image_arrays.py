@@ -16,7 +16,8 @@ import torch
 from image_files import picture, save
 from PIL import Image
 
-from trainers.data.image_arrays import decoded, kept, open_images, open_labels, write_array, write_images
+from trainers.data.decoding import decoded
+from trainers.data.image_arrays import kept, open_images, open_labels, write_array, write_images
 
 
 def build_small(folder: Path) -> dict[str, Any]:

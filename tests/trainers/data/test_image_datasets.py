@@ -19,7 +19,7 @@ import torch
 from image_files import MNIST, cifar_files, idx, needs_mnist, picture, save
 
 from trainers.config import TrialConfig
-from trainers.data.image_arrays import decoded
+from trainers.data.decoding import decoded
 from trainers.data.image_datasets import CelebA, Cifar10, Mnist
 from trainers.datasets import Dataset
 from trainers.parts import ConfigError, built_in

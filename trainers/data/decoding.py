@@ -25,81 +25,23 @@ if TYPE_CHECKING:
 
 F = TypeVar("F")
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "MPO", "PPM", "PCX", "QOI", "SGI")
+FORMATS = (
+    *("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "MPO", "PPM", "PCX", "QOI", "SGI"),
+    *("ICO", "ICNS", "DDS"),
+)
 """The formats that are read, by Pillow's names. Pillow decodes them itself; EPS would start Ghostscript."""
 SUFFIXES = frozenset(
     (
-        ".png",
-        ".apng",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".jp2",
-        ".j2k",
-        ".jpx",
-        ".jpf",
-        ".j2c",
-        ".jpc",
-        ".gif",
-        ".bmp",
-        ".dib",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".avif",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".pcx",
-        ".qoi",
-        ".sgi",
-        ".rgb",
-        ".bw",
-        ".tga",
+        *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
+        *(".avif", ".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc", ".ppm", ".pgm", ".pbm", ".pnm", ".pcx", ".qoi"),
+        *(".sgi", ".rgb", ".bw", ".tga", ".ico", ".icns", ".dds"),
+        # of formats that are not read
+        *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".eps", ".svg", ".psd", ".xcf", ".cur", ".exr", ".hdr", ".pfm"),
+        *(".fits", ".fit", ".dcm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".emf", ".wmf"),
+        *(".xbm", ".xpm", ".blp", ".ras"),
     )
 )
-"""The endings of these formats."""
-OTHER_SUFFIXES = frozenset(
-    (
-        ".heic",
-        ".heif",
-        ".hif",
-        ".jxl",
-        ".jxr",
-        ".eps",
-        ".svg",
-        ".psd",
-        ".xcf",
-        ".ico",
-        ".icns",
-        ".cur",
-        ".dds",
-        ".exr",
-        ".hdr",
-        ".pfm",
-        ".fits",
-        ".fit",
-        ".dcm",
-        ".dng",
-        ".cr2",
-        ".cr3",
-        ".nef",
-        ".arw",
-        ".orf",
-        ".rw2",
-        ".raf",
-        ".emf",
-        ".wmf",
-        ".xbm",
-        ".xpm",
-        ".blp",
-        ".ras",
-    )
-)
-"""The endings of images that are not read. Such files count as images that cannot be read, not as other files."""
+"""The endings of image files. Such a file counts as an image, whether it can be read or not."""
 NOT_AN_IMAGE = "not an image"
 MAX_PIXELS = 178_956_970
 """Larger images are refused. It is the number above which Pillow refuses an image by default."""
@@ -232,7 +174,7 @@ def decode_all(sources: Sequence[F], decode: Callable[[F], NDArray[np.uint8]]) -
 
 def is_named_image(name: str) -> bool:
     """Whether the ending of a file's name is that of an image."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES | OTHER_SUFFIXES
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def is_image(path: Path) -> bool:

@@ -30,6 +30,7 @@ from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 from trainers.config import TrialConfig, identity_of
 from trainers.datasets import Digits
+from trainers.evaluation.classifier import RECIPE
 from trainers.evaluation.fidelity import FeatureEvaluator
 from trainers.evaluation.pictures import load_images
 from trainers.training import FRESH_SEED, Training
@@ -253,6 +254,24 @@ def test_a_folder_scores_the_same_however_its_files_are_written(folder: Path, ca
             picture.save(file, **options)
     for name in written:
         assert evaluate(Request(str(tmp_path / Path(name).stem), AGAINST, runs=cache)).scores[0].metrics == expected
+
+
+def test_held_out_photographs_are_measured_as_they_were_cropped_for_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPE, "steps", 2)
+    data = Digits().load(tmp_path)
+    for part, images in (("train", data.train[:200]), ("val", data.held_out[:100])):
+        for index, image in enumerate(images):
+            path = tmp_path / "photographs" / part / f"{index % 2}" / f"{index}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            deep = image[0].numpy().astype(np.uint16) << 4
+            Image.fromarray(deep).resize((20, 16), Image.Resampling.NEAREST).save(path)
+    options = ("dataset=image_folder", f"dataset.root={tmp_path / 'photographs'}", "dataset.size=8")
+    options = (*options, "dataset.channels=1", "evaluation=classifier", "evaluation.samples=100", "device=cpu")
+    scores = evaluate(Request(str(tmp_path / "photographs" / "val"), options, runs=tmp_path / "runs"))
+    assert abs(scores.scores[0].metrics["classifier_fid"]) < 1e-6
+    assert scores.scores[0].metrics["classifier_recall"] == 1
 
 
 def _on_nothing(pixels: np.ndarray) -> Image.Image:

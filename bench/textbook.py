@@ -162,7 +162,7 @@ def wwgan_critic(players: Players, real: Tensor, fake: Tensor) -> dict[str, floa
 
 
 def wasserstein_norm_squared(gradient: Tensor, images: Tensor) -> Tensor:
-    """Σ over the diamond's edges of (g_i − g_j)² (X_i + X_j), X mapped to [0, 1], each image's: shape (m,)."""
+    """Σ over the diamond's edges of (g_i − g_j)² (X_i + X_j), of each image, with X mapped to [0, 1]. Shape (m,)."""
     total = torch.zeros((), device=images.device)
     for kernel in (*ADJACENT, *DISTANT, *DIAGONAL):
         difference = convolved(gradient, kernel)

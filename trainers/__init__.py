@@ -1,7 +1,7 @@
 """One trial of a Wasserstein GAN: data, networks, objective, penalty and metrics.
 
-``TrialConfig`` says what a trial is, ``Training`` runs it. The package knows torch and nothing of
-Ray, MLflow, Hydra or the orchestrator, so a trial can be run in a notebook::
+``TrialConfig`` describes a trial, and ``Training`` runs it. The package uses torch, but neither Ray, MLflow, Hydra nor
+the orchestrator, so a trial can run in a notebook::
 
     from trainers.config import TrialConfig
     from trainers.training import Training
@@ -12,5 +12,5 @@ Ray, MLflow, Hydra or the orchestrator, so a trial can be run in a notebook::
 
 Importing the package, or any module that only describes a trial (``config``, ``parts``, ``objectives``,
 ``penalties``, ``networks``, ``datasets``, ``evaluation``, ``opponents``, ``probes``, ``metrics``), does not import
-torch: a plan of a thousand trials is validated in well under a second.
+torch. So a plan of a thousand trials is validated in well under a second.
 """

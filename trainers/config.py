@@ -37,9 +37,9 @@ LATER_OPTIONS: Mapping[str, Any] = {
     "compile": False,
     "dataset.content.bits": 16,
 }
-"""Options that were added after the first trials, by path, each with a value that is left out of the identity.
+"""Options that were added after the first trials, by path, with the values that do not change an identity.
 
-So a trial with this value has the same id as before the option existed."""
+An option with this value is left out of the identity, so that older trials keep their ids."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,20 +69,21 @@ class GeneratorConfig(OptimizerConfig):
 class TrialConfig:
     """The whole configuration of one trial.
 
-    ``budget`` is the number of critic iterations. ``critic_iterations`` of them come before each generator iteration.
-    With ``reuse_batch`` these critic iterations and the generator iteration share one batch of images and noise
-    (Algorithm 1 of the (q,p)-WGAN paper). ``threads`` is part of the trial because it decides the order in which a CPU
-    adds numbers, and so the rounding.
-    A checkpoint is due every ``checkpoint_seconds``, also in the middle of an epoch, and every ``checkpoint_epochs``
-    epochs. None switches either off.
-    ``opponent``: what the critic tells the training examples from, see :mod:`trainers.opponents`. With ``data`` and
-    ``noise`` no generator is trained.
-    ``precision``: the precision of the networks in training. With ``bf16`` their matrix products and convolutions use
-    bfloat16, for tensor cores and AMX. Last layers, weights, ground costs, penalties, losses and evaluation stay
-    float32.
-    ``compile``: whether each step's forward and backward pass run as one compiled graph. The results equal the eager
-    step's within float32's rounding. ``auto`` compiles on a GPU if the budget is long enough to repay the minute that
-    compiling takes.
+    - ``budget``: the number of critic iterations.
+    - ``critic_iterations``: the number of critic iterations before each generator iteration.
+    - ``reuse_batch``: whether these critic iterations and the generator iteration share one batch of images and noise
+      (Algorithm 1 of the (q,p)-WGAN paper).
+    - ``opponent``: what the critic tells the training examples from, see :mod:`trainers.opponents`. With ``data`` and
+      ``noise`` no generator is trained.
+    - ``threads``: part of the trial because it decides the order in which a CPU adds numbers, and so the rounding.
+    - ``precision``: the precision of the networks in training. With ``bf16`` their matrix products and convolutions use
+      bfloat16, for tensor cores and AMX. Last layers, weights, ground costs, penalties, losses and evaluation stay
+      float32.
+    - ``compile``: whether each step's forward and backward pass run as one compiled graph. The results equal the eager
+      step's within float32's rounding. ``auto`` compiles on a GPU if the budget is long enough to repay the minute that
+      compiling takes.
+    - ``checkpoint_seconds``, ``checkpoint_epochs``: a checkpoint is due after so many seconds, also in the middle of an
+      epoch, and after so many epochs. None switches either off.
     """
 
     dataset: Dataset
@@ -124,7 +125,7 @@ class TrialConfig:
     def from_dict(cls, values: Mapping[str, Any], cache_dir: str | Path | None = None) -> TrialConfig:
         """Builds a configuration from plain values, such as YAML's. Raises :class:`~trainers.parts.ConfigError`.
 
-        With ``cache_dir`` the dataset's files are read to fill in the options that only they can tell, see
+        With ``cache_dir``, options that depend on the dataset's files are filled in, see
         :meth:`~trainers.datasets.Dataset.filled_in`. New configurations need this. Stored ones are already filled in.
         """
         if cache_dir is not None and "dataset" in values:

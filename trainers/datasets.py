@@ -30,7 +30,7 @@ class Data:
     other: Tensor | None = None
     """Second distribution for ``opponent=data``. None means the training set itself."""
     shift: tuple[float, ...] | None = None
-    """The translation from the training examples' distribution to that of ``other``. None if it is no translation."""
+    """The translation from the training examples' distribution to that of ``other``. None if there is none."""
     kept_digest: str | None = None
 
     @property
@@ -97,9 +97,10 @@ class Dataset(Part):
         raise NotImplementedError(f"{type(self).__name__} must say its size")
 
     def filled_in(self, cache_dir: Path) -> Dataset:
-        """The dataset with the options that only its files, or the cache, can tell. Called before anything starts.
+        """The dataset with the options filled in that depend on its files. Called before anything starts.
 
-        Raises :class:`~trainers.parts.ConfigError` if the files are not at the given path.
+        Files that are already in the cache are not read again. Raises :class:`~trainers.parts.ConfigError` if the files
+        are not at the given path.
         """
         return self
 

@@ -7,7 +7,7 @@ from trainers.networks import Weights
 
 FLOAT = 4
 SLOTS = {"adam": 2, "rmsprop": 1}
-"""Tensors of the parameter's shape that an optimizer keeps for each parameter: exp_avg, exp_avg_sq; or square_avg."""
+"""Tensors of a parameter's shape that its optimizer keeps: exp_avg and exp_avg_sq, or square_avg."""
 RANDOM_STATE = 5056
 """Bytes of torch's random state on the CPU."""
 SUMS = 5 * FLOAT

@@ -21,10 +21,10 @@ Source = Literal["loss", "evaluation", "probe", "timing"]
 class Metric:
     """One number that a trial logs.
 
-    ``direction``: ``min`` if less is better, ``max`` if more is better, None if neither is better.
-    ``source``: what computes the metric.
-    ``logarithmic``: whether a chart should have a logarithmic axis. Distances should: an untrained generator's distance
-    is far above all later ones. Losses and KID should not, because they may be negative.
+    - ``direction``: ``min`` if less is better, ``max`` if more is better, None if neither is better.
+    - ``source``: what computes the metric.
+    - ``logarithmic``: whether a chart should have a logarithmic axis. Distances should: an untrained generator's
+      distance is far above all later ones. Losses and KID should not, because they may be negative.
     """
 
     name: str

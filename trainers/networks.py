@@ -134,9 +134,10 @@ class Dcgan(Network):
     The generator maps noise to ``generator_widths[0]`` channels, then doubles the image's sides once for each width.
     The critic halves the image's sides once for each of ``critic_widths``, then applies one linear layer. The critic
     has no batch normalisation, so that a gradient penalty acts on each sample separately.
-    ``stem_norm``: whether batch normalisation also follows the generator's first layer.
-    ``initial``: torch's own initialisation (``default``), or N(0, 0.02²) for weights and N(1, 0.02²) for the scales of
-    batch normalisation (``normal``).
+
+    - ``stem_norm``: whether batch normalisation also follows the generator's first layer.
+    - ``initial``: torch's own initialisation (``default``), or N(0, 0.02²) for weights and N(1, 0.02²) for the scales
+      of batch normalisation (``normal``).
     """
 
     name: ClassVar[str] = "dcgan"

@@ -78,9 +78,11 @@ class KantorovichRubinstein(Objective):
 class CTransform(Objective):
     """ψ(y) = min over x ∈ B of c(x, y) − φ(x), with c = ‖x − y‖_q^p / p (Mallasto et al., eqs. 7 and 17).
 
-    ``search_space``: B is the real minibatch (``real``) or both minibatches (``both``). (φ, ψ) is admissible on
-    B × all points, and mean φ(x) + mean ψ(y) never exceeds the exact transport cost of the minibatches.
-    ``detach_search``: whether the generator's gradient stops at the fakes in B. The paper does not say.
+    (φ, ψ) is admissible on B × all points, and mean φ(x) + mean ψ(y) never exceeds the exact transport cost of the
+    minibatches.
+
+    - ``search_space``: B is the real minibatch (``real``) or both minibatches (``both``).
+    - ``detach_search``: whether the generator's gradient stops at the fakes in B. The paper does not say.
     """
 
     name: ClassVar[str] = "c_transform"
@@ -115,7 +117,8 @@ class CTransform(Objective):
 class SoftCTransform(CTransform):
     """ψ(y) = −ε [logsumexp over x ∈ B of (φ(x) − c(x, y))/ε − log |B|], the (c,ε)-transform.
 
-    ψ is at most ε log |B| above the hard c-transform and tends to it as ε → 0. It is not admissible by construction.
+    ψ is at most ε log |B| above the hard c-transform and tends to it as ε → 0. Admissibility does not hold by
+    construction.
     """
 
     name: ClassVar[str] = "soft_c_transform"

@@ -26,7 +26,7 @@ class Opponent(Part):
     kind: ClassVar[str] = "opponent"
 
     words: ClassVar[str]
-    """What messages call the opponent: ``the data``."""
+    """The opponent's name in messages, such as ``the data``."""
     trained: ClassVar[bool] = False
     """Whether the module is a generator that is trained."""
     makes_samples: ClassVar[bool] = True

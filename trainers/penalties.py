@@ -111,13 +111,14 @@ _NAMED: dict[str, tuple[tuple[int, int], ...]] = {
 class WassersteinPenalty(GradientPenalty):
     """λ mean (‖grad φ(x̂)‖_W − 1)², the Wasserstein norm on images (Dukler et al., Prop. 5, Remark 6).
 
-    ``neighbourhood``: cross (4 neighbours), square (8), diamond (12), or a list of offsets and weights that names each
-    undirected edge once.
-    ``channel_edges``: whether edges also join the colour channels of a pixel.
-    ``degree``: the paper's d_i, which sum to one (``paper``), or 1/2 as in the authors' code (``constant``).
-    ``mass``: the pixel intensity in [0, 1] (``intensity``), or intensities divided by their sum (``probability``).
-    ``reference``: a term for uniform gradients, which L(X) does not see: α(Σ g)² (``rank_one``, eq. 9), γ‖g‖²
-    (``identity``, the authors' code), or no term (``none``). ``reference_weight`` is α or γ.
+    - ``neighbourhood``: cross (4 neighbours), square (8), diamond (12), or a list of offsets and weights that names
+      each undirected edge once.
+    - ``channel_edges``: whether edges also join the colour channels of a pixel.
+    - ``degree``: the paper's d_i, which sum to one (``paper``), or 1/2 as in the authors' code (``constant``).
+    - ``mass``: the pixel intensity in [0, 1] (``intensity``), or intensities divided by their sum (``probability``).
+    - ``reference``: a term for uniform gradients, which L(X) does not see: α(Σ g)² (``rank_one``, eq. 9), γ‖g‖²
+      (``identity``, the authors' code), or no term (``none``). ``reference_weight`` is α or γ.
+
     See :func:`trainers.transport.pixel_graph.wasserstein_norm_squared` for the formula.
     """
 
@@ -173,8 +174,8 @@ class Admissibility(Penalty):
     """P1 + P2 of the (q,p)-WGAN on the slack ξ = c − φ − ψ (Mallasto et al., eq. 19 and Algorithm 1).
 
     P1 = λ₁ m⁻² Σ_ij ξ(x_i, y_j)² draws the pairs towards the support of the optimal plan.
-    P2 = λ₂ (4m²)⁻¹ Σ over x, y ∈ B_x ∪ B_y of min(ξ, 0)² punishes pairs that are not admissible (``eq19``). With
-    ``alg1`` it is the sum of ξ², because Algorithm 1 prints no min. The means are Algorithm 1's, the λ are eq. 19's.
+    P2 = λ₂ (4m²)⁻¹ Σ over x, y ∈ B_x ∪ B_y of min(ξ, 0)² penalises pairs that are not admissible (``eq19``). With
+    ``alg1`` the sum is of ξ², because Algorithm 1 prints no min. The means are Algorithm 1's, the λ are eq. 19's.
     """
 
     name: ClassVar[str] = "admissibility"

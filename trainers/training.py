@@ -37,9 +37,11 @@ class Diverged(RuntimeError):
 class Evaluated(NamedTuple):
     """The results of one evaluation.
 
-    ``metrics``: values by name. ``samples``: the first ``GRID_SIZE`` samples, on the CPU, in the type of the dataset's
-    examples. ``curves``: for each probe, its curves by name. ``axes``: for each probe, the labels of its curves' axes.
-    ``pictures``: for each probe that has one, its picture: rows of examples.
+    - ``metrics``: values by name.
+    - ``samples``: the first ``GRID_SIZE`` samples, on the CPU, in the type of the dataset's examples.
+    - ``curves``: for each probe, its curves by name.
+    - ``axes``: for each probe, the labels of its curves' axes.
+    - ``pictures``: for each probe that has one, its picture, rows of examples.
     """
 
     metrics: dict[str, float]

@@ -1,4 +1,4 @@
-"""What the tests of ``trainers`` share: a cache, small trials, small critics."""
+"""Shared by the tests of ``trainers``: a cache, small trials, small critics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALL_TRIAL: dict[str, Any] = {
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Trials set their own number of threads; everything else here is to be as repeatable."""
+    """Trials set their own number of threads. This makes the other computations of the tests as repeatable."""
     torch.set_num_threads(1)
 
 
@@ -45,8 +45,8 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trial() -> Callable[..., TrialConfig]:
     """``trial(penalty={"name": "clipping"}, critic={"lr": 1}, budget=5)``: a small trial with these changes.
 
-    A mapping with a name replaces a part, one without a name changes some of its options, and a word alone
-    is a part with its default options.
+    A mapping with a name replaces a part. A mapping without a name changes some of the part's options. A name alone
+    stands for a part with its default options.
     """
 
     def build(**changes: Any) -> TrialConfig:

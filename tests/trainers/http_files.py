@@ -11,15 +11,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Files:
-    """What is served, at which address, and what was asked for."""
+    """The server's contents, its address, and the requests that it had."""
 
     address: str
     contents: dict[str, bytes] = field(default_factory=dict)
-    """By name; another name is answered with 404."""
+    """By name. Requests for any other name get 404."""
     sent_at_most: int | None = None
-    """Bytes after which the connection breaks off."""
+    """The number of bytes after which the connection is closed."""
     silent: bool = False
-    """Whether requests are accepted and never answered."""
+    """Whether requests are accepted but never answered."""
     asked: list[str] = field(default_factory=list)
 
 

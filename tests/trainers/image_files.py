@@ -1,4 +1,4 @@
-"""Image files for tests: made here, and the real ones beside the repository where they are."""
+"""Image files for tests: made here, or real ones if they are beside the repository."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def make_folder(root: Path, count: int = 20, side: int = 12) -> Path:
 
 
 def idx(array: NDArray[np.uint8]) -> bytes:
-    """A file of MNIST's format."""
+    """Bytes in the format of MNIST's files."""
     return struct.pack(f">{1 + array.ndim}i", 0x800 + array.ndim, *array.shape) + array.tobytes()
 
 
 def cifar_files(monkeypatch: pytest.MonkeyPatch, pixels: Callable[[], NDArray[np.uint8]]) -> dict[str, bytes]:
-    """Files of CIFAR-10's form, by name: six batches of 10,000 × 3,072 ``pixels``, labels 0 … 9 in turn.
+    """Files in CIFAR-10's format, by name: six batches of 10,000 × 3,072 ``pixels``, with labels 0 … 9 in turn.
 
     torchvision is made to expect their checksums.
     """

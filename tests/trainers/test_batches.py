@@ -1,4 +1,4 @@
-"""Which images and which noise a critic and a generator are given, and when."""
+"""The images and the noise that critic and generator steps use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EPOCH = 20  # critic iterations in an epoch of the small trial: 1,297 digits in 
 
 
 def observed(training: Training) -> tuple[list[Tensor], list[Tensor]]:
-    """What the generator and the critic are given from now on (a critic step: real images, then fakes, in one pass)."""
+    """Records the inputs of generator and critic. A critic step has real images, then fakes, in one pass."""
     noise: list[Tensor] = []
     points: list[Tensor] = []
     training.generator.register_forward_pre_hook(lambda _, inputs: noise.append(inputs[0].detach().clone()))
@@ -40,7 +40,7 @@ def contents(tensors: list[Tensor]) -> list[bytes]:
 
 
 def test_an_epoch_visits_its_permutation_of_the_images(start: Start) -> None:
-    training = start(penalty="clipping", critic_iterations=9 * EPOCH, budget=2 * EPOCH, seed=5)  # critic steps alone
+    training = start(penalty="clipping", critic_iterations=9 * EPOCH, budget=2 * EPOCH, seed=5)  # only critic steps
     _, points = observed(training)
     for epoch in range(2):
         training.run_epoch()
@@ -59,7 +59,7 @@ def test_every_step_has_noise_of_its_own(start: Start) -> None:
 
 
 def test_algorithm_1_reuses_one_batch_of_images_and_noise(start: Start) -> None:
-    changes = {"objective": "c_transform", "penalty": "none"}  # whose generator step looks at real images, too
+    changes = {"objective": "c_transform", "penalty": "none"}  # its generator step uses real images too
     training = start(**changes, critic_iterations=3, reuse_batch=True, budget=12)
     firsts = []
     for done in (3, 6, 9):
@@ -72,4 +72,4 @@ def test_algorithm_1_reuses_one_batch_of_images_and_noise(start: Start) -> None:
         assert len(set(real)) == 1
         assert real[0] in contents(generator_step)
         firsts += [*contents(noise)[:1], real[0]]
-    assert len(set(firsts)) == 6  # the next round has its own
+    assert len(set(firsts)) == 6  # the next round has a batch of its own

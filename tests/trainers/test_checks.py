@@ -1,4 +1,4 @@
-"""A part that returns something else than its kind promises is an error before anything is trained, by its name."""
+"""If a part returns something else than its kind promises, an error before training names the part."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_other_metrics_than_stated_are_an_error(
 
 
 def test_looking_changes_neither_weights_nor_random_state(trial: MakeTrial, tmp_path: Path) -> None:
-    """What a training begins with is drawn from its seed alone: what is built by hand from it is the same."""
+    """The initial networks depend on the seed alone: the same networks can be built by hand."""
     network = {"name": "dcgan", "latent_size": 4, "generator_widths": [4, 4], "critic_widths": [4], "stem_norm": True}
     config = trial(network=network)
     before = torch.get_rng_state()
@@ -178,6 +178,6 @@ def test_looking_changes_neither_weights_nor_random_state(trial: MakeTrial, tmp_
         assert torch.equal(torch.get_rng_state(), training.state_dict()["random_state"]["cpu"])
     for ours, theirs in zip((training.critic, training.generator), networks, strict=True):
         assert ours.training
-        for name, tensor in theirs.state_dict().items():  # running statistics of batch normalisation, too
+        for name, tensor in theirs.state_dict().items():  # running statistics of batch normalisation too
             assert torch.equal(ours.state_dict()[name], tensor), name
         assert all(parameter.grad is None for parameter in ours.parameters())

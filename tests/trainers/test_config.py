@@ -1,4 +1,4 @@
-"""A trial's configuration: what it accepts, what it refuses and how, and its identity."""
+"""A trial's configuration: accepted values, errors for other values, and the identity."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainers.config import RUNTIME_OPTIONS, TrialConfig, is_runtime_option
 from trainers.parts import MODULES, ConfigError, build_part, built_in
 
 MakeTrial = Callable[..., TrialConfig]
-# Four trials that between them have every kind of part and option.
+# Four trials that together have every kind of part and option.
 TRIALS: dict[str, dict[str, Any]] = {
     "wwgan": {
         "network": {"name": "dcgan", "generator_widths": [8, 8], "critic_widths": [8]},
@@ -59,8 +59,11 @@ def test_whole_numbers_are_the_same_trial_as_floats(changes: dict[str, Any], tri
 
 
 def test_identity_is_stable(trial: MakeTrial) -> None:
-    """If this fails, every finished trial counts as new. Where that is meant (an option was added, or one means
-    another computation now: then raise CONFIG_VERSION), pin the new value."""
+    """If this fails, every finished trial counts as new.
+
+    Pin the new value only if that is intended: an option was added, or an option now means another computation. In the
+    second case also increase CONFIG_VERSION.
+    """
     values = {
         "dataset": {"name": "digits", "held_out": 500},
         "network": {"name": "mlp", "latent_size": 4, "generator_widths": [8], "critic_widths": [8]},
@@ -80,7 +83,7 @@ def test_the_identity_of_trials_measured_by_the_classifier_is_stable(trial: Make
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Every option of plain values with its path."""
+    """Every option in plain values, with its path."""
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     if pairs is None:
         yield path, value
@@ -118,7 +121,7 @@ ANOTHER_NUMBER = {
 
 
 def another(key: Any, value: Any) -> Any:
-    """A valid value of an option other than the one it has."""
+    """A valid value of an option that differs from its present one."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, str):
@@ -145,9 +148,9 @@ def test_every_option_but_the_runtime_ones_is_part_of_the_identity(changes: dict
         for key in path[:-1]:
             target = target[key]
         if path[-1] == "channel_edges":
-            continue  # nothing to join in digits
+            continue  # digits has only one channel
         if path[-1] == "stop_at" and not config.evaluation.metrics:
-            continue  # nothing to stop at
+            continue  # no metric to stop at
         target[path[-1]] = ["nearest"] if path[-1] == "probes" else another(path[-1], value)
         changed = TrialConfig.from_dict(values)
         assert changed != config, path

@@ -1,4 +1,4 @@
-"""A converged critic estimates the exact transport cost of two small point sets: how well, by method."""
+"""How well each method's converged critic estimates the exact transport cost of two small point sets."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def exact(x: Tensor, y: Tensor, q: float = 2, p: float = 1) -> float:
 
 
 def converged_value(objective: Objective, penalty: Penalty, points: tuple[Tensor, Tensor]) -> float:
-    """The dual value after 500 full-batch steps, the learning rate falling to zero: the mean of the last 50."""
+    """The dual value of a converged critic: the mean of the last 50 of 500 full-batch steps.
+
+    The learning rate falls to zero."""
     layers = nn.Linear(points[0].shape[1], 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()
     critic = nn.Sequential(*layers, nn.Linear(64, 1), nn.Flatten(0))
     optimizer = torch.optim.Adam(critic.parameters(), lr=5e-3, betas=(0.5, 0.99))
@@ -77,15 +79,19 @@ def converged_value(objective: Objective, penalty: Penalty, points: tuple[Tensor
     ids=lambda value: value.name if isinstance(value, Penalty) else str(value),
 )
 def test_c_transform_finds_the_transport_cost(name: str, q: float, p: float, penalty: Penalty) -> None:
-    """Never above it (weak duality), and at most 3 % below: the network's own limit (0 to 1.7 % were seen)."""
+    """The estimate is never above the exact cost (weak duality).
+
+    It is at most 3 % below, which is the network's own limit (0 to 1.7 % were seen).
+    """
     estimate, optimum = converged_value(CTransform(q=q, p=p), penalty, SETS[name]), exact(*SETS[name], q, p)
     assert 0.97 * optimum <= estimate <= optimum * (1 + 1e-5)
 
 
 @pytest.mark.parametrize(("name", "one_sided"), [("1-D apart", True), ("2-D apart", False)], ids=str)
 def test_gradient_penalties_exceed_w1_of_separate_sets_by_a_known_share(name: str, one_sided: bool) -> None:
-    """Along rays of slope s, s W − λ(s − 1)² is largest at s = 1 + W/(2λ): the estimate is W + W²/(2λ), where all rays
-    are about parallel and as long. 1 % of tolerance, 0.2 % were seen."""
+    """Along rays of slope s, s W − λ(s − 1)² is largest at s = 1 + W/(2λ). The estimate is W + W²/(2λ) if all rays are
+    about parallel and equally long. Tolerance: 1 % (0.2 % seen).
+    """
     weight = 10.0
     estimate = converged_value(KR, GradientPenalty(weight=weight, one_sided=one_sided), SETS[name])
     optimum = exact(*SETS[name])
@@ -94,17 +100,17 @@ def test_gradient_penalties_exceed_w1_of_separate_sets_by_a_known_share(name: st
 
 @pytest.mark.parametrize("name", ["1-D overlapping", "2-D overlapping"])
 def test_one_sided_penalty_estimates_w1_of_overlapping_sets(name: str) -> None:
-    """Interpolates of random pairs are no optimal rays here, so no formula; 5 % of tolerance, 2.3 % were seen."""
+    """Interpolates of random pairs are not on optimal rays, so there is no formula. Tolerance: 5 % (2.3 % seen)."""
     estimate = converged_value(KR, GradientPenalty(weight=10, one_sided=True), SETS[name])
     assert estimate == pytest.approx(exact(*SETS[name]), rel=0.05)
 
 
 @pytest.mark.parametrize("one_sided", [False, True], ids=["two-sided", "one-sided"])
 def test_a_linear_critic_between_two_diracs_ends_at_the_closed_form(one_sided: bool) -> None:
-    """One ray of length 1: W + W²/(2λ) without approximation."""
+    """With one ray of length 1 the value is exactly W + W²/(2λ)."""
     points = torch.full((4, 1), 1.3), torch.full((4, 1), 0.3)
     critic = nn.Sequential(nn.Linear(1, 1), nn.Flatten(0))
-    nn.init.constant_(critic[0].weight, 0.1)  # a steeper one downhill would stay there: the two-sided penalty likes it
+    nn.init.constant_(critic[0].weight, 0.1)  # a steeper slope downhill is another minimum: the critic would stay
     optimizer = torch.optim.SGD(critic.parameters(), lr=0.02)
     for _ in range(200):
         pair = Pair(KR, critic, *points)

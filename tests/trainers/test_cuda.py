@@ -1,6 +1,6 @@
-"""Training on a GPU: the CPU's function up to the rounding of other kernels; resumable; without waiting for the host.
+"""Training on a GPU: equal to the CPU's within rounding, resumable, and without waits for the host.
 
-``python3 -m pytest tests/trainers/test_cuda.py`` needs torch, pytest, scikit-learn and a GPU, neither Ray nor MLflow.
+``python3 -m pytest tests/trainers/test_cuda.py`` needs torch, pytest, scikit-learn and a GPU, but not Ray or MLflow.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class DrawnOnTheCpu(TorchFunctionMode):
 
 @pytest.fixture
 def drawn_on_the_cpu() -> Iterator[None]:
-    """Noise and points between real and fake are the CPU's numbers on every device."""
+    """Noise and interpolates are the CPU's numbers on every device."""
     with DrawnOnTheCpu():
         yield
 
@@ -69,7 +69,7 @@ def weights(network: nn.Module) -> Tensor:
 
 
 def distance(one: Training, other: Training) -> float:
-    """Of the critics' weights and of the generators', relative to their size; the larger one."""
+    """The larger of the relative differences of the critics' weights and of the generators' weights."""
     pairs = [(weights(getattr(one, name)), weights(getattr(other, name))) for name in ("critic", "generator")]
     return max(float((a - b).norm() / a.norm()) for a, b in pairs)
 
@@ -102,7 +102,7 @@ def test_an_interrupted_trial_goes_on_as_an_undisturbed_one(changes: dict[str, A
 def test_a_checkpoint_of_convolutions_goes_on_on_the_other_device(
     writer: str, reader: str, start: Start, drawn_on_the_cpu: None
 ) -> None:
-    """There their weights lie in memory in another order."""
+    """On the CPU the weights have another memory layout."""
     one, other = (start(budget=40, device=device, **METHODS["convolutions"]) for device in (writer, reader))
     one.run_epoch()
     other.load_state_dict(copy.deepcopy(one.state_dict()))
@@ -120,7 +120,7 @@ def test_iterations_never_wait_for_the_host(changes: dict[str, Any], start: Star
         torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(6):
-                training._iterate()  # a wait raises
+                training._iterate()  # a synchronisation raises an error
             with pytest.raises(RuntimeError, match="synchroniz"):
                 training._steps.sums.sum().item()
         finally:
@@ -159,4 +159,4 @@ def test_compiled_steps_equal_eager_ones(changes: dict[str, Any], start: Start) 
         for training in (eager, compiled)
     )
     assert (one - other).norm() <= 1e-4 * one.norm()
-    assert distance(eager, compiled) < 1e-2  # and the step that was taken: weights, gradients and moments lie alike
+    assert distance(eager, compiled) < 1e-2  # and the step: weights, gradients and moments have the same layout

@@ -1,4 +1,4 @@
-"""Datasets: real digits, the mixture, the order of an epoch, and the way to networks and back."""
+"""Datasets: real digits, the mixture, the order of an epoch, and the conversion to the networks' input and back."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_digits_are_all_of_sklearns_each_once(held_out: int, tmp_path: Path) -> 
 
 
 def test_the_digits_content_is_stable(tmp_path: Path) -> None:
-    digest = "8dea49db81968caa48adf51732dcaa5177f54f9c13eff5a43cf231ec1d924c1c"  # what classifiers in caches go by
+    digest = "8dea49db81968caa48adf51732dcaa5177f54f9c13eff5a43cf231ec1d924c1c"  # the key of classifiers in caches
     assert Digits().load(tmp_path).digest == digest
 
 
@@ -84,7 +84,7 @@ def test_digest_tells_splits_and_labels_apart(tmp_path: Path) -> None:
 def test_epoch_order_is_a_permutation_of_its_arguments(n: int, seed: int, epoch: int) -> None:
     order = epoch_order(n, seed, epoch)
     assert sorted(order.tolist()) == list(range(n))
-    torch.rand(1)  # whatever the global random state does
+    torch.rand(1)  # independent of the global random state
     assert torch.equal(epoch_order(n, seed, epoch), order)
 
 

@@ -1,4 +1,4 @@
-"""Where a trial may run."""
+"""The devices that a trial may run on."""
 
 from __future__ import annotations
 

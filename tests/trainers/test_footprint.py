@@ -1,4 +1,4 @@
-"""What a checkpoint takes is known before torch is: every number counted, every file as long as the formula says."""
+"""A checkpoint's size is known without torch: all numbers are counted, and files are as long as the formula says."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from trainers.training import Training
 CONF = Path(trainers.__file__).parent / "conf"
 TRAINERS = sorted(file.stem for file in (CONF / "trainer").glob("*.yaml"))
 NETWORKS = sorted(file.stem for file in (CONF / "network").glob("*.yaml"))
-FITTING = [  # of which one network preset is for neither dataset
+FITTING = [  # one network preset fits neither dataset
     *(("digits", network) for network in NETWORKS if network != "wwgan_dcgan"),
     *(("mixture", network) for network in NETWORKS if "dcgan" not in network),
 ]
 TOLERANCE = 3_000
-"""Bytes: below what any tensor takes that the formula might forget, and within what releases of torch may change."""
+"""Bytes: less than any tensor that the formula may miss, and more than releases of torch may change."""
 
 
 @cache
@@ -46,7 +46,7 @@ def network_values(name: str) -> Any:
 
 
 def config_of(trainer: str, dataset: str, network: str, **changes: Any) -> TrialConfig:
-    """A trial of two critic iterations and a generator iteration: every tensor that it ever keeps is there."""
+    """A trial after two critic iterations and a generator iteration. It then has every tensor that it keeps."""
     values = composed(trainer) | {"dataset": {"name": dataset}, "network": network_values(network)}
     for key, value in changes.items():
         values[key] = values[key] | value if isinstance(value, dict) else value
@@ -89,7 +89,7 @@ def test_whatever_else_a_trial_keeps_counts(
 
 
 def test_against_noise_there_is_no_generator_to_keep(cache_dir: Path) -> None:
-    """Its batch of noise, which the (q,p)-WGAN reuses, has the data's size and not the network's."""
+    """The batch of noise, which the (q,p)-WGAN reuses, has the data's dimension, not the network's latent size."""
     config = config_of("qp_wgan", "digits", "mlp", opponent="noise", objective={"p": 2.0}, batch_size=64)
     assert config.latent_size == 64 != config.network.latent_size
     assert checkpoint_bytes(config) == pytest.approx(real_size(config, cache_dir), abs=TOLERANCE)
@@ -108,7 +108,7 @@ def real_weights(module: nn.Module) -> Weights:
 def assert_counted(network: Network, shape: Shape) -> None:
     assert network.critic_weights(shape) == real_weights(network.build_critic(shape))
     assert network.generator_weights(shape) == real_weights(network.build_generator(shape))
-    # What an author gets who did not count: the same, and no number drawn.
+    # A network without a formula: the modules are counted with the same result, and no random number is drawn.
     before = torch.get_rng_state()
     assert Network.critic_weights(network, shape) == network.critic_weights(shape)
     assert Network.generator_weights(network, shape) == network.generator_weights(shape)

@@ -17,7 +17,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
 def modules_after(code: str) -> set[str]:
-    """The top-level modules that a fresh interpreter holds after ``code``."""
+    """The top-level modules that a new interpreter has imported after ``code``."""
     script = f"{code}\nimport sys\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     result = subprocess.run(
         [sys.executable, "-c", script], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120, check=False

@@ -1,4 +1,4 @@
-"""A metric is described in one place, and whatever a trial logs is described."""
+"""Every metric is described in one place, and every metric that a trial logs is described."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_where_more_is_better() -> None:
     assert find_metric("noise_overlap").mode == "max"
     assert find_metric("fid").mode == "min"
     assert find_metric("critic_loss").direction is None
-    assert find_metric("critic_loss").mode == "min"  # what a sweep gets that compares by a loss and does not say how
+    assert find_metric("critic_loss").mode == "min"  # for a sweep that compares by a loss and states no mode
 
 
 def test_a_distance_wants_a_logarithmic_axis_and_a_loss_does_not() -> None:

@@ -1,4 +1,4 @@
-"""Networks: shapes, ranges, and the parameter counts of the papers' tables, summed by hand."""
+"""Networks: shapes, ranges, and parameter counts, summed by hand from the papers' tables."""
 
 from __future__ import annotations
 

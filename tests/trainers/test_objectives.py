@@ -208,12 +208,12 @@ def test_detach_search_stops_the_generators_gradient_through_the_candidates(
 
 def test_with_detach_search_the_critic_still_learns_from_fakes(random_pair: MakePair) -> None:
     def critic_gradient(**options: Any) -> tuple[Tensor, ...]:
-        pair = random_pair(CTransform(**options))  # fakes as in the critic's step: no gradient asked of them
+        pair = random_pair(CTransform(**options))  # fakes as in the critic's step, without a gradient
         return torch.autograd.grad(pair.objective.value(pair), list(pair.critic.parameters()))
 
     attached, detached = critic_gradient(), critic_gradient(detach_search=True)
     assert all(torch.equal(one, other) for one, other in zip(attached, detached, strict=True))
-    # Some y has its minimum at a fake here, so that what φ(fake) teaches is seen:
+    # Here some y has its minimum at a fake, so that φ(fake) has an effect:
     assert not torch.equal(detached[0], critic_gradient(search_space="real")[0])
 
 

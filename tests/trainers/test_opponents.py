@@ -1,4 +1,4 @@
-"""The data as an opponent, exact transport without a critic, and a model that is a few points."""
+"""The data as an opponent, exact transport without a critic, and the model of a few points."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_without_a_critic_the_dual_value_is_the_exact_cost(start: Start, q: floa
 
 
 def test_the_generator_descends_the_exact_cost(start: Start) -> None:
-    """Against finite differences of the transport cost, at a point where the plan is unique."""
+    """Compares with finite differences of the transport cost, at a point where the plan is unique."""
     training = start(
         dataset="atoms", network="atoms", objective={"name": "exact_transport", "p": 2}, penalty="none", batch_size=70
     )
@@ -102,7 +102,7 @@ def test_the_generator_descends_the_exact_cost(start: Start) -> None:
 
 @pytest.mark.parametrize("p", [1.0, 2.0, 5.0])
 def test_seven_points_come_close_to_ten(start: Start, p: float) -> None:
-    """Mallasto et al., Fig. 1: from the origin the cost falls to that of a good fit."""
+    """Mallasto et al., Fig. 1: the points start at the origin, and the cost falls to that of a good fit."""
     objective = {"name": "exact_transport", "p": p}
     training = start(
         dataset="atoms",

@@ -1,4 +1,4 @@
-"""Parts from outside: an objective or a penalty of an installed package, named like any other."""
+"""Parts from other packages: an installed objective or penalty is used by name like a built-in one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODULE = "outside_package_of_a_test"
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A distribution with a penalty (the largest slope in any coordinate) and an objective, as pip leaves one."""
+    """An installed distribution with a penalty (the largest slope in any coordinate) and an objective."""
     package = tmp_path / MODULE
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -121,7 +121,7 @@ def test_a_penalty_from_outside_trains(trial: MakeTrial, cache_dir: Path) -> Non
     assert training.finished
     assert first is not None
     assert last is not None
-    assert last["penalty"] < first["penalty"]  # the slope comes down from 100 times too steep
+    assert last["penalty"] < first["penalty"]  # the slope falls from 100 times too steep
 
 
 @pytest.mark.usefixtures("installed")

@@ -1,4 +1,4 @@
-"""Penalties: their values on critics that a pencil can follow, and their derivatives against differences."""
+"""Penalties: values on simple critics, computed by hand, and derivatives compared with finite differences."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_derivative_equals_differences(
         def critic(x: Tensor) -> Tensor:
             return torch.func.functional_call(module, dict(zip(names, parameters, strict=True)), (x,))
 
-        torch.manual_seed(3)  # the same interpolation every time
+        torch.manual_seed(3)  # the same interpolates every time
         return penalty(critic, Pair(objective, critic, points["real"], points["fake"]))  # type: ignore[arg-type]
 
     parameters = tuple(p.detach().clone().requires_grad_() for p in module.parameters())

@@ -1,4 +1,4 @@
-"""The presets in trainers/conf: each composes, with Hydra, into a valid trial, and writes every option out."""
+"""The presets in trainers/conf: Hydra composes each one into a valid trial, and each one states every option."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ IMAGES = "dataset.content={digest: 0123456789abcdef, images: 500, test_images: n
 
 
 def base(name: str) -> list[str]:
-    """Overrides under which a preset fits."""
+    """Overrides that a preset needs to fit the trial."""
     if name == "inception":
-        return ["evaluation.samples=500"]  # digits has no more held-out images
+        return ["evaluation.samples=500"]  # all held-out images of digits
     if name == "exact_transport":
         return ["penalty=none"]
     if name == "wwgan_dcgan":

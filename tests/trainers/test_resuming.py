@@ -1,4 +1,4 @@
-"""Exact resumption: a trial that was interrupted, saved, and carried on equals an undisturbed one to the bit."""
+"""Exact resuming: a trial that was interrupted, saved and resumed equals an uninterrupted one to the bit."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from trainers.training import Training
 CONF = Path(trainers.__file__).parent / "conf"
 TRAINERS = sorted(file.stem for file in (CONF / "trainer").glob("*.yaml"))
 SMALL = {"name": "mlp", "latent_size": 8, "generator_widths": [16, 16], "critic_widths": [16, 16]}
-DROPOUT = SMALL | {"dropout": 0.3, "generator_widths": [16, 16, 16]}  # Table 2 of the (q,p)-WGAN paper, shrunk
-CONVOLUTIONS = {  # small_dcgan with its batch normalisation, shrunk
+DROPOUT = SMALL | {"dropout": 0.3, "generator_widths": [16, 16, 16]}  # Table 2 of the (q,p)-WGAN paper, made smaller
+CONVOLUTIONS = {  # small_dcgan with its batch normalisation, made smaller
     "name": "dcgan",
     "latent_size": 8,
     "generator_widths": [8, 4],
@@ -63,7 +63,7 @@ def finish(training: Training, records: list[dict[str, float]]) -> list[dict[str
 
 
 def saved_and_loaded(training: Training, cache_dir: Path) -> Training:
-    """A new Training from what would lie on disk; the old one is spoilt, so that nothing can come from it."""
+    """A new Training from the saved state. The old Training is overwritten, so that nothing can be shared with it."""
     file = io.BytesIO()
     torch.save(training.state_dict(), file)
     for network in (training.critic, training.generator):
@@ -154,7 +154,7 @@ def test_wherever_it_is_interrupted(
 
 
 def test_a_batch_straddles_two_epochs(cache_dir: Path) -> None:
-    """Critic iterations 7…13 share one batch and its noise where N = 7, and an epoch ends after 10 (0…9)."""
+    """With N = 7, critic iterations 7…13 share one batch and its noise. An epoch ends after ten iterations (0…9)."""
     config = preset("qp_wgan", critic_iterations=7)
     assert config.epoch_length == 10
     assert_equal_to_an_undisturbed_run(config, [9, 10], cache_dir)
@@ -178,7 +178,7 @@ def test_time_before_an_interruption_counts(cache_dir: Path) -> None:
 
 
 def contiguous(state: Any) -> Any:
-    """A nested state whose tensors lie in memory as a GPU's networks have them: not channels-last."""
+    """A nested state in the memory layout of a GPU's networks, which is not channels-last."""
     if isinstance(state, torch.Tensor):
         return state.contiguous()
     if isinstance(state, dict):
@@ -187,7 +187,7 @@ def contiguous(state: Any) -> Any:
 
 
 def test_a_checkpoint_goes_on_alike_however_its_tensors_lie_in_memory(cache_dir: Path) -> None:
-    """As that of a GPU does, whose convolutions are not channels-last."""
+    """The layout is that of a GPU, whose convolutions are not channels-last."""
     undisturbed, other = (Training(preset("wgan_gp", network=CONVOLUTIONS), cache_dir=cache_dir) for _ in range(2))
     undisturbed.run_epoch()
     state = contiguous(copy.deepcopy(undisturbed.state_dict()))

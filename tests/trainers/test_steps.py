@@ -1,4 +1,4 @@
-"""Steps in bfloat16, compiled steps, and distances that serve twice: each the same function as the plain step."""
+"""Steps in bfloat16, compiled steps and reused distances compute the same function as the plain step."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EVERY_METHOD = pytest.mark.parametrize("changes", METHODS.values(), ids=METHODS)
 
 @pytest.fixture
 def eager_randomness() -> Iterator[None]:
-    """Compiled code draws what eager code draws."""
+    """Makes compiled code draw the same random numbers as eager code."""
     from torch._inductor import config
 
     with config.patch(fallback_random=True):
@@ -59,7 +59,7 @@ def test_compiled_steps_equal_eager_ones(changes: dict[str, Any], start: Start, 
             for training in (eager, compiled)
         )
         assert (one - other).norm() <= 1e-4 * one.norm(), network
-        told = one.abs() > 1e-5 * one.abs().max()  # of a gradient of mere rounding, φ's last bias's, Adam makes a step
+        told = one.abs() > 1e-5 * one.abs().max()  # Adam makes a step of rounding errors too
         before, *after = (
             torch.cat([parameter.flatten() for parameter in each.parameters()]).detach()[told]
             for each in (begun[network], getattr(eager, network), getattr(compiled, network))
@@ -124,7 +124,7 @@ def test_networks_alone_see_bfloat16(changes: dict[str, Any], start: Start) -> N
 
 
 def test_potentials_and_pixels_keep_what_bfloat16_would_round_off() -> None:
-    """The networks' last layers take float32, in the backward pass too."""
+    """The networks' last layers use float32, in the backward pass too."""
     points = torch.tensor([[1.0], [1.001]])
     potential = nn.Sequential(nn.Linear(1, 1), nn.LeakyReLU(), nn.Linear(1, 1), nn.Flatten(0))
     pixel = nn.Sequential(nn.Linear(1, 1), nn.LeakyReLU(), nn.Linear(1, 1), nn.Tanh())
@@ -163,7 +163,7 @@ def test_distances_of_an_earlier_pair_serve_where_the_points_are_the_same(q: flo
     objective = CTransform(q=q, p=2.0)
     earlier = Pair(objective, critic, real, fake)
     objective.value(earlier)
-    for points in (fake, other):  # the same fakes, others
+    for points in (fake, other):  # the same fakes, then others
         found = []
         for known in (earlier, None):
             leaf = points.clone().requires_grad_()

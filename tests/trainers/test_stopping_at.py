@@ -17,7 +17,7 @@ POINTS: dict[str, Any] = {"dataset": "mixture", "network": "mlp", "batch_size": 
 
 
 def train(training: Training) -> list[float]:
-    """To the end; the evaluations' first metric."""
+    """Trains to the end. Returns the first metric of each evaluation."""
     values = []
     while not training.finished:
         training.run_epoch()
@@ -29,7 +29,7 @@ def train(training: Training) -> list[float]:
 def test_a_trial_ends_at_the_first_evaluation_that_is_good_enough(start: Start) -> None:
     values = train(start(**POINTS, evaluation={"name": "transport", "times": 10}))
     assert len(values) == 10
-    target = sorted(values)[3]  # some of the ten are as good
+    target = sorted(values)[3]  # some of the ten evaluations are as good
     first = next(index for index, value in enumerate(values) if value <= target)
     stopped = start(**POINTS, evaluation={"name": "transport", "times": 10, "stop_at": target})
     assert train(stopped) == values[: first + 1]

@@ -1,4 +1,4 @@
-"""One trial at work: budgets, steps, seeds, learning rates, averages, divergence, and whose random state is whose."""
+"""Running one trial: budgets, steps, seeds, learning rates, averages, divergence, and separate random states."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Start = Callable[..., Training]
 
 
 def run(training: Training) -> list[dict[str, float]]:
-    """All epochs' records, without times and memory."""
+    """The records of all epochs, without times and memory."""
     records = []
     while not training.finished:
         record = training.run_epoch()
@@ -36,7 +36,7 @@ def weights(training: Training, network: str) -> Tensor:
 
 
 def generator_steps(training: Training) -> int:
-    """As the optimizer has counted them."""
+    """The number of steps that the optimizer has counted."""
     state = training.state_dict()["generator_optimizer"]["state"]
     return int(state[0]["step"]) if state else 0
 
@@ -87,7 +87,7 @@ def test_the_budget_counts_critic_iterations(
         steps = (
             training.iteration // critic_iterations - (reached[-2][1] if len(reached) > 1 else 0) // critic_iterations
         )
-        assert ("generator_loss" in record) == (steps > 0)  # an epoch without a generator step has no such loss
+        assert ("generator_loss" in record) == (steps > 0)  # an epoch without a generator step has no generator loss
     assert reached == [(i + 1, min((i + 1) * EPOCH, budget)) for i in range(-(-budget // EPOCH))]
     assert generator_steps(training) == budget // critic_iterations
 
@@ -98,13 +98,13 @@ def test_evaluations_are_spread_over_the_budget_with_one_at_its_end(budget: int,
     training = start(budget=budget, evaluation={"times": times})
     due = []
     while not training.finished:
-        training.iteration = min(training.iteration + EPOCH, budget)  # as after an epoch, without its work
+        training.iteration = min(training.iteration + EPOCH, budget)  # as after an epoch, without training
         due.append(training.evaluation_due)
     assert due[-1]
-    assert sum(due) == min(times, len(due))  # no more than one an epoch
+    assert sum(due) == min(times, len(due))  # at most one an epoch
     at = [i + 1 for i, is_due in enumerate(due) if is_due]
     if times <= len(due):
-        for number, epoch in enumerate(at, start=1):  # the first end of an epoch at which its share is reached
+        for number, epoch in enumerate(at, start=1):  # the first epoch that reaches its share
             assert (epoch - 1) * EPOCH * times < number * budget <= min(epoch * EPOCH, budget) * times
 
 
@@ -112,7 +112,7 @@ def test_one_seed_is_one_result_and_another_seed_another(start: Start) -> None:
     results = []
     for seed in (3, 3, 4):
         training = start(seed=seed, budget=25)
-        torch.rand(5)  # whatever happens around it
+        torch.rand(5)  # independent of the global random state
         results.append((run(training), training.evaluate().samples, weights(training, "critic")))
     one, same, other = results
     assert one[0] == same[0]
@@ -173,7 +173,7 @@ def test_sampling_depends_on_its_seed_and_the_generator_alone(start: Start) -> N
     assert not torch.equal(training.sample(30), training.sample(30, seed=1))
     training.generator.eval()
     training.sample(3)
-    assert not training.generator.training  # back in the mode it had
+    assert not training.generator.training  # in the same mode as before
 
 
 @pytest.mark.parametrize("who", ["critic", "generator"])
@@ -203,7 +203,7 @@ def test_the_moving_average_changes_evaluation_and_not_training(start: Start) ->
         assert torch.equal(weights(plain, name), weights(averaged, name))
     assert not torch.equal(plain.evaluate().samples, averaged.evaluate().samples)
 
-    mean = path[1]  # begins at the first step's weights
+    mean = path[1]  # starts from the weights after the first step
     for step in path[2:]:
         mean = 0.9 * mean + 0.1 * step
     by_hand = copy.deepcopy(plain)

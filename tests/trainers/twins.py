@@ -1,4 +1,4 @@
-"""Two trainings of the same trial, of which one was interrupted."""
+"""Two trainings of the same trial: one was interrupted, one was not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainers.training import Training
 
 
 def interrupted_twins(start: Callable[..., Training], **changes: Any) -> tuple[Training, Training]:
-    """A training of two epochs, and one that another took over in the middle of the first."""
+    """A training of two epochs, and one that was interrupted and resumed in the middle of the first epoch."""
     undisturbed, first, second = (start(**changes) for _ in range(3))
     undisturbed.run_epoch()
     undisturbed.run_epoch()
@@ -25,6 +25,6 @@ def interrupted_twins(start: Callable[..., Training], **changes: Any) -> tuple[T
 
 
 def assert_equal_critics(one: Training, other: Training) -> None:
-    """Every parameter and buffer, to the bit."""
+    """Whether all parameters and buffers are equal to the bit."""
     for name, tensor in one.critic.state_dict().items():
         assert torch.equal(tensor, other.critic.state_dict()[name]), name

@@ -33,11 +33,11 @@ NAMED = 5
 class FolderContent:
     """The content of a folder of images.
 
-    ``digest``: of the sorted list of relative paths and sizes in bytes.
-    ``images``: the number of files that can be read as images.
-    ``test_images``: the number of these images in ``test``, or None without this split.
-    ``classes``: the number of classes, 0 without labels.
-    ``bits``: the number of bits that the values of 16-bit images take.
+    - ``digest``: the digest of the sorted list of relative paths and sizes in bytes.
+    - ``images``: the number of files that can be read as images.
+    - ``test_images``: the number of these images in ``test``, or None without this split.
+    - ``classes``: the number of classes, 0 without labels.
+    - ``bits``: the number of bits that the values of 16-bit images take.
     """
 
     digest: str

@@ -52,7 +52,9 @@ class Evaluation(Part):
 
     times: int = number(5, at_least=1)
     stop_at: float | None = number(None)
-    """The trial ends when an evaluation's first metric is as good as this, the untrained generator's excepted."""
+    """The trial ends when an evaluation's first metric is as good as this.
+
+    The evaluation of the untrained generator does not end it. None: the trial ends when its budget is spent."""
 
     def reached(self, metrics: Mapping[str, float]) -> bool:
         """Whether the first of these metrics is as good as ``stop_at``."""
@@ -62,9 +64,9 @@ class Evaluation(Part):
         return value >= self.stop_at if self.metrics[0].direction == "max" else value <= self.stop_at
 
     def prepare(self) -> None:
-        """Checks, before anything starts, what every trial needs and cannot make itself. Downloads it if necessary.
+        """Makes sure, before anything starts, that files which trials cannot make are here. Downloads missing files.
 
-        Raises :class:`ConfigError` if it is missing.
+        Raises :class:`ConfigError` if a file is missing or wrong.
         """
 
     def evaluator(self, data: Data, cost: GroundCost, cache_dir: Path, device: torch.device) -> Evaluator | None:
@@ -140,6 +142,7 @@ class InceptionEvaluation(FeatureEvaluation):
     """FID, inception score, KID, precision and recall in the features of torch-fidelity's Inception.
 
     Sources: Heusel et al. 2017, Salimans et al. 2016, Bińkowski et al. 2018, Kynkäänniemi et al. 2019.
+
     Images may have any size. Grey images are given to Inception with their channel three times. ``inception_score_std``
     is the standard deviation of the inception score over its ten splits. ``feature_weights`` is the file of the
     weights. None means the published file, which is downloaded once. The file is not part of the trial's identity, but

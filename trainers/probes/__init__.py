@@ -28,8 +28,9 @@ NEIGHBOURS = 9
 class Probed:
     """The results of one probe.
 
-    ``metrics``: values by name. ``curves``: lists of numbers by name, which are drawn as a picture. ``picture``: a
-    picture of examples instead, shape (rows, columns, …).
+    - ``metrics``: values by name.
+    - ``curves``: lists of numbers by name, which are drawn as a picture.
+    - ``picture``: a picture of examples instead of one of curves, shape (rows, columns, …).
     """
 
     metrics: dict[str, float]

@@ -43,7 +43,7 @@ def lq_distance(x: Tensor, y: Tensor, *, q: float, known: Tensor | None = None) 
     """
     if torch.compiler.is_compiling():
         return _opaque_distance(x.flatten(1), y.flatten(1), q)
-    if x.device.type == "cpu" and q in (1, 2):  # as lean on a CPU; on CUDA its gradient holds n·m·d numbers
+    if x.device.type == "cpu" and q in (1, 2):  # as lean as ours, but on CUDA its gradient holds n·m·d numbers
         return _euclidean_or_taxicab(x.flatten(1), y.flatten(1), q)
     return _Distance.apply(x.flatten(1), y.flatten(1), q, known)
 
@@ -82,7 +82,7 @@ def _distance_backward(
     """Σ_j g_ij s_ij for x_i and −Σ_i g_ij s_ij for y_j, with s = sign(d) (|d| / ‖d‖_q)^{q−1}. Zeros if not needed."""
     gradient = torch.where(distance > 0, gradient, 0)
     of_x, of_y = torch.zeros_like(x), torch.zeros_like(y)
-    pairs = gradient.nonzero()  # one a column for a c-transform: worth waiting for a GPU
+    pairs = gradient.nonzero()  # one a column for a c-transform: worth a synchronisation
     if len(pairs) <= gradient.numel() // 4:
         for some in pairs.split(_chunk(x)):
             rows, columns = some.unbind(1)

@@ -63,8 +63,8 @@ def test_the_middle_of_the_longer_side_is_kept(tmp_path: Path, width: int, heigh
     image.paste("blue", (left, top, left + side, top + side))
     pixels = decoded(save(image, tmp_path / "a.png"), 10, 3)
     assert pixels.shape == (3, 10, 10)
-    assert pixels[0, 2:-2, 2:-2].max() <= 1  # no red left
-    assert pixels[0].max() < 20  # but for what the filter sees beyond the border, as before a crop
+    assert pixels[0, 2:-2, 2:-2].max() <= 1  # no red pixel is left
+    assert pixels[0].max() < 20  # except near the border, where the filter sees pixels beyond the crop
 
 
 def test_it_is_resizing_the_shorter_side_and_cropping(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_it_is_resizing_the_shorter_side_and_cropping(tmp_path: Path) -> None:
 
 def test_shrinking_averages_and_tiny_images_are_magnified(tmp_path: Path) -> None:
     stripes = np.zeros((64, 64), dtype=np.uint8)
-    stripes[:, ::2] = 255  # without antialiasing all black or all white
+    stripes[:, ::2] = 255  # without antialiasing it would be all black or all white
     pixels = decoded(save(Image.fromarray(stripes), tmp_path / "stripes.png"), 8, 1)
     assert np.abs(pixels[0, 1:-1, 1:-1].astype(int) - 127).max() <= 3
     assert decoded(save(Image.new("L", (1, 3), 77), tmp_path / "tiny.png"), 8, 1).tolist() == [[[77] * 8] * 8]

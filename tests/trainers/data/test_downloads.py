@@ -1,7 +1,7 @@
 """torchvision's downloads of MNIST and CIFAR-10, from a server that misbehaves.
 
-The files have the published form and other content; torchvision is made to ask this machine for them, and to expect
-their checksums.
+The files have the published format but other content. torchvision is made to download them from this machine, and to
+expect their checksums.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
 
 @pytest.fixture
 def mnist(server: Files, monkeypatch: pytest.MonkeyPatch) -> dict[str, NDArray[np.uint8]]:
-    """Four files on the second of two mirrors; nobody listens at the first."""
+    """Four files on the second of two mirrors. No server runs at the address of the first."""
     from torchvision.datasets import MNIST
 
     arrays, checksums = {}, {}
@@ -53,7 +53,7 @@ def mnist(server: Files, monkeypatch: pytest.MonkeyPatch) -> dict[str, NDArray[n
 
 @pytest.fixture
 def cifar(server: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An archive of batches, each of one grey."""
+    """An archive of batches. Each batch has one grey level."""
     from torchvision.datasets import CIFAR10
 
     greys = itertools.count()
@@ -80,7 +80,7 @@ def refusal(dataset: Mnist | Cifar10, cache: Path) -> str:
 
 
 def arrays_in(cache: Path) -> list[Path]:
-    """Of the images and labels that trials would read."""
+    """The digest of the images and labels that trials would read."""
     return sorted(cache.glob("datasets/*/*.npy"))
 
 

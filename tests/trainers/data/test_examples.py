@@ -1,4 +1,4 @@
-"""Where batches come from changes no result: examples on the device, or on the host."""
+"""Results do not depend on where the examples are: on the device, or on the host."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_examples_that_do_not_fit_train_alike(start: Callable[..., Training], mo
 
 
 def _copied(self: Examples, indices: torch.Tensor) -> torch.Tensor:
-    """What the host's way does, but for the pinning, which needs a GPU."""
+    """The way of batches from the host, without pinned memory, which needs a GPU."""
     assert self.device == indices.device == CPU
     return self._examples[indices].to(self._target, non_blocking=True)
 

@@ -1,4 +1,4 @@
-"""Arrays on disk: what a file becomes, and that an array is built once, whole, by one process."""
+"""Arrays on disk: how a file is decoded, and that one process builds an array once and completely."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_builder_that_fails_or_was_killed_leaves_nothing_in_the_way(tmp_path: 
     with pytest.raises(OSError, match="disk full"):
         kept(tmp_path / "set", fails)
     assert [file.name for file in tmp_path.iterdir()] == ["set.lock"]
-    (tmp_path / ".set.building").mkdir()  # as kill -9 leaves it
+    (tmp_path / ".set.building").mkdir()  # as after kill -9
     (tmp_path / ".set.building" / "train.npy").write_bytes(b"half")
     (tmp_path / ".set.building" / "test.npy").write_bytes(b"half")
     assert list(kept(tmp_path / "set", build_small)["bytes"]) == ["train.npy", "train_labels.npy"]

@@ -1,7 +1,7 @@
-"""MNIST, CIFAR-10 and CelebA: where they may lie, that they are what they are called, and how they are used.
+"""MNIST, CIFAR-10 and CelebA: where they are found, how their content is verified, and how trials use them.
 
-Real MNIST is read where it is beside the repository. CIFAR-10 and CelebA are files of the right form with other
-content, under checksums and counts that are set to fit.
+Real MNIST is read if it is beside the repository. CIFAR-10 and CelebA are files of the right format with other content,
+and the tests set the expected checksums and counts to fit.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def test_batches_with_another_checksum_are_not_unpickled(tmp_path: Path) -> None
 
 
 def like_celeba(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nine pictures of CelebA's size, partitions 0, 1 and 2 in turn."""
+    """Nine pictures of CelebA's size, in partitions 0, 1 and 2 in turn."""
     monkeypatch.setattr(CelebA, "train_size", 3)
     monkeypatch.setattr(CelebA, "held_out_size", 3)
     lines = []
@@ -183,7 +183,7 @@ def test_celeba_is_cropped_and_split_officially(tmp_path: Path, monkeypatch: pyt
     for images, first in ((data.train, 0), (data.held_out, 2)):
         for image, index in zip(images, range(first, 9, 3), strict=True):
             cropped = picture(178, 218, index).crop((15, 35, 163, 183))
-            square = decoded(save(cropped, tmp_path / "crop.png"), 64, 3)  # by another antialiasing filter
+            square = decoded(save(cropped, tmp_path / "crop.png"), 64, 3)  # computed by another antialiasing filter
             assert np.abs(image.numpy().astype(int) - square).mean() < 2
 
 
@@ -231,7 +231,7 @@ def test_a_path_without_the_files_is_refused_before_anything_starts(
         TrialConfig.from_dict(values, tmp_path / "cache")
     what = "does not hold" if there else "does not exist; it should hold"
     assert str(error.value).startswith(f"dataset.root: '{root}' {what} {dataset.name}: expected ")
-    TrialConfig.from_dict(values)  # a stored configuration, whose arrays are in the cache perhaps
+    TrialConfig.from_dict(values)  # a stored configuration, whose arrays may be in the cache
     assert not (tmp_path / "cache").exists()
 
 

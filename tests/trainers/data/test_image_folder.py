@@ -1,4 +1,4 @@
-"""Folders of images: split, classes, bad files, content as part of what a trial is."""
+"""Folders of images: split, classes, bad files, and the content as part of a trial's identity."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ def spoil(root: Path) -> None:
 def test_bad_files_are_named_and_left_out(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "images", 27)
     spoil(root)
-    for _ in range(2):  # while it is built, and from the cache
+    for _ in range(2):  # when the array is built, and from the cache
         with pytest.warns(UserWarning, match="cannot be read|passed over") as caught:
             dataset = ImageFolder(root=str(root), size=8, max_bad=0.1).filled_in(tmp_path / "cache")
         bad, others = [str(each.message) for each in caught]
@@ -330,7 +330,7 @@ def test_too_many_bad_files_are_an_error_that_names_them(tmp_path: Path) -> None
         assert error.value.problem.startswith(f"8 of 35 images in '{root}' cannot be read: ")
         assert " and 3 more; that is more than the fraction 0.2; " in error.value.problem
         assert "\n" not in error.value.problem
-    with pytest.warns(UserWarning, match="8 of 35|passed over"):  # what was read is still there for a larger fraction
+    with pytest.warns(UserWarning, match="8 of 35|passed over"):  # the array is still there for a larger fraction
         load(tmp_path / "cache", root, max_bad=0.25)
 
 
@@ -395,7 +395,7 @@ def test_a_folder_that_has_changed_is_an_error(trial: MakeTrial, tmp_path: Path)
         Training(config, cache_dir=cache)
     with pytest.raises(ConfigError, match=problem):
         TrialConfig.from_dict(config.to_dict(), cache)
-    assert len([path for path in (cache / "datasets").iterdir() if path.is_dir()]) == 1  # nothing was read for it
+    assert len([path for path in (cache / "datasets").iterdir() if path.is_dir()]) == 1  # no file was read for this
     (root / "another.png").unlink()
     Training(config, cache_dir=cache)
     values = config.to_dict()

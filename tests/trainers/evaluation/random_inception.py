@@ -1,4 +1,4 @@
-"""Inception with random weights: the published ones are 95 MB away."""
+"""Inception with random weights, because the published weights are a download of 95 MB."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 class _Unloaded(FeatureExtractorInceptionV3):  # type: ignore[misc]
     def load_state_dict(self, *_: Any) -> None:  # type: ignore[override]
-        """Leaves the weights as they were made."""
+        """Does not initialise the weights."""
 
 
 def save_random_inception(path: Path, seed: int = 0) -> Path:
-    """Weights, by He et al. 2015, under which activations keep their size; the file is torch-fidelity's format."""
+    """Writes random weights (He et al. 2015), which keep the size of activations, in torch-fidelity's format."""
     with (
         mock.patch("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url"),
         torch.random.fork_rng(devices=[]),

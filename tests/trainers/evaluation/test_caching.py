@@ -1,4 +1,4 @@
-"""Cached files: made once, keyed by everything, remade where they cannot be read."""
+"""Cached files: made once, keyed by all their inputs, and made again if they cannot be read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainers.evaluation.caching import Content, cache_key, cached
 
 
 class Maker:
-    """Counts how often it is asked."""
+    """Makes content and counts the calls."""
 
     def __init__(self) -> None:
         self.times = 0

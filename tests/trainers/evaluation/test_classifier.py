@@ -1,4 +1,4 @@
-"""The classifier behind the features: good at its job, scaled, and made once however many ask for it."""
+"""The classifier behind the features: it is accurate, scaled, and trained once even if several processes need it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trainers.evaluation.classifier import (
 from trainers.evaluation.fidelity import FeatureEvaluator
 
 STEPS = 40
-"""Of training the classifier: enough for tiny images."""
+"""Fewer training steps of the classifier, enough for tiny images."""
 
 
 def tiny_data(*shape: int) -> Data:
@@ -74,7 +74,7 @@ def test_digits_are_looked_at_all_at_once_and_large_images_in_batches(cache_dir:
     seen: list[int] = []
     model = Classifier((1, 8, 8), 10)
     model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    digits = Digits(held_out=1).load(cache_dir).train  # as many as there can be: how they are added up must not change
+    digits = Digits(held_out=1).load(cache_dir).train  # all threads: the order of additions must not change
     with torch.inference_mode():
         assert all(map(torch.equal, _in_batches(model, digits), model(to_input(digits))))
         assert seen == [1796, 1796]
@@ -138,7 +138,7 @@ def test_evaluators_share_files_and_replace_corrupted_ones(tmp_path: Path) -> No
 
     first = FeatureEvaluator(classifier_extractor(data, tmp_path), data, 100, tmp_path)
     floor, times, tensors = first.floor(), written(), contents()
-    assert [file.parent.name for file in files()] == ["extractors", "features", "features"]  # of either split
+    assert [file.parent.name for file in files()] == ["extractors", "features", "features"]  # of both splits
     second = FeatureEvaluator(classifier_extractor(data, tmp_path), data, 100, tmp_path)
     assert (second.floor(), second.info, written()) == (floor, first.info, times)  # read, not made again
 
@@ -146,7 +146,7 @@ def test_evaluators_share_files_and_replace_corrupted_ones(tmp_path: Path) -> No
         file.write_bytes(damage)
     third = FeatureEvaluator(classifier_extractor(data, tmp_path), data, 100, tmp_path)
     assert (third.floor(), third.info) == (floor, first.info)
-    assert second.floor() == floor  # what it had read before the damage is its own
+    assert second.floor() == floor  # what was read before the damage stays as it was
     for old, new in zip(tensors, contents(), strict=True):
         assert old.keys() == new.keys()
         assert all(torch.equal(old[name], new[name]) for name in old)
@@ -154,7 +154,7 @@ def test_evaluators_share_files_and_replace_corrupted_ones(tmp_path: Path) -> No
 
 
 def ask(cache_dir: Path, barrier: Any, answers: Any) -> None:
-    """What each process does, all at once."""
+    """The work of each of several processes at the same time."""
     RECIPE["steps"] = STEPS
     data = tiny_data()
     barrier.wait(timeout=120)

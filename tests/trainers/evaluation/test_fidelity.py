@@ -1,4 +1,4 @@
-"""FID, inception score and KID: torch-fidelity's own numbers, on the classifier's features."""
+"""FID, inception score and KID equal torch-fidelity's own values, on the classifier's features."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COUNT = 400
 
 
 class Images(Dataset):  # type: ignore[type-arg]
-    """uint8 images as torch-fidelity wants them."""
+    """uint8 images as a dataset for torch-fidelity."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -116,7 +116,7 @@ def test_the_floor_is_far_below_an_untrained_generator(
     untrained = evaluator.measure(Training(trial(), cache_dir=cache_dir).sample(COUNT))
     assert floor["classifier_fid"] < untrained["classifier_fid"] / 30
     assert floor["classifier_kid"] < untrained["classifier_kid"] / 30
-    assert 8 < floor["classifier_is"] <= 10  # ten classes, told apart
+    assert 8 < floor["classifier_is"] <= 10  # ten classes, all distinguished
     assert untrained["classifier_is"] < 4
 
 
@@ -157,7 +157,7 @@ def test_what_the_metrics_depend_on_is_said(evaluator: FeatureEvaluator, digits:
 
 def test_another_count_is_another_reference(digits: Data, cache_dir: Path) -> None:
     floors = {count: classifier_evaluator(digits, count, cache_dir).floor()["classifier_fid"] for count in (COUNT, 200)}
-    assert floors[200] > floors[COUNT]  # FID falls with the sample count: its bias
+    assert floors[200] > floors[COUNT]  # FID falls with the sample count, because it is biased
     files = list((cache_dir / "features").glob("*.safetensors"))
     assert len(files) >= 4  # held-out and training images at both counts
 
@@ -168,7 +168,7 @@ def test_too_few_samples_for_a_covariance_are_warned_of(digits: Data, tmp_path: 
 
 
 class Brightness(FeatureExtractorBase):
-    """Two features and three logits of RGB images, and every batch that it was given."""
+    """Gives two features and three logits of RGB images, and keeps every batch that it was given."""
 
     def __init__(self) -> None:
         super().__init__("brightness", ["features", "logits"])

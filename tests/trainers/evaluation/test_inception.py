@@ -1,4 +1,4 @@
-"""Inception: torch-fidelity's own command line's numbers, and weights that are there, or are asked for clearly."""
+"""Inception: values equal those of torch-fidelity's own command line, and errors about missing weights are clear."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_folder(folder: Path, images: Tensor) -> Path:
 
 
 def command_line(one: Path, other: Path, weights: Path) -> dict[str, float]:
-    """``fidelity`` on two folders, in a process of its own."""
+    """torch-fidelity's command ``fidelity`` on two folders, in a process of its own."""
     asked = ["--isc", "--fid", "--kid", "--prc", "--kid-subset-size", str(COUNT // 4)]
     extractor = ["--feature-extractor", "inception-v3-compat", "--feature-extractor-weights-path", str(weights)]
     how = ["--cpu", "--json", "--silent", "--no-cache", "--save-cpu-ram", "--batch-size", str(CPU_BATCH_SIZE)]
@@ -107,7 +107,7 @@ def test_loading_touches_no_random_state_and_needs_no_gradient(weights: Path) ->
 
 
 class Malice:
-    """What a pickle may do when it is read."""
+    """A pickle that runs code when it is read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -147,7 +147,7 @@ FILE = URL_INCEPTION_V3.rpartition("/")[2]
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
-    """Where the weights are asked for; the cache they go into is ``tmp_path``."""
+    """The server from which weights are downloaded into the cache ``tmp_path``."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with http_files() as files:

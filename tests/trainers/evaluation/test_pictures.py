@@ -45,12 +45,12 @@ def test_a_grid_shows_every_image_between_gaps(
         magnified = image.permute(1, 2, 0).squeeze(2).numpy().repeat(factor, axis=0).repeat(factor, axis=1)
         assert np.array_equal(shown, magnified)
         outside[top : top + side, left : left + side] = False
-    assert len(np.unique(pixels[outside].reshape(outside.sum(), -1), axis=0)) == 1  # gaps are of one grey
+    assert len(np.unique(pixels[outside].reshape(outside.sum(), -1), axis=0)) == 1  # gaps have one grey level
 
 
 def test_points_are_a_scatter_plot(tmp_path: Path) -> None:
     blank, dotted = tmp_path / "blank.png", tmp_path / "dotted.png"
-    save_samples(torch.full((4, 2), 50.0), blank)  # all outside
+    save_samples(torch.full((4, 2), 50.0), blank)  # all points are outside the axes
     save_samples(torch.randn(64, 2), dotted)
     with Image.open(blank) as one, Image.open(dotted) as other:
         assert one.size == other.size == (400, 400)

@@ -37,7 +37,7 @@ def test_on_a_line_sorted_points_meet(n: int, q: float, p: float, seed: int) -> 
 
 
 def test_large_sets_are_transported_optimally_too() -> None:
-    """POT's network simplex gives up after 100,000 pivots, some percent off, unless it is told otherwise."""
+    """By default POT's network simplex stops after 100,000 pivots, some percent above the optimum."""
     x, y = torch.randn(2, 2000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     pairs = x.flatten().sort().values - y.flatten().sort().values
     assert exact_wasserstein(x, y, q=2, p=2) == pytest.approx((pairs.square() / 2).mean().sqrt().item(), rel=1e-9)

@@ -1,4 +1,4 @@
-"""What probes measure of critics whose answers are known, and that they disturb nothing."""
+"""Probes: their values for critics with known answers. They change nothing in the training."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_variation_and_crossings_of_a_curve(curve: list[float], variation: float
 
 
 def test_brightness_falls_once_while_an_image_moves_out(start: Start) -> None:
-    """Black, −1, comes in: the sum of all values can only fall."""
+    """New rows are black (−1), so the sum of all values can only fall."""
     probed = measured("vertical_shift", with_critic(start(), lambda x: x.flatten(1).sum(dim=1)))
     assert probed.metrics["shift_total_variation"] == pytest.approx(1)
     assert probed.metrics["shift_zero_crossings"] <= 1
@@ -97,12 +97,12 @@ def test_training_examples_are_at_no_distance_from_themselves(start: Start) -> N
 
 
 def test_the_estimate_of_a_potential_that_is_optimal_is_the_exact_distance(start: Start) -> None:
-    """Between a distribution and itself moved by s, φ(x) = −⟨x, s⟩/‖s‖ is optimal for W₁; so is its c-transform."""
+    """Between a distribution and itself moved by s, φ(x) = −⟨x, s⟩/‖s‖ is optimal for W₁, and so is its c-transform."""
     for objective in ("kantorovich_rubinstein", {"name": "c_transform", "search_space": "both"}):
         training = start(dataset="gaussians", opponent="data", objective=objective, penalty="none", batch_size=256)
         probed = measured("distance", with_critic(training, lambda x: x.sum(dim=1) / math.sqrt(2)))
         assert probed.metrics["distance_estimate"] == pytest.approx(2 * math.sqrt(2), abs=0.1)
-        assert probed.metrics["distance_error"] < 0.1  # batches of 256 leave a transport cost across s
+        assert probed.metrics["distance_error"] < 0.1  # between batches of 256 the transport has a part across s
         assert probed.metrics["distance_population_error"] < 0.2
         assert probed.curves["population"] == [pytest.approx(2 * math.sqrt(2))] * PAIRS
         assert probed.metrics["distance_control_error"] > 1
@@ -123,7 +123,7 @@ def test_without_a_critic_s_help_kantorovich_rubinstein_says_0(start: Start) -> 
 
 
 def test_the_lipschitz_constant_of_a_linear_potential_is_its_slope(start: Start) -> None:
-    """φ(x) = 3 ⟨x, u⟩ with a unit vector u along the shift: divided by its slope it says what W₁ is, 2 √2."""
+    """φ(x) = 3 ⟨x, u⟩ with a unit vector u along the shift. Divided by its slope it gives W₁ = 2 √2."""
     training = start(dataset="gaussians", opponent="data")
     metrics = measured("lipschitz", with_critic(training, lambda x: 3 * x.sum(dim=1) / math.sqrt(2))).metrics
     assert metrics["lipschitz_constant"] == pytest.approx(3, rel=1e-3)
@@ -135,7 +135,7 @@ def test_the_lipschitz_constant_of_a_linear_potential_is_its_slope(start: Start)
 
 
 def test_a_potential_over_its_lipschitz_constant_stays_below_the_exact_distance(start: Start) -> None:
-    """Every fake is at the origin: W₁ is the mean of ‖x‖, and φ = ‖x‖ is optimal at every scale."""
+    """Every fake is at the origin. So W₁ is the mean of ‖x‖, and φ = ‖x‖ is optimal at every scale."""
     training = start(dataset="atoms", network="atoms")
     exact = training.data.train.norm(dim=1).mean().item()
 
@@ -163,7 +163,7 @@ def test_against_a_generator_no_population_distance_is_known(start: Start) -> No
 @pytest.mark.parametrize("dataset", ["digits", "mixture"])
 def test_probes_disturb_nothing(start: Start, dataset: str) -> None:
     names = [name for name, each in probes().items() if dataset == "digits" or not each.needs_images]
-    names.remove("transport_map")  # of noise alone
+    names.remove("transport_map")  # of the noise alone
     network = {"dropout": 0.3}
     plain, probed = (start(dataset=dataset, network=network, probes=list(some)) for some in ([], names))
     for training in (plain, probed):

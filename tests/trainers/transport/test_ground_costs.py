@@ -36,7 +36,7 @@ def test_equals_the_definition(q: float, p: float) -> None:
 @pytest.mark.parametrize(("q", "p"), GRID)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 def test_is_exactly_zero_at_equal_points(q: float, p: float, dtype: torch.dtype) -> None:
-    x = points(40, 30, seed=3, dtype=dtype) * 100  # enough of them that torch.cdist would take its Gram matrix
+    x = points(40, 30, seed=3, dtype=dtype) * 100  # so many that torch.cdist would by default use its Gram matrix
     assert torch.equal(ground_cost(x, x.clone(), q=q, p=p).diagonal(), torch.zeros(40, dtype=dtype))
 
 
@@ -89,7 +89,7 @@ def test_training_gradients_are_finite_where_points_coincide(
     fake[0] = real[0]  # a fake on a real point,
     fake[1] = fake[2]  # two equal fakes,
     real[3] = real[4]  # two equal real points,
-    fake[5, 1:] = real[5, 1:]  # and points that differ in one coordinate alone
+    fake[5, 1:] = real[5, 1:]  # and points that differ in one coordinate only
     fake.requires_grad_()
     torch.manual_seed(0)
     critic = nn.Sequential(nn.Linear(4, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1), nn.Flatten(0))

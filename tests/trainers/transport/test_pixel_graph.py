@@ -1,4 +1,4 @@
-"""The Wasserstein norm on images against the dense weighted Laplacian of the paper's Proposition 5."""
+"""The Wasserstein norm on images, compared with the dense weighted Laplacian of the paper's Proposition 5."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def dense_operator(image: Tensor, options: WassersteinPenalty) -> Tensor:
     """L(X) of Proposition 5 for one image, pixel by pixel, plus the reference term of eq. 9 or of the code."""
     omega = weighted_neighbours(options, tuple(image.shape))  # type: ignore[arg-type]
     pixels = list(omega)
-    graph = {pixel: 0 if options.channel_edges else pixel[0] for pixel in pixels}  # the connected graph it is in
+    graph = {pixel: 0 if options.channel_edges else pixel[0] for pixel in pixels}  # its connected graph
     mass = {pixel: (image[pixel].item() + 1) / 2 for pixel in pixels}
     if options.mass == "probability":
         total = {one: sum(m for pixel, m in mass.items() if graph[pixel] == one) for one in set(graph.values())}
@@ -200,7 +200,7 @@ def test_degrees_sum_to_one_over_each_connected_graph(name: Any, channel_edges: 
     image = counts / counts.max() * 2 - 1
     gradient = random_image(*shape, seed=3)
     energy = sum(
-        weight * (gradient[0][one] - gradient[0][other]).item() ** 2 / 2  # each edge is met from both its ends
+        weight * (gradient[0][one] - gradient[0][other]).item() ** 2 / 2  # each edge is counted from both ends
         for one, near in omega.items()
         for other, weight in near.items()
     )
@@ -211,7 +211,7 @@ def test_degrees_sum_to_one_over_each_connected_graph(name: Any, channel_edges: 
 def test_agrees_with_the_authors_code(name: Any) -> None:
     """github.com/dukleryoni/WWGAN, wwgan_utils.py: Σ (g_i − g_j)² (1 + (x_i + x_j)/2) + γ‖g‖², x in [−1, 1].
 
-    (Their diamond loses the last adjacent edge of each row and column; this sum does not.)
+    Their diamond loses the last adjacent edge of each row and column. This sum does not.
     """
     gamma = 0.6
     x, g = random_image(3, 5, 4, seed=1)[0], random_image(3, 5, 4, seed=2)[0]
@@ -245,7 +245,7 @@ def test_each_image_of_a_batch_counts_by_itself() -> None:
 
 
 def test_no_rounding_makes_a_norm_negative() -> None:
-    """Where the image is not black the gradient is flat but for float32's last digits; elsewhere it is not."""
+    """Where the image is not black, the gradient is constant except for float32's last digits. Elsewhere it is not."""
     options = WassersteinPenalty(reference="none", neighbourhood="cross")
     source = torch.Generator().manual_seed(0)
     bright, flat = (
@@ -256,7 +256,7 @@ def test_no_rounding_makes_a_norm_negative() -> None:
     gradient = flat * (1 + 1e-7 * noise[0]) + (1 - flat) * 100 * noise[1]
     squared = wasserstein_norm_squared(gradient, (2 * bright - 1).expand(500, 1, 12, 12), options)
     assert (squared >= 0).all()
-    assert (squared == 0).any()  # where the sum would have been below
+    assert (squared == 0).any()  # where the plain sum would be negative
 
 
 def test_a_black_image_has_a_finite_norm() -> None:
@@ -272,7 +272,7 @@ def test_the_derivative_made_on_the_way_is_autograd_s(channel_edges: bool, refer
     options = WassersteinPenalty(channel_edges=channel_edges, reference=reference)
     images, gradient = random_image(3, 5, 4, seed=1), random_image(3, 5, 4, seed=2).requires_grad_()
     found = []
-    for points in (images, images.clone().requires_grad_()):  # where the images have a gradient too, autograd does all
+    for points in (images, images.clone().requires_grad_()):  # if the images need a gradient too, autograd computes all
         value = wasserstein_norm_squared(gradient, points, options)
         found.append((value, *torch.autograd.grad(value.sum(), gradient)))
     for one, other in zip(*found, strict=True):

@@ -1,4 +1,4 @@
-"""W₂ of pixel histograms: what is known in closed form, and that the search for neighbours loses none."""
+"""W₂ of pixel histograms: closed forms, and a search for neighbours that misses none."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from trainers.transport.pixel_histograms import (
 
 
 def moved(images: Tensor, down: int, right: int) -> Tensor:
-    """Images with room for it at their borders, moved."""
+    """The images, moved. Their borders have room for it."""
     return images.roll((down, right), dims=(-2, -1))
 
 
 @pytest.fixture(scope="module")
 def pictures() -> Tensor:
-    """40 colour images of 6×6 pixels, one in ten of them bright, two black pixels around them."""
+    """40 colour images of 6×6 pixels, of which one in ten is bright, with a margin of two black pixels."""
     source = torch.Generator().manual_seed(0)
     inside = torch.randint(256, (40, 3, 6, 6), generator=source, dtype=torch.uint8)
     inside *= torch.rand(inside.shape, generator=source) < 0.1
@@ -42,7 +42,7 @@ def test_a_picture_and_the_same_moved_are_so_far_apart(pictures: Tensor, down: i
 
 
 def test_channels_are_distributions_of_their_own(pictures: Tensor) -> None:
-    """One of three channels moved by 2: the mean of 0, 0 and 4 is the square."""
+    """One of three channels is moved by 2: W₂² is the mean of 0, 0 and 4."""
     other = pictures[0].clone()
     other[1] = moved(other[1], 2, 0)
     assert pixel_wasserstein(pictures[0], other) == pytest.approx(math.sqrt(4 / 3))
@@ -86,7 +86,7 @@ def test_a_smaller_search_loses_none_of_the_nearest(pictures: Tensor, scale: int
 
 
 def test_coarse_images_keep_all_their_mass(pictures: Tensor) -> None:
-    assert torch.equal(coarse(pictures), pictures)  # ten pixels to a side: nothing to sum
+    assert torch.equal(coarse(pictures), pictures)  # ten pixels a side: coarse sums nothing
     wide = torch.randint(256, (2, 3, 28, 35), dtype=torch.uint8)
     assert coarse(wide).shape == (2, 3, 10, 12)
     assert torch.equal(coarse(wide).sum(dim=(2, 3)), wide.double().sum(dim=(2, 3)))

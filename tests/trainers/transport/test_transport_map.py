@@ -1,4 +1,4 @@
-"""Noise as an opponent: φ lives on the noise, and its transport map carries the noise to the data."""
+"""Noise as an opponent: φ is the potential of the noise, and its transport map carries the noise to the data."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_where_the_potential_is_flat_nothing_moves(q: float, p: float) -> None:
 
 
 def test_the_trained_potential_carries_noise_to_the_data(start: Start) -> None:
-    """The data are N([1, 1], I): the optimal map takes noise σz to z + [1, 1]."""
+    """The data are N([1, 1], I), so the optimal map takes noise σz to z + [1, 1]."""
     network = {"critic_widths": [64, 64]}
     training = start(dataset="gaussians", **AGAINST_NOISE, network=network, critic={"lr": 3e-3}, budget=312)
     latent = torch.randn(2000, 2, generator=torch.Generator().manual_seed(1))
@@ -78,7 +78,7 @@ def test_samples_are_noise_after_the_map(start: Start) -> None:
 
 
 def test_the_potential_lives_on_the_noise(start: Start) -> None:
-    """The dual value is mean φ(noise) + mean ψ(data), and ψ the minimum over the noise."""
+    """The dual value is mean φ(noise) + mean ψ(data), where ψ is the minimum over the noise."""
     training = start(dataset="gaussians", **AGAINST_NOISE)
     real, noise = training.data.train[:9], torch.randn(9, 2)
     objective = training.config.objective
@@ -87,7 +87,7 @@ def test_the_potential_lives_on_the_noise(start: Start) -> None:
     psi = (torch.cdist(noise, real).square() / 2 - phi[:, None]).amin(dim=0)
     sides = training.config.opponent.in_order(real, noise)
     value = objective.value(Pair(training.config.objective, training.critic, *sides))
-    assert value.item() <= (phi.mean() + psi.mean()).item() + 1e-6  # B = both may lie lower still
+    assert value.item() <= (phi.mean() + psi.mean()).item() + 1e-6  # with B = both it may be still lower
 
 
 def test_a_map_that_overflows_is_no_picture(start: Start) -> None:

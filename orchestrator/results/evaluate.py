@@ -218,7 +218,7 @@ def _of_folder(folder: Path, request: Request) -> Scores:
         raise UserError(
             f"the evaluation '{config.evaluation.name}' cannot measure images; choose classifier or inception"
         )
-    images = load_images(folder, config.evaluation.samples, config.dataset.shape, **_decoding(config.dataset))
+    images = load_images(folder, config.evaluation.samples, config.dataset.shape, **_decoding(config.dataset, cache))
     with disk_errors():
         config.dataset.prepare(cache)
     evaluator = config.evaluation.evaluator(config.dataset.load(cache), config.objective.cost, cache, device)
@@ -227,14 +227,11 @@ def _of_folder(folder: Path, request: Request) -> Scores:
     return scores
 
 
-def _decoding(dataset: Dataset) -> dict[str, Any]:
+def _decoding(dataset: Dataset, cache: Path) -> dict[str, Any]:
     """The options of ``load_images`` that decode a folder as the dataset's own files were decoded."""
     from trainers.data.image_folder import ImageFolder
 
-    if not isinstance(dataset, ImageFolder):
-        return {}
-    bits = dataset.content.bits if dataset.content else 16
-    return {"resize": True, "bits": bits if bits < 16 else None}
+    return {"resize": True, "bits": dataset.bits(cache)} if isinstance(dataset, ImageFolder) else {}
 
 
 def _tell_reference(scores: Scores, evaluator: Any) -> None:

@@ -49,7 +49,7 @@ class FolderContent:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(Dataset):
-    """Every file below ``root``, as an image with ``channels`` × ``size`` × ``size`` values.
+    """Every image file below ``root``, as an image with ``channels`` × ``size`` × ``size`` values.
 
     See :func:`trainers.data.decoding.decoded` for how an image is resized, cropped and converted.
 
@@ -108,9 +108,9 @@ class ImageFolder(Dataset):
         self.filled_in(cache_dir)
 
     def load(self, cache_dir: Path) -> Data:
-        whole, folder, arrays_digest = self._read(cache_dir)
+        whole, folder, about = self._read(cache_dir)
         images, labels = open_images(folder, "train"), open_labels(folder, "train")
-        digest = f"{arrays_digest}/{whole.held_out_size}"
+        digest = f"{about['digest']}/{whole.held_out_size}"
         if whole._known.test_images is not None:
             return Data(images, open_images(folder, "test"), labels, open_labels(folder, "test"), kept_digest=digest)
         n = whole.train_size
@@ -134,8 +134,13 @@ class ImageFolder(Dataset):
             raise ConfigError("dataset.root", f"'{root}' {what}: give the path of a folder of images")
         return root
 
-    def _read(self, cache_dir: Path) -> tuple[ImageFolder, Path, str]:
-        """Returns the dataset with its content, the folder of the arrays in the cache, and their digest."""
+    def bits(self, cache_dir: Path) -> int | None:
+        """The number of bits that the values of its 16-bit images take. None if it has no such images."""
+        about = self._read(cache_dir)[2]
+        return about["bits"] if about["deep"] else None
+
+    def _read(self, cache_dir: Path) -> tuple[ImageFolder, Path, dict[str, Any]]:
+        """Returns the dataset with its content, the folder of the arrays in the cache, and what is known of them."""
         files = _Files(self._folder)
         if self.content is not None and self.content.digest != files.digest:
             digests = f"{files.digest} instead of {self.content.digest}"
@@ -161,7 +166,7 @@ class ImageFolder(Dataset):
         )
         if self.content not in (None, found):  # another version of Pillow or of trainers may read it otherwise
             raise self._another(files, _difference(found, self._known))
-        return replace(self, root=str(files.root), content=found), arrays, about["digest"]
+        return replace(self, root=str(files.root), content=found), arrays, about
 
     def _another(self, files: _Files, differing: str) -> ConfigError:
         problem = f"'{files.root}' is not the folder that this trial was planned with ({differing})"
@@ -174,7 +179,8 @@ class ImageFolder(Dataset):
         problems = self._decode(files, folder, 16, depths)
         if (bits := depths.bits) < 16:
             problems = self._decode(files, folder, bits, Depths())
-        about: dict[str, Any] = {"counts": {}, "bad": [], "others": [], "tops": {}, "inner": 0, "bits": bits}
+        about: dict[str, Any] = {"counts": {}, "bad": [], "others": [], "tops": {}, "inner": 0}
+        about |= {"bits": bits, "deep": bool(depths.grey)}
         folders: dict[str, list[list[str]]] = {}
         for split, names in files.splits.items():
             for index, problem in problems[split].items():

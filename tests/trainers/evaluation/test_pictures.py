@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from image_files import picture
+from image_files import picture, save
 from PIL import Image
 
 from trainers.data.image_folder import ImageFolder
@@ -125,8 +125,9 @@ def test_what_was_trained_on_is_measured_as_the_same_bytes(kind: str, channels: 
         dataset = ImageFolder(root=str(tmp_path / "images"), size=size, channels=channels)  # type: ignore[arg-type]
         dataset = dataset.filled_in(tmp_path / "cache")
         data = dataset.load(tmp_path / "cache")
-        bits = dataset.content.bits if dataset.content else 16
-        measured = load_images(tmp_path / "images", 4, dataset.shape, resize=True, bits=bits)
+        measured = load_images(
+            tmp_path / "images", 4, dataset.shape, resize=True, bits=dataset.bits(tmp_path / "cache")
+        )
         assert sorted(map(bytes, measured.numpy())) == sorted(
             map(bytes, torch.cat([data.train, data.held_out]).numpy())
         )
@@ -134,3 +135,17 @@ def test_what_was_trained_on_is_measured_as_the_same_bytes(kind: str, channels: 
         expected = [np.asarray(picture(12, 10, index).convert("L")) for index in range(4)]
         own = load_images(tmp_path / "images", 4, (channels, 10, 12))
         assert np.array_equal(own[:, 0], np.stack(expected))
+
+
+def test_dark_samples_are_scaled_as_the_dataset_is(tmp_path: Path) -> None:
+    for index in range(4):
+        bright = save(grey16("uint16", 257)(index), tmp_path / "dataset" / f"{index}.png")
+        with Image.open(bright) as image:
+            save(Image.fromarray(np.asarray(image) >> 4), tmp_path / "dark" / f"{index}.png")
+    dataset = ImageFolder(root=str(tmp_path / "dataset"), size=10, channels=1).filled_in(tmp_path / "cache")
+    assert dataset.bits(tmp_path / "cache") == 16
+    dark = load_images(tmp_path / "dark", 4, dataset.shape, resize=True, bits=16)
+    assert dark.max() <= 16
+    with pytest.warns(UserWarning, match=r"16-bit images take 12 bits, of which .* \(values divided by 16\)"):
+        own = load_images(tmp_path / "dark", 4, dataset.shape, resize=True)
+    assert own.max() > 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 
 
@@ -24,6 +25,22 @@ def disk_errors() -> Iterator[None]:
     except OSError as error:
         where = f" '{error.filename}':" if error.filename else ""
         raise UserError(f"the dataset cannot be read, or kept in the cache:{where} {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def notes() -> Iterator[None]:
+    """Shows each Python warning once, as one line on stderr without a file, a line number and source code."""
+    told = set[str]()
+
+    def show(message: Warning | str) -> None:
+        text = " ".join(str(message).split())
+        if text not in told:
+            told.add(text)
+            print(f"note: {text}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: show(message)
+        yield
 
 
 def unsuitable(library: str, versions: str, missing: Sequence[str]) -> UserError:

@@ -35,6 +35,7 @@ LATER_OPTIONS: Mapping[str, Any] = {
     "evaluation.stop_at": None,
     "precision": "fp32",
     "compile": False,
+    "dataset.content.bits": 16,
 }
 """Options that were added after the first trials, by path, with the values that do not change an identity.
 

@@ -11,7 +11,7 @@ from orchestrator.cli.compare import evaluate, export, plot, report
 from orchestrator.cli.keep import prune, sync
 from orchestrator.cli.look import status, ui
 from orchestrator.cli.run import conclude, resume, stop, sweep, train
-from orchestrator.errors import Aborted, UserError, check_platform
+from orchestrator.errors import Aborted, UserError, check_platform, notes
 
 COMMANDS = {
     "Run": (sweep, resume, stop, train),
@@ -62,8 +62,9 @@ def main() -> None:
     from trainers.parts import ConfigError
 
     try:
-        check_platform()
-        app()
+        with notes():
+            check_platform()
+            app()
     except (UserError, ConfigError) as error:
         print(f"orchestrator: {error}", file=sys.stderr)
         sys.exit(2)

@@ -20,6 +20,7 @@ from orchestrator.store.trial import TrialStore
 from orchestrator.store.weights import with_weights
 from orchestrator.sweep.presets import compose, option_paths, parse_override
 from trainers.config import TrialConfig, identity_of, is_runtime_option
+from trainers.datasets import Dataset
 from trainers.evaluation import FeatureEvaluation
 from trainers.metrics import EVALUATION_SECONDS
 from trainers.parts import nearest
@@ -217,13 +218,20 @@ def _of_folder(folder: Path, request: Request) -> Scores:
         raise UserError(
             f"the evaluation '{config.evaluation.name}' cannot measure images; choose classifier or inception"
         )
-    images = load_images(folder, config.evaluation.samples, config.dataset.shape)
+    images = load_images(folder, config.evaluation.samples, config.dataset.shape, **_decoding(config.dataset, cache))
     with disk_errors():
         config.dataset.prepare(cache)
     evaluator = config.evaluation.evaluator(config.dataset.load(cache), config.objective.cost, cache, device)
     scores.scores.append(Score(str(folder), evaluator.measure(images)))
     _tell_reference(scores, evaluator)
     return scores
+
+
+def _decoding(dataset: Dataset, cache: Path) -> dict[str, Any]:
+    """The options of ``load_images`` that decode a folder as the dataset's own files were decoded."""
+    from trainers.data.image_folder import ImageFolder
+
+    return {"resize": True, "bits": dataset.bits(cache)} if isinstance(dataset, ImageFolder) else {}
 
 
 def _tell_reference(scores: Scores, evaluator: Any) -> None:

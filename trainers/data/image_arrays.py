@@ -16,18 +16,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from trainers.data.decoding import decode_all
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL import Image
     from torch import Tensor
 
 F = TypeVar("F")
-
-READERS = 8
-"""The number of threads that decode. Pillow releases the interpreter's lock meanwhile."""
-CHUNK = 1000
-"""The number of images held in memory while an array is built."""
 
 
 def kept(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
@@ -119,27 +115,16 @@ def write_images(
     The images are never all in memory. A source that cannot be decoded is left out. Returns the problems of these
     sources, by index.
     """
-    import concurrent.futures
-
     import numpy as np
 
-    def attempt(source: F) -> NDArray[np.uint8] | str:
-        try:
-            return decode(source)
-        except MemoryError:
-            raise
-        except Exception as error:  # Pillow's plugins raise any error on a broken file
-            return _problem(error)
-
     problems: dict[int, str] = {}
-    with path.open("wb") as file, concurrent.futures.ThreadPoolExecutor(READERS) as pool:
+    with path.open("wb") as file:
         _write_header(file, (len(sources), *shape))
-        for start in range(0, len(sources), CHUNK):
-            for index, image in enumerate(pool.map(attempt, sources[start : start + CHUNK]), start):
-                if isinstance(image, str):
-                    problems[index] = image
-                else:
-                    file.write(np.ascontiguousarray(image).tobytes())
+        for index, image in enumerate(decode_all(sources, decode)):
+            if isinstance(image, str):
+                problems[index] = image
+            else:
+                file.write(np.ascontiguousarray(image).tobytes())
         end = file.tell()
         file.seek(0)
         _write_header(file, (len(sources) - len(problems), *shape))  # no longer than before: numpy leaves room
@@ -151,58 +136,3 @@ def _write_header(file: Any, shape: tuple[int, ...]) -> None:
     from numpy.lib import format as npy
 
     npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-def _problem(error: Exception) -> str:
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error).strip().partition("\n")[0][:100] or type(error).__name__
-
-
-def to_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
-    """A Pillow image in mode L or RGB as (C, H, W)."""
-    import numpy as np
-
-    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), dtype=np.uint8)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
-
-def decoded(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
-    """Decodes any image file to uint8 (``channels``, ``size``, ``size``).
-
-    The image is turned as its EXIF orientation says. Transparency becomes white. Of 16-bit greys the upper eight bits
-    are kept, and of an animation the first frame. Then the central square is resampled by Pillow's antialiasing Lanczos
-    filter, unless it already has the size. This resizes the shorter side and crops in one step. Smaller images are
-    magnified. Raises Pillow's error for a file that is not an image or is truncated.
-    """
-    from PIL import Image, ImageOps
-
-    if not path.is_file():
-        raise ValueError("not a regular file")
-    with Image.open(path) as opened:
-        image = _opaque(ImageOps.exif_transpose(opened)).convert("L" if channels == 1 else "RGB")
-    side = min(image.size)
-    if image.size != (size, size):
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-        image = image.resize((size, size), Image.Resampling.LANCZOS, box)
-    return to_pixels(image, channels)
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    """The image without an alpha channel and with eight bits a value."""
-    import numpy as np
-    from PIL import Image
-
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError("32-bit values, whose range is not known")
-    if image.has_transparency_data:
-        coloured = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), coloured)
-    return image

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from trainers.data.image_arrays import kept, open_images, open_labels, to_pixels, write_array, write_images
+from trainers.data.decoding import open_image, to_pixels
+from trainers.data.image_arrays import kept, open_images, open_labels, write_array, write_images
 from trainers.datasets import Data, Dataset
 from trainers.parts import ConfigError, runtime
 
@@ -225,7 +226,8 @@ class CelebA(PublishedImages):
     """162,770 + 19,962 faces, the official training and test partitions, 64×64 RGB, without labels.
 
     The central 148×148 pixels of the aligned 178×218 images are resampled by Pillow's antialiasing bilinear filter.
-    ``root`` is a folder that holds ``img_align_celeba/000001.jpg`` … and ``list_eval_partition.txt``. If this folder is
+    ``root`` is a folder that holds ``img_align_celeba/000001.jpg`` … and ``list_eval_partition.txt``, or what Kaggle's
+    archive holds: ``img_align_celeba/img_align_celeba/000001.jpg`` … and ``list_eval_partition.csv``. If this folder is
     called ``celeba``, as torchvision calls it, ``root`` may be its parent folder. torchvision's download also needs the
     package gdown.
     Source: Liu, Luo, Wang and Tang, Deep learning face attributes in the wild, ICCV 2015.
@@ -236,15 +238,19 @@ class CelebA(PublishedImages):
     train_size: ClassVar[int] = 162_770
     held_out_size: ClassVar[int] = 19_962
     files: ClassVar[str] = (
-        "a folder that holds img_align_celeba/000001.jpg … (img_align_celeba.zip unpacked) and "
-        "list_eval_partition.txt, or its parent folder if it is called celeba"
+        "a folder that holds img_align_celeba/000001.jpg … (img_align_celeba.zip unpacked) and list_eval_partition.txt "
+        "or, as Kaggle has it, list_eval_partition.csv, or the parent folder if it is called celeba"
     )
 
     def _find(self, root: Path) -> Path:
         for folder in (root, root / "celeba"):
-            if (folder / "img_align_celeba").is_dir() and (folder / "list_eval_partition.txt").is_file():
+            if (folder / "img_align_celeba").is_dir() and any(file.is_file() for file in self._lists(folder)):
                 return folder
         raise self._missing(root)
+
+    def _lists(self, folder: Path) -> tuple[Path, Path]:
+        """Where the partition may stand: the authors' list, and Kaggle's table."""
+        return folder / "list_eval_partition.txt", folder / "list_eval_partition.csv"
 
     def _download(self, folder: Path) -> None:
         from torchvision.datasets import CelebA as Theirs
@@ -253,13 +259,17 @@ class CelebA(PublishedImages):
 
     def _write(self, source: Path, folder: Path) -> None:
         listed: dict[str, list[Path]] = {}
-        for line in (source / "list_eval_partition.txt").read_text().splitlines():
-            name, _, partition = line.partition(" ")
-            listed.setdefault(partition.strip(), []).append(source / "img_align_celeba" / name)
+        partitions = next(file for file in self._lists(source) if file.is_file())
+        images = source / "img_align_celeba"
+        if (images / "img_align_celeba").is_dir():  # as Kaggle's archive is unpacked
+            images /= "img_align_celeba"
+        for line in partitions.read_text(encoding="utf-8-sig").splitlines():
+            name, *rest = line.replace(",", " ").split() or [""]
+            listed.setdefault(" ".join(rest), []).append(images / name)
         for split, partition, count in (("train", "0", self.train_size), ("test", "2", self.held_out_size)):
             files = listed.get(partition, [])
             if len(files) != count:
-                problem = f"list_eval_partition.txt has {len(files)} {split} images, not {count}"
+                problem = f"{partitions.name} has {len(files)} {split} images, not {count}"
                 raise ConfigError("dataset.root", f"'{source}' is not CelebA: {problem}")
             problems = write_images(folder / f"{split}.npy", files, _face, self.shape)
             for index, problem in problems.items():
@@ -332,7 +342,7 @@ def _words(dtype: Any, shape: tuple[int, ...]) -> str:
 def _face(file: Path) -> NDArray[np.uint8]:
     from PIL import Image
 
-    with Image.open(file) as image:
+    with open_image(file) as image:
         if image.size != (178, 218):
             raise ValueError(f"{image.width}×{image.height} pixels instead of 178×218")
         cropped = image.convert("RGB").crop((15, 35, 163, 183))

@@ -7,16 +7,23 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from trainers.data.image_arrays import decoded, kept, open_images, open_labels, write_array, write_images
+from trainers.data.decoding import NOT_AN_IMAGE, Depths, composed, decoded, is_named_image, printable, walk
+from trainers.data.image_arrays import kept, open_images, open_labels, write_array, write_images
+from trainers.data.splits import Unclear, find_split, refuse_inner_splits
 from trainers.datasets import Data, Dataset
 from trainers.parts import ConfigError, number, runtime
 
-VERSION = 1
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+VERSION = 2
 """Must be increased when the same files come to give other arrays."""
 NAMED = 5
 """The number of bad files that a message names."""
@@ -30,28 +37,30 @@ class FolderContent:
     - ``images``: the number of files that can be read as images.
     - ``test_images``: the number of these images in ``test``, or None without this split.
     - ``classes``: the number of classes, 0 without labels.
+    - ``bits``: the number of bits that the values of 16-bit images take.
     """
 
     digest: str
     images: int = number(0, at_least=0)
     test_images: int | None = number(None, at_least=0)
     classes: int = number(0, at_least=0)
+    bits: int = number(16, at_least=8)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(Dataset):
-    """Every file below ``root``, as an image with ``channels`` × ``size`` × ``size`` values.
+    """Every image file below ``root``, as an image with ``channels`` × ``size`` × ``size`` values.
 
-    See :func:`trainers.data.image_arrays.decoded` for how an image is resized, cropped and converted.
+    See :func:`trainers.data.decoding.decoded` for how an image is resized, cropped and converted.
 
-    If root has the folders ``train`` and ``test``, these are the split, and all other files are ignored. Otherwise the
-    fraction ``held_out`` of the images is held out. If all files of a split are in subfolders, and there are at least
-    two, the subfolders are the classes, numbered in sorted order. Images are ordered by the SHA-256 of their paths. So
-    the first n are a fair sample, and the split does not depend on where the folder is. Hidden files and folders are
-    ignored.
+    Two folders whose names say training and held-out images are the split, and all other files are ignored (see
+    :func:`trainers.data.splits.find_split`). Otherwise the fraction ``held_out`` of the images is held out. If all
+    images of a split are in subfolders, and there are at least two, the subfolders are the classes, numbered in sorted
+    order. Images are ordered by the SHA-256 of their paths. So the first n are a fair sample, and the split does not
+    depend on where the folder is. Hidden files and folders are ignored.
 
-    Files that are damaged, or are not images, are left out and named in a warning. If they are more than the fraction
-    ``max_bad`` of all files, this is an error.
+    Files that are no images are passed over and counted in a warning. Images that cannot be read are left out and named
+    in a warning. If they are more than the fraction ``max_bad`` of all images, this is an error.
 
     The length of an epoch depends on how many images can be read, which is known only after reading all of them. So
     planning a trial reads the folder once. The cache then holds the arrays and the list of bad files, and ``content``
@@ -99,9 +108,9 @@ class ImageFolder(Dataset):
         self.filled_in(cache_dir)
 
     def load(self, cache_dir: Path) -> Data:
-        whole, folder, arrays_digest = self._read(cache_dir)
+        whole, folder, about = self._read(cache_dir)
         images, labels = open_images(folder, "train"), open_labels(folder, "train")
-        digest = f"{arrays_digest}/{whole.held_out_size}"
+        digest = f"{about['digest']}/{whole.held_out_size}"
         if whole._known.test_images is not None:
             return Data(images, open_images(folder, "test"), labels, open_labels(folder, "test"), kept_digest=digest)
         n = whole.train_size
@@ -125,8 +134,13 @@ class ImageFolder(Dataset):
             raise ConfigError("dataset.root", f"'{root}' {what}: give the path of a folder of images")
         return root
 
-    def _read(self, cache_dir: Path) -> tuple[ImageFolder, Path, str]:
-        """Returns the dataset with its content, the folder of the arrays in the cache, and their digest."""
+    def bits(self, cache_dir: Path) -> int | None:
+        """The number of bits that the values of its 16-bit images take. None if it has no such images."""
+        about = self._read(cache_dir)[2]
+        return about["bits"] if about["deep"] else None
+
+    def _read(self, cache_dir: Path) -> tuple[ImageFolder, Path, dict[str, Any]]:
+        """Returns the dataset with its content, the folder of the arrays in the cache, and what is known of them."""
         files = _Files(self._folder)
         if self.content is not None and self.content.digest != files.digest:
             digests = f"{files.digest} instead of {self.content.digest}"
@@ -142,16 +156,17 @@ class ImageFolder(Dataset):
 
         about = kept(arrays, build)
         counts = about["counts"]
-        self._judge(files, about["bad"], counts)
+        self._judge(files, about)
         found = FolderContent(
             digest=files.digest,
             images=sum(counts.values()),
             test_images=counts["test"] if files.has_split else None,
-            classes=len(files.classes),
+            classes=len(_classes(about["tops"])),
+            bits=about["bits"],
         )
-        if self.content not in (None, found):  # another version of Pillow may read more or fewer files
-            raise self._another(files, f"{found.images:,} images can be read instead of {self._known.images:,}")
-        return replace(self, root=str(files.root), content=found), arrays, about["digest"]
+        if self.content not in (None, found):  # another version of Pillow or of trainers may read it otherwise
+            raise self._another(files, _difference(found, self._known))
+        return replace(self, root=str(files.root), content=found), arrays, about
 
     def _another(self, files: _Files, differing: str) -> ConfigError:
         problem = f"'{files.root}' is not the folder that this trial was planned with ({differing})"
@@ -160,85 +175,182 @@ class ImageFolder(Dataset):
     def _write(self, files: _Files, folder: Path) -> dict[str, Any]:
         import numpy as np
 
-        counts, bad = {}, []
+        depths = Depths()
+        problems = self._decode(files, folder, 16, depths)
+        if (bits := depths.bits) < 16:
+            problems = self._decode(files, folder, bits, Depths())
+        about: dict[str, Any] = {"counts": {}, "bad": [], "others": [], "tops": {}, "inner": 0}
+        about |= {"bits": bits, "deep": bool(depths.grey)}
+        folders: dict[str, list[list[str]]] = {}
         for split, names in files.splits.items():
-            paths = [files.root / name for name in names]
-            problems = write_images(
-                folder / f"{split}.npy", paths, lambda path: decoded(path, self.size, self.channels), self.shape
-            )
-            bad += [[names[index], problem] for index, problem in problems.items()]
-            counts[split] = len(names) - len(problems)
-            if files.classes:
-                labels = [files.label(name) for index, name in enumerate(names) if index not in problems]
+            for index, problem in problems[split].items():
+                if problem == NOT_AN_IMAGE and not is_named_image(names[index]):
+                    about["others"].append(names[index])
+                else:
+                    unread = "not an image that is read"
+                    about["bad"].append([names[index], unread if problem == NOT_AN_IMAGE else problem])
+            folders[split] = [files.folders(name) for index, name in enumerate(names) if index not in problems[split]]
+            about["counts"][split] = len(folders[split])
+            about["tops"][split] = dict(Counter(each[0] if each else "" for each in folders[split]))
+        about["inner"] = len({each[1] if len(each) > 1 else "" for each in folders["train"]})
+        if classes := _classes(about["tops"]):
+            for split, each in folders.items():
+                labels = [classes.index(names[0]) for names in each]
                 write_array(folder, f"{split}_labels", np.asarray(labels, dtype=np.int64))
-        return {"counts": counts, "bad": bad}
+        return about
 
-    def _judge(self, files: _Files, bad: list[tuple[str, str]], counts: dict[str, int]) -> None:
-        """Warns of bad files, or raises :class:`ConfigError` if they are too many. Both name the first of them."""
-        told = ", ".join(f"{_printable(name)} ({problem})" for name, problem in bad[:NAMED])
-        told += f" and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
-        told = f"{len(bad):,} of {files.count:,} files in '{files.root}' cannot be read as images: {told}"
-        if len(bad) > self.max_bad * files.count:
+    def _decode(self, files: _Files, folder: Path, bits: int, depths: Depths) -> dict[str, dict[int, str]]:
+        """Writes the images of each split. Returns the problems of the files that are left out, by index."""
+
+        def decode(path: Path) -> NDArray[np.uint8]:
+            return decoded(path, self.size, self.channels, bits, depths)
+
+        return {
+            split: write_images(folder / f"{split}.npy", [files.root / name for name in names], decode, self.shape)
+            for split, names in files.splits.items()
+        }
+
+    def _judge(self, files: _Files, about: dict[str, Any]) -> None:
+        """Warns of files that are left out and of folders that are not used as they could be.
+
+        Raises :class:`ConfigError` if what is there cannot be used.
+        """
+        others, bad, counts = about["others"], about["bad"], about["counts"]
+        images = files.count - len(others)
+        told = f"{len(bad):,} of {images:,} images in '{files.root}' cannot be read: "
+        told += _some([f"{name} ({problem})" for name, problem in bad])
+        if len(bad) > self.max_bad * images:
             advice = f"that is more than the fraction {self.max_bad:g}; repair or remove them, or raise dataset.max_bad"
             raise ConfigError("dataset.max_bad", f"{told}; {advice}")
         if min(counts.values()) < (1 if files.has_split else 2):
             least = "train and test need at least one each" if files.has_split else "at least two are needed"
-            raise ConfigError("dataset.root", f"'{files.root}' has too few images: {least}")
+            some = (
+                f" ({len(others):,} of {files.count:,} files in it are not images: {_some(others)})" if others else ""
+            )
+            raise ConfigError("dataset.root", f"'{files.root}' has too few images: {least}{some}")
+        tops = about["tops"]
+        if files.has_split and _classes_of(tops["train"]) != _classes_of(tops["test"]):
+            raise self._unlike(files, tops)
         if bad:
             warnings.warn(f"{told}; they are left out", stacklevel=2)
+        if others:
+            told = f"{len(others):,} of {files.count:,} files in '{files.root}' {_are(len(others))} passed over"
+            warnings.warn(f"{told}, since not an image: {_some(others)}", stacklevel=2)
+        for note in _notes(files, about):
+            warnings.warn(f"'{files.root}': {note}", stacklevel=2)
+
+    def _unlike(self, files: _Files, tops: dict[str, dict[str, int]]) -> ConfigError:
+        """An error for a split of which only one part has classes, or whose parts have different classes."""
+        train, test = (files.tops[split] for split in ("train", "test"))
+        classes = {split: _classes_of(found) for split, found in tops.items()}
+        if all(classes.values()):
+            only = sorted(set(classes["train"]) ^ set(classes["test"]))
+            problem = f"have different classes: only one of them has the folder '{only[0]}'"
+        else:
+            described = [f"{files.tops[split]} has {_described(found)}" for split, found in tops.items()]
+            problem = f"differ: {'; '.join(described)}. Put every image of both into class folders, or none"
+        return ConfigError("dataset.root", f"{train} and {test} in '{files.root}' {problem}")
+
+
+def _classes_of(tops: dict[str, int]) -> list[str]:
+    """The classes of one split: its folders, if there are at least two and no image is beside them."""
+    return sorted(tops) if len(tops) > 1 and "" not in tops else []
+
+
+def _classes(tops: dict[str, dict[str, int]]) -> list[str]:
+    """The classes of all splits, none if the splits differ."""
+    each = [_classes_of(found) for found in tops.values()]
+    return each[0] if all(classes == each[0] for classes in each) else []
+
+
+def _notes(files: _Files, about: dict[str, Any]) -> Iterator[str]:
+    """What a user may not expect of how a folder is read."""
+    if files.unused:
+        beside = " and ".join(f"'{top}'" for top in files.tops.values())
+        yield f"{beside} are the split; {files.unused:,} files of images in other folders are not used"
+    if about["bits"] < 16:
+        values = f"the values of its 16-bit images take {about['bits']} bits"
+        yield f"{values}, of which the upper eight are used (values divided by {2 ** (about['bits'] - 8)})"
+    tops = about["tops"]["train"]
+    if len(tops) > 2 and "" in tops:
+        loose = f"{tops['']:,} {'image lies' if tops[''] == 1 else 'images lie'} beside {len(tops) - 1:,} folders"
+        yield f"{loose} with images, so the folders are not read as classes and the images have no labels"
+    elif len(tops) == 1 and "" not in tops and about["inner"] > 1:
+        inside = f"all its images lie in the folder '{next(iter(tops))}', whose {about['inner']:,} folders are not read"
+        yield f"{inside} as classes; dataset.root must be the folder directly above the classes"
+
+
+def _difference(found: FolderContent, known: FolderContent) -> str:
+    """What differs between the content of a folder and what was found when the trial was planned."""
+    if found.images != known.images:
+        return f"{found.images:,} images can be read instead of {known.images:,}"
+    if found.test_images != known.test_images:
+        before, now = (
+            "without a split" if each.test_images is None else f"with {each.test_images:,} test images"
+            for each in (known, found)
+        )
+        return f"it was read {before} and is now read {now}"
+    if found.classes != known.classes:
+        return f"{found.classes:,} classes instead of {known.classes:,}"
+    return f"its 16-bit images have {found.bits} bits instead of {known.bits}"
+
+
+def _described(tops: dict[str, int]) -> str:
+    folders = [f"'{name}'" for name in sorted(tops) if name]
+    loose = f"{tops['']:,} images outside of folders" if "" in tops else ""
+    inside = f"images in {len(folders):,} folders ({_some(folders)})" if folders else ""
+    return " and ".join(each for each in (loose, inside) if each)
+
+
+def _some(names: Sequence[str]) -> str:
+    told = ", ".join(printable(name) for name in names[:NAMED])
+    return told + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 class _Files:
-    """The files below a folder, by split. Everything here follows from their paths and sizes."""
+    """The files below a folder, by split. Everything here follows from their paths and sizes.
+
+    ``splits`` has their paths as they are on the disk. All else is in Unicode's composed form, so that a copy on
+    another system is the same dataset.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        sizes = dict(_walk(root))
-        self.has_split = (root / "train").is_dir() and (root / "test").is_dir()
-        self._depth = 1 if self.has_split else 0
-        if self.has_split:
-            sizes = {name: size for name, size in sizes.items() if name.startswith(("train/", "test/"))}
-        listing = "".join(f"{size} {name}\n" for name, size in sorted(sizes.items()))
+        listed = sorted((composed(name), name, size) for name, size in walk(root))
+        folders = [entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")]
+        try:
+            split = find_split(map(composed, folders))
+            tops = {"train": split.training, "test": split.held_out} if split else {"train": ""}
+            self.unused = 0
+            if split:
+                prefixes = tuple(f"{top}/" for top in tops.values())
+                beside = [name for name, _, _ in listed if not name.startswith(prefixes)]
+                self.unused = sum("/" in name and is_named_image(name) for name in beside)
+                listed = [each for each in listed if each[0].startswith(prefixes)]
+            refuse_inner_splits([name for name, _, _ in listed])
+        except Unclear as problem:
+            raise self.unclear(str(problem)) from None
+        self.has_split = split is not None
+        self.tops = tops
+        listing = "".join(f"{size} {name}\n" for name, _, size in listed)
         self.digest = hashlib.sha256(os.fsencode(listing)).hexdigest()[:16]
-        self.splits: dict[str, list[str]] = {"train": [], "test": []} if self.has_split else {"train": []}
-        for name in sorted(sizes, key=lambda name: hashlib.sha256(os.fsencode(name)).digest()):
-            self.splits[name.partition("/")[0] if self.has_split else "train"].append(name)
+        self.splits: dict[str, list[str]] = {split: [] for split in tops}
+        for name, raw, _ in sorted(listed, key=lambda each: hashlib.sha256(os.fsencode(each[0])).digest()):
+            is_test = self.has_split and name.startswith(f"{tops['test']}/")
+            self.splits["test" if is_test else "train"].append(raw)
         if empty := [split for split, names in self.splits.items() if not names]:
-            where = root / empty[0] if self.has_split else root
-            raise ConfigError("dataset.root", f"there are no files in '{where}'")
-        self.count = len(sizes)
-        classes = [self._classes(names) for names in self.splits.values()]
-        if any(each != classes[0] for each in classes):
-            only = sorted(set(classes[0]) ^ set(classes[1]))
-            problem = f"train and test in '{root}' have different classes: only one of them has the folder '{only[0]}'"
-            raise ConfigError("dataset.root", problem)
-        self.classes = classes[0]
+            raise ConfigError("dataset.root", f"there are no files in '{root / tops[empty[0]]}'")
+        self.count = len(listed)
 
-    def label(self, name: str) -> int:
-        """The number of a file's class."""
-        return self.classes.index(name.split("/")[self._depth])
+    def unclear(self, problem: str) -> ConfigError:
+        """An error for folders that may be a split or classes."""
+        advice = "name the two folders train and test, directly in dataset.root, or give another dataset.root"
+        return ConfigError("dataset.root", f"'{self.root}': {problem}; {advice}; a class needs another name")
 
-    def _classes(self, names: list[str]) -> list[str]:
-        parts = [name.split("/")[self._depth :] for name in names]
-        folders = {pieces[0] for pieces in parts}
-        return sorted(folders) if len(folders) > 1 and all(len(pieces) > 1 for pieces in parts) else []
-
-
-def _walk(folder: Path, prefix: str = "", above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[tuple[str, int]]:
-    """The relative path and size of every file. Links are followed, but not into a folder that contains the link."""
-    status = folder.stat()
-    here = above | {(status.st_dev, status.st_ino)}
-    if len(here) == len(above):
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", here)
-            else:
-                yield f"{prefix}{entry.name}", entry.stat().st_size if entry.is_file() else -1
-
-
-def _printable(name: str) -> str:
-    return os.fsencode(name).decode(errors="replace")
+    def folders(self, name: str) -> list[str]:
+        """The folders that a file is in, below its split's."""
+        return composed(name).split("/")[1 if self.has_split else 0 : -1]

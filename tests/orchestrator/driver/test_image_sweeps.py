@@ -55,6 +55,17 @@ def test_a_plan_stores_the_content_and_the_absolute_path(tmp_path: Path) -> None
     assert [trial.trial_id for trial in moved.trials] == [trial.trial_id for trial in plan.trials]
 
 
+def test_warnings_are_one_line_each_however_many_trials(tmp_path: Path, command_line: CommandLine) -> None:
+    root = make_folder(tmp_path / "images")
+    (root / "labels.csv").write_text("no image")
+    write_file(tmp_path, SWEEP)
+    code, _, errors = command_line("sweep", "sweep.yaml", "dataset.root=images", "--dry-run")
+    reading, note = errors.splitlines()
+    assert code == 0
+    assert reading.startswith("image_folder: reading 21 files in")
+    assert note == f"note: 1 of 21 files in '{root}' is passed over, since not an image: labels.csv"
+
+
 @pytest.mark.parametrize("command", ["sweep", "train"])
 def test_bad_folders_are_one_paragraph(tmp_path: Path, command_line: CommandLine, command: str) -> None:
     write_file(tmp_path, SWEEP)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import unicodedata
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from command_line import CommandLine
@@ -28,6 +30,7 @@ from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 from trainers.config import TrialConfig, identity_of
 from trainers.datasets import Digits
+from trainers.evaluation.classifier import RECIPE
 from trainers.evaluation.fidelity import FeatureEvaluator
 from trainers.evaluation.pictures import load_images
 from trainers.training import FRESH_SEED, Training
@@ -202,8 +205,99 @@ def test_a_folder_of_images_against_a_dataset(folder: Path, cache: Path) -> None
 
 def test_images_are_read_in_the_order_of_their_names_as_they_are(folder: Path, tmp_path: Path) -> None:
     assert torch.equal(load_images(folder, 100, (1, 8, 8)), Digits().load(tmp_path).held_out[:100])
-    colour = load_images(folder, 10, (3, 8, 8))
-    assert torch.equal(colour, Digits().load(tmp_path).held_out[:10].expand(-1, 3, -1, -1))
+    colour = load_images(folder, 100, (3, 8, 8))
+    assert torch.equal(colour, Digits().load(tmp_path).held_out[:100].expand(-1, 3, -1, -1))
+
+
+def test_of_more_images_a_fixed_mixture_is_measured_and_said(
+    tmp_path: Path, cache: Path, command_line: CommandLine
+) -> None:
+    data = Digits().load(tmp_path)
+    assert data.held_out_labels is not None
+    for form in ("NFC", "NFD"):
+        for index, (image, label) in enumerate(zip(data.held_out, data.held_out_labels.tolist(), strict=True)):
+            path = tmp_path / form / f"{unicodedata.normalize(form, 'zähl')}{label}-{index:03}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(image[0].numpy()).save(path)
+        (tmp_path / form / f"._zahl0-{index}.png").write_bytes(b"\0\5\x16\7")
+    heard: list[str] = []
+    scores = evaluate(Request(str(tmp_path / "NFC"), AGAINST, runs=cache), heard.append)
+    told = "100 of 500 images are measured, always the same by a hash of their names; evaluation.samples sets how many"
+    assert heard == [f"note: '{tmp_path / 'NFC'}': {told}"]
+    assert scores.scores[0].metrics["classifier_is"] > 0.8 * scores.floor["classifier_is"]  # not four classes of ten
+    again = evaluate(Request(str(tmp_path / "NFD"), AGAINST, runs=cache))
+    assert again.scores[0].metrics == scores.scores[0].metrics
+    code, _, errors = command_line("evaluate", tmp_path / "NFC", *AGAINST, "--runs-dir", cache)
+    assert (code, errors.count("\n")) == (0, 1)
+    assert "100 of 500 images are measured" in errors
+
+
+def test_a_folder_scores_the_same_however_its_files_are_written(folder: Path, cache: Path, tmp_path: Path) -> None:
+    expected = evaluate(Request(str(folder), AGAINST, runs=cache)).scores[0].metrics
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for index, path in enumerate(sorted(folder.iterdir())):
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
+        written: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+            "16-bit.png": (Image.fromarray(pixels.astype(np.uint16) * 257), {}),
+            "12-bit.tif": (Image.fromarray(pixels.astype(np.uint16) << 4), {}),
+            "turned.png": (Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90), {"exif": turned}),
+            "alpha.png": (_on_nothing(pixels), {}),
+            "bitmap.bmp": (Image.fromarray(pixels), {}),
+            "palette.gif": (Image.fromarray(pixels).convert("P"), {}),
+            "sub/web.webp": (Image.fromarray(pixels).convert("RGB"), {"lossless": True}),
+        }
+        for name, (picture, options) in written.items():
+            file = tmp_path / Path(name).stem / Path(name).parent / f"{index:03}{Path(name).suffix}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(file, **options)
+    for name in written:
+        assert evaluate(Request(str(tmp_path / Path(name).stem), AGAINST, runs=cache)).scores[0].metrics == expected
+
+
+def test_held_out_photographs_are_measured_as_they_were_cropped_for_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPE, "steps", 2)
+    data = Digits().load(tmp_path)
+    for part, images in (("train", data.train[:200]), ("val", data.held_out[:100])):
+        for index, image in enumerate(images):
+            path = tmp_path / "photographs" / part / f"{index % 2}" / f"{index}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            deep = image[0].numpy().astype(np.uint16) << 4
+            Image.fromarray(deep).resize((20, 16), Image.Resampling.NEAREST).save(path)
+    options = ("dataset=image_folder", f"dataset.root={tmp_path / 'photographs'}", "dataset.size=8")
+    options = (*options, "dataset.channels=1", "evaluation=classifier", "evaluation.samples=100", "device=cpu")
+    scores = evaluate(Request(str(tmp_path / "photographs" / "val"), options, runs=tmp_path / "runs"))
+    assert abs(scores.scores[0].metrics["classifier_fid"]) < 1e-6
+    assert scores.scores[0].metrics["classifier_recall"] == 1
+
+
+def _on_nothing(pixels: np.ndarray) -> Image.Image:
+    """Pixels of which white ones are transparent black."""
+    alpha = np.where(pixels == 255, 0, 255).astype(np.uint8)
+    return Image.fromarray(np.stack([np.where(alpha, pixels, 0).astype(np.uint8)] * 3 + [alpha], axis=2))
+
+
+def test_a_folder_with_a_split_is_not_measured(folder: Path, cache: Path, command_line: CommandLine) -> None:
+    for name in ("Train", "Val"):
+        shutil.copytree(folder, folder.parent / "both" / name)
+    told = refused(command_line, cache, folder.parent / "both", *AGAINST)
+    assert "the folders 'Train' and 'Val' are a split; give the folder of the images to measure" in told
+
+
+def test_damaged_and_foreign_images_are_named(folder: Path, cache: Path, command_line: CommandLine) -> None:
+    Image.new("L", (20_000, 20_000)).save(folder / "000.png")
+    for index in range(1, 4):
+        content = bytearray((folder / f"{index:03}.png").read_bytes())
+        content[12 + index] ^= 0xFF
+        (folder / f"{index:03}.png").write_bytes(content)
+    (folder / "004.png").rename(folder / "004.heic")
+    (folder / "004.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    told = refused(command_line, cache, folder, *AGAINST)
+    assert "000.png (unreadable: Image size (400000000 pixels) exceeds limit" in told
+    assert "004.heic (unreadable: not an image)" in told
 
 
 def test_images_that_do_not_fit_are_named(folder: Path, cache: Path, command_line: CommandLine) -> None:

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from image_files import picture, save
-from PIL import Image
 
-from trainers.data.image_arrays import decoded, kept, open_images, open_labels, write_array, write_images
+from trainers.data.image_arrays import kept, open_images, open_labels, write_array, write_images
 
 
 def build_small(folder: Path) -> dict[str, Any]:
@@ -129,76 +127,3 @@ def test_images_are_written_in_order_without_the_bad_ones(tmp_path: Path, count:
     images = np.load(tmp_path / "train.npy", mmap_mode="r")
     assert images.shape == (count - len(bad), 1, 2, 2)
     assert images[:, 0, 0, 0].tolist() == [value % 256 for value in range(count) if value not in problems]
-
-
-GREY = Image.fromarray(np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8))
-COLOUR = picture(8, 8)
-
-
-def test_an_image_of_the_size_keeps_every_pixel(tmp_path: Path) -> None:
-    pixels = decoded(save(COLOUR, tmp_path / "a.png"), 8, 3)
-    assert np.array_equal(pixels, np.asarray(COLOUR).transpose(2, 0, 1))
-    assert np.array_equal(decoded(save(GREY, tmp_path / "g.png"), 8, 1)[0], np.asarray(GREY))
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_every_mode_becomes_grey_or_rgb(tmp_path: Path, mode: str, channels: int) -> None:
-    if mode == "I;16":
-        image = Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257)
-    else:
-        image = GREY.convert("RGB").convert(mode)
-    ending = "jpg" if mode == "CMYK" else "png"
-    path = tmp_path / f"image.{ending}"
-    image.save(path, **({"quality": 100} if ending == "jpg" else {}))
-    with Image.open(path) as saved:
-        assert saved.mode == mode
-    pixels = decoded(path, 8, channels)
-    assert (pixels.dtype, pixels.shape) == (np.uint8, (channels, 8, 8))
-    expected = np.asarray(GREY.convert("1")) * 255 if mode == "1" else np.asarray(GREY)
-    near = 40 if mode == "P" else 4 if ending == "jpg" else 0  # a palette of few greys, a lossy format
-    assert np.abs(pixels.astype(int) - expected).max() <= near
-
-
-def test_transparency_is_on_white(tmp_path: Path) -> None:
-    image = Image.new("RGBA", (8, 8), (10, 20, 30, 0))
-    image.paste((200, 100, 0, 255), (0, 0, 8, 4))
-    pixels = decoded(save(image, tmp_path / "a.png"), 8, 3)
-    assert pixels[:, 0, 0].tolist() == [200, 100, 0]
-    assert pixels[:, 7, 7].tolist() == [255, 255, 255]
-
-
-@pytest.mark.parametrize(("width", "height"), [(40, 20), (20, 40), (40, 30), (33, 20)])
-def test_the_middle_of_the_longer_side_is_kept(tmp_path: Path, width: int, height: int) -> None:
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    image = Image.new("RGB", (width, height), "red")
-    image.paste("blue", (left, top, left + side, top + side))
-    pixels = decoded(save(image, tmp_path / "a.png"), 10, 3)
-    assert pixels.shape == (3, 10, 10)
-    assert pixels[0, 2:-2, 2:-2].max() <= 1  # no red pixel is left
-    assert pixels[0].max() < 20  # except near the border, where the filter sees pixels beyond the crop
-
-
-def test_it_is_resizing_the_shorter_side_and_cropping(tmp_path: Path) -> None:
-    image = picture(64, 40)
-    resized = image.resize((16, 10), Image.Resampling.LANCZOS).crop((3, 0, 13, 10))
-    pixels = decoded(save(image, tmp_path / "a.png"), 10, 3)
-    assert np.abs(pixels.astype(int) - np.asarray(resized).transpose(2, 0, 1)).max() <= 1
-
-
-def test_shrinking_averages_and_tiny_images_are_magnified(tmp_path: Path) -> None:
-    stripes = np.zeros((64, 64), dtype=np.uint8)
-    stripes[:, ::2] = 255  # without antialiasing it would be all black or all white
-    pixels = decoded(save(Image.fromarray(stripes), tmp_path / "stripes.png"), 8, 1)
-    assert np.abs(pixels[0, 1:-1, 1:-1].astype(int) - 127).max() <= 3
-    assert decoded(save(Image.new("L", (1, 3), 77), tmp_path / "tiny.png"), 8, 1).tolist() == [[[77] * 8] * 8]
-
-
-def test_photographs_stand_upright(tmp_path: Path) -> None:
-    image = Image.new("L", (8, 8), 0)
-    image.paste(255, (0, 0, 8, 4))  # light above
-    exif = Image.Exif()
-    exif[0x0112] = 3  # upside down
-    image.save(tmp_path / "a.png", exif=exif)
-    assert decoded(tmp_path / "a.png", 8, 1)[0, :, 0].tolist() == [0] * 4 + [255] * 4

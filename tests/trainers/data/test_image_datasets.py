@@ -7,6 +7,7 @@ and the tests set the expected checksums and counts to fit.
 from __future__ import annotations
 
 import pickle
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ import torch
 from image_files import MNIST, cifar_files, idx, needs_mnist, picture, save
 
 from trainers.config import TrialConfig
-from trainers.data.image_arrays import decoded
+from trainers.data.decoding import decoded
 from trainers.data.image_datasets import CelebA, Cifar10, Mnist
 from trainers.datasets import Dataset
 from trainers.parts import ConfigError, built_in
@@ -184,6 +185,22 @@ def test_celeba_is_cropped_and_split_officially(tmp_path: Path, monkeypatch: pyt
             cropped = picture(178, 218, index).crop((15, 35, 163, 183))
             square = decoded(save(cropped, tmp_path / "crop.png"), 64, 3)  # computed by another antialiasing filter
             assert np.abs(image.numpy().astype(int) - square).mean() < 2
+
+
+def test_celeba_as_kaggle_has_it_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    like_celeba(tmp_path / "official", monkeypatch)
+    expected = CelebA(root=str(tmp_path / "official")).load(tmp_path / "cache")
+    kaggle = tmp_path / "kaggle"
+    shutil.copytree(tmp_path / "official" / "img_align_celeba", kaggle / "img_align_celeba" / "img_align_celeba")
+    table = (tmp_path / "official" / "list_eval_partition.txt").read_text().replace(" ", ",")
+    (kaggle / "list_eval_partition.csv").write_text(f"image_id,partition\n{table}", encoding="utf-8-sig")
+    data = CelebA(root=str(kaggle)).load(tmp_path / "another cache")
+    assert torch.equal(data.train, expected.train)
+    assert torch.equal(data.held_out, expected.held_out)
+    assert data.digest == expected.digest
+    (kaggle / "list_eval_partition.csv").write_text(table.replace(",0", ",1"))
+    with pytest.raises(ConfigError, match=r"is not CelebA: list_eval_partition\.csv has 0 train images, not 3"):
+        CelebA(root=str(kaggle)).load(tmp_path / "third cache")
 
 
 def test_what_is_not_celeba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

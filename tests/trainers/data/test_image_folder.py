@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from PIL import Image
 
 import trainers
 from trainers.config import TrialConfig
-from trainers.data.image_arrays import decoded
+from trainers.data.decoding import decoded
 from trainers.data.image_folder import FolderContent, ImageFolder
 from trainers.datasets import Data
 from trainers.evaluation.classifier import RECIPE, train_classifier
@@ -103,6 +104,182 @@ def test_train_and_test_are_the_split(tmp_path: Path) -> None:
         load(tmp_path / "cache", root)
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        *[("train", name) for name in ("val", "valid", "validation", "Test", "dev", "eval", "held_out", "hold-out")],
+        *[
+            ("Train", "Test"),
+            ("TRAIN", "VAL"),
+            ("training", "testing"),
+            ("Training", "Validation"),
+            ("trainval", "test"),
+        ],
+        *[
+            ("train2017", "val2017"),
+            ("train_images", "val"),
+            ("seg_train", "seg_test"),
+            ("DIV2K_train_HR", "DIV2K_valid_HR"),
+        ],
+        *[("imgs-train", "imgs-test"), ("Trainset", "Testset"), ("train", "HeldOut")],
+    ],
+)
+@pytest.mark.parametrize("labelled", [True, False], ids=["classes", "flat"])
+def test_a_split_by_any_usual_name_is_a_split(train: str, test: str, labelled: bool, tmp_path: Path) -> None:
+    root, reference = tmp_path / "images", tmp_path / "reference"
+    for index in range(12):
+        held_out, label = index % 3 == 0, f"{index % 2}" if labelled else "."
+        for folder, names in ((root, (train, test)), (reference, ("train", "test"))):
+            save(picture(8, 8, index), folder / names[held_out] / label / f"{index}.png")
+    dataset, data = load(tmp_path / "cache", root)
+    assert dataset.content is not None
+    assert (dataset.content.images, dataset.content.test_images, dataset.content.classes) == (12, 4, 2 * labelled)
+    expected = load(tmp_path / "cache", reference)[1]
+    assert (rows(data.train), rows(data.held_out)) == (rows(expected.train), rows(expected.held_out))
+    if labelled:
+        assert data.train_labels is not None
+        assert data.train_labels.bincount().tolist() == [4, 4]
+
+
+def make_tree(root: Path, *names: str) -> Path:
+    """A folder with two pictures in each of these folders, no two alike."""
+    for number, name in enumerate(names):
+        for index in range(2):
+            save(picture(8, 8, 2 * number + index), root / name / f"{index}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["val", "test"], "the names 'test', 'val' say held-out images, but no folder's name says training images"),
+        (["0", "1", "test"], "the names 'test' say held-out images, but no folder's name says training images"),
+        (["train", "training", "test_images"], "'test_images', 'train', 'training' say a split, but not which"),
+        (["train", "val", "dev"], "the names 'dev', 'train', 'val' say a split, but not which two folders it is"),
+        (["trainA", "trainB", "testA", "testB"], "'testA', 'testB', 'trainA', 'trainB' say a split, but"),
+        (["cat_train", "cat_test", "dog_train", "dog_test"], "say a split, but not which two folders it is"),
+        (["seg_train", "pred_test"], "the names 'pred_test', 'seg_train' say a split, but not which two folders"),
+        (["train2014", "train2017"], "the names 'train2014', 'train2017' all say training images"),
+        (["cat/train", "cat/val", "dog/train", "dog/val"], "the split 'train' and 'val' is in 'cat', not at the top"),
+        (["data/train/0", "data/train/1", "data/val/0"], "the split 'train' and 'val' is in 'data', not at the top"),
+    ],
+)  # fmt: skip
+def test_what_may_be_a_split_or_classes_is_refused(names: list[str], found: str, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "images", *names)
+    with pytest.raises(ConfigError, match=rf"^dataset\.root: '{root}': .*") as error:
+        ImageFolder(root=str(root), size=8).filled_in(tmp_path / "cache")
+    assert found in error.value.problem
+    assert "name the two folders train and test" in error.value.problem
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["bus", "car", "train", "truck"],
+        ["bullet_train", "cat", "dog", "test_tube", "trilobite"],
+        ["0", "1", "2"],
+        ["Testudo", "Trainer", "Valley"],
+    ],
+)
+def test_classes_whose_names_sound_like_a_split_are_classes(names: list[str], tmp_path: Path) -> None:
+    dataset, _ = load(tmp_path / "cache", make_tree(tmp_path / "images", *names))
+    assert dataset.content is not None
+    assert (dataset.content.classes, dataset.content.test_images) == (len(names), None)
+
+
+def test_folders_beside_a_split_are_counted(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "images", "Train", "Val", "Test", "extra")
+    (root / "annotations").mkdir()
+    (root / "annotations" / "all.json").write_text("{}")
+    note = "'Train' and 'Test' are the split; 4 files of images in other folders are not used$"
+    with pytest.warns(UserWarning, match=note):
+        content = ImageFolder(root=str(root), size=8).filled_in(tmp_path / "cache").content
+    assert content is not None
+    assert (content.images, content.test_images) == (4, 2)
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["no split", "split"])
+@pytest.mark.parametrize("stray", ["labels.csv", "README.txt", "Thumbs.db", "notes/deep.json", "0/annotation.xml"])
+def test_files_that_are_no_images_are_passed_over_and_labels_stay(split: bool, stray: str, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "images", *(["train/0", "train/1", "test/0", "test/1"] if split else ["0", "1"]))
+    before = load(tmp_path / "cache", root)[1]
+    file = root / ("train" if split else ".") / stray
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("no image")
+    (count, name) = (9, f"train/{stray}") if split else (5, stray)
+    told = f"^1 of {count} files in '{root}' is passed over, since not an image: {name}$"
+    with pytest.warns(UserWarning, match=told):
+        dataset = ImageFolder(root=str(root), size=8).filled_in(tmp_path / "cache")
+    with pytest.warns(UserWarning, match=told):
+        data = dataset.load(tmp_path / "cache")
+    assert dataset.labelled
+    assert torch.equal(data.train, before.train)
+    assert data.train_labels is not None
+    assert before.train_labels is not None
+    assert torch.equal(data.train_labels, before.train_labels)
+
+
+def test_annotations_beside_every_image_are_no_bad_files(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "images", "0", "1")
+    for path in list(root.rglob("*.png")):
+        path.with_suffix(".txt").write_text("0.5 0.5 1 1")
+    with pytest.warns(UserWarning, match="^4 of 8 files in .* are passed over"):
+        content = ImageFolder(root=str(root), size=8).filled_in(tmp_path / "cache").content
+    assert content is not None
+    assert (content.images, content.classes) == (4, 2)
+
+
+def test_images_in_a_format_that_is_not_read_are_not_passed_over(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "images", "0", "1")
+    (root / "0" / "portrait.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    picture(8, 8).save(root / "1" / "drawing.eps")
+    with pytest.raises(ConfigError, match=r"^dataset\.max_bad: 2 of 6 images in .* cannot be read: ") as error:
+        ImageFolder(root=str(root), size=8).filled_in(tmp_path / "cache")
+    assert "0/portrait.HEIC (not an image that is read)" in error.value.problem
+    assert "1/drawing.eps (not an image that is read)" in error.value.problem
+
+
+def test_images_beside_class_folders_are_told(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "images", "0", "1", ".")
+    note = "4 folders|2 images lie beside 2 folders with images, so the folders are not read as classes"
+    with pytest.warns(UserWarning, match=note):
+        content = ImageFolder(root=str(root), size=8).filled_in(tmp_path / "cache").content
+    assert content is not None
+    assert (content.images, content.classes) == (6, 0)
+    split = make_tree(tmp_path / "split", "train/a", "train/b", "test/a", "test/b", "train")
+    with pytest.raises(ConfigError) as error:
+        ImageFolder(root=str(split), size=8).filled_in(tmp_path / "cache")
+    told = "train has 2 images outside of folders and images in 2 folders ('a', 'b'); test has images in 2 folders"
+    assert told in error.value.problem
+
+
+def test_classes_one_folder_down_are_told(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "images", "train/cats", "train/dogs")
+    note = "all its images lie in the folder 'train', whose 2 folders are not read as classes; dataset.root must be"
+    with pytest.warns(UserWarning, match=note):
+        content = ImageFolder(root=str(root), size=8).filled_in(tmp_path / "cache").content
+    assert content is not None
+    assert (content.images, content.classes) == (4, 0)
+
+
+def test_a_copy_with_names_as_macos_writes_them_is_the_same_trial(trial: MakeTrial, tmp_path: Path) -> None:
+    roots = {form: tmp_path / form for form in ("NFC", "NFD")}
+    for form, root in roots.items():
+        for number, name in enumerate(["b\u00e9b\u00e9", "\uac00", "zebra"]):
+            for index in range(3):
+                path = root / unicodedata.normalize(form, name) / unicodedata.normalize(form, f"\u00e4{index}.png")
+                save(picture(8, 8, 3 * number + index), path)
+    (roots["NFD"] / "zebra" / "._0.png").write_bytes(b"\0\5\x16\7")  # what macOS adds on other file systems
+    (roots["NFD"] / "__MACOSX").mkdir()
+    (roots["NFD"] / "__MACOSX" / "._zebra").write_bytes(b"\0\5\x16\7")
+    configs = [folder_trial(trial, root, tmp_path / f"cache {form}") for form, root in roots.items()]
+    assert configs[0].identity == configs[1].identity
+    data = [config.dataset.load(tmp_path / f"cache {form}") for config, form in zip(configs, roots, strict=True)]
+    assert torch.equal(data[0].train, data[1].train)
+    assert data[0].digest == data[1].digest
+    assert torch.equal(data[0].train_labels, data[1].train_labels)  # type: ignore[arg-type]
+
+
 def test_hidden_files_and_circles_of_links_are_passed_over(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "images", 5)
     (root / ".DS_Store").write_text("hidden")
@@ -128,15 +305,15 @@ def test_bad_files_are_named_and_left_out(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "images", 27)
     spoil(root)
     for _ in range(2):  # when the array is built, and from the cache
-        with pytest.warns(UserWarning, match=r"^3 of 30 files in .* cannot be read as images: .* left out$") as caught:
+        with pytest.warns(UserWarning, match="cannot be read|passed over") as caught:
             dataset = ImageFolder(root=str(root), size=8, max_bad=0.1).filled_in(tmp_path / "cache")
-        message = str(caught[0].message)
-        assert "notes.txt (not an image)" in message
-        assert "cut.jpg (" in message
-        assert "broken link.png (not a regular file)" in message
-        assert len(caught) == 1
+        bad, others = [str(each.message) for each in caught]
+        assert bad.startswith(f"2 of 29 images in '{root}' cannot be read: ")
+        assert "cut.jpg (" in bad
+        assert "broken link.png (not a regular file)" in bad
+        assert others == f"1 of 30 files in '{root}' is passed over, since not an image: notes.txt"
     assert dataset.train_size + dataset.held_out_size == 27
-    with pytest.warns(UserWarning, match="^3 of 30 files"):
+    with pytest.warns(UserWarning, match="^2 of 29 images|passed over"):
         data = dataset.load(tmp_path / "cache")
     assert len(data.train) + len(data.held_out) == 27
 
@@ -145,15 +322,15 @@ def test_too_many_bad_files_are_an_error_that_names_them(tmp_path: Path) -> None
     root = make_folder(tmp_path / "images", 27)
     spoil(root)
     for number in range(6):
-        (root / f"{number}.bin").write_bytes(bytes(range(number + 1)))
+        (root / f"{number}.png").write_bytes(bytes(range(number + 1)))
     for _ in range(2):
         with pytest.raises(ConfigError) as error:
             ImageFolder(root=str(root), size=8, max_bad=0.2).filled_in(tmp_path / "cache")
         assert error.value.path == "dataset.max_bad"
-        assert error.value.problem.startswith(f"9 of 36 files in '{root}' cannot be read as images: ")
-        assert " and 4 more; that is more than the fraction 0.2; " in error.value.problem
+        assert error.value.problem.startswith(f"8 of 35 images in '{root}' cannot be read: ")
+        assert " and 3 more; that is more than the fraction 0.2; " in error.value.problem
         assert "\n" not in error.value.problem
-    with pytest.warns(UserWarning, match="9 of 36"):  # the images that were read are still there for a larger fraction
+    with pytest.warns(UserWarning, match="8 of 35|passed over"):  # the array is still there for a larger fraction
         load(tmp_path / "cache", root, max_bad=0.25)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from image_files import picture, save
 from PIL import Image
 
-from trainers.evaluation.pictures import save_samples
+from trainers.data.image_folder import ImageFolder
+from trainers.evaluation.pictures import load_images, save_samples
 
 
 @pytest.mark.parametrize(
@@ -57,3 +61,91 @@ def test_points_are_a_scatter_plot(tmp_path: Path) -> None:
 def test_what_has_no_picture_leaves_no_file(shape: tuple[int, ...], tmp_path: Path) -> None:
     save_samples(torch.zeros(shape), tmp_path / "nothing.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def grey16(dtype: str, factor: int) -> Callable[[int], Image.Image]:
+    """Pictures with 16-bit values of ``dtype``, eight bits times ``factor``."""
+    return lambda seed: Image.fromarray(np.asarray(picture(12, 10, seed).convert("L")).astype(dtype) * factor)
+
+
+def mode(name: str) -> Callable[[int], Image.Image]:
+    """Pictures in a mode of Pillow."""
+
+    def make(seed: int) -> Image.Image:
+        image = picture(12, 10, seed)
+        if name in ("LA", "RGBA"):
+            image.putalpha(picture(12, 10, seed + 1).convert("L"))
+        return image.convert(name)
+
+    return make
+
+
+KINDS: dict[str, tuple[str, Callable[[int], Image.Image], dict[str, Any]]] = {
+    **{f"{name} png": ("png", mode(name), {}) for name in ("1", "L", "LA", "P", "RGB", "RGBA")},
+    **{f"{name} tiff": ("tif", mode(name), {}) for name in ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr")},
+    **{f"{name} jpeg": ("jpg", mode(name), {}) for name in ("L", "RGB", "CMYK")},
+    **{f"exif {turn}": ("jpg", mode("RGB"), {"turn": turn}) for turn in range(1, 9)},
+    **{f"exif {ending}": (ending, mode("RGB"), {"turn": 6}) for ending in ("png", "tif", "webp")},
+    **{
+        ending: (ending, mode("RGB"), {})
+        for ending in ("gif", "bmp", "webp", "avif", "jp2", "ppm", "qoi", "tga", "ico")
+    },
+    **{f"several {ending}": (ending, mode("RGB"), {"several": True}) for ending in ("gif", "png", "tif", "webp")},
+    "transparent palette": ("png", mode("P"), {"transparency": 3}),
+    "transparent bytes": ("png", mode("P"), {"transparency": bytes(range(256))}),
+    "transparent colour": ("png", mode("L"), {"transparency": 0}),
+    "progressive jpeg": ("jpg", mode("RGB"), {"progressive": True}),
+    "lzw tiff": ("tif", mode("RGB"), {"compression": "tiff_lzw"}),
+    "16-bit png": ("png", grey16("uint16", 257), {}),
+    "16-bit tiff": ("tif", grey16("uint16", 257), {}),
+    "16-bit big-endian tiff": ("tif", grey16(">u2", 257), {}),
+    "16-bit pgm": ("pgm", grey16("uint16", 257), {}),
+    "12-bit png": ("png", grey16("uint16", 16), {}),
+    "10-bit tiff": ("tif", grey16("uint16", 4), {}),
+    "8 bits in 16": ("png", grey16("uint16", 1), {}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*16-bit images take")
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_trained_on_is_measured_as_the_same_bytes(kind: str, channels: int, tmp_path: Path) -> None:
+    ending, make, options = KINDS[kind]
+    options = dict(options)
+    if turn := options.pop("turn", None):
+        options["exif"] = exif = Image.Exif()
+        exif[0x0112] = turn
+    for index in range(4):
+        if options.get("several") or "append_images" in options:
+            options = {"save_all": True, "append_images": [make(index + 50)]}
+        path = tmp_path / "images" / f"{index}.{ending}"
+        path.parent.mkdir(exist_ok=True)
+        make(index).save(path, **options)
+    for size in (8, 10):
+        dataset = ImageFolder(root=str(tmp_path / "images"), size=size, channels=channels)  # type: ignore[arg-type]
+        dataset = dataset.filled_in(tmp_path / "cache")
+        data = dataset.load(tmp_path / "cache")
+        measured = load_images(
+            tmp_path / "images", 4, dataset.shape, resize=True, bits=dataset.bits(tmp_path / "cache")
+        )
+        assert sorted(map(bytes, measured.numpy())) == sorted(
+            map(bytes, torch.cat([data.train, data.held_out]).numpy())
+        )
+    if "bit" in kind or kind == "8 bits in 16":
+        expected = [np.asarray(picture(12, 10, index).convert("L")) for index in range(4)]
+        own = load_images(tmp_path / "images", 4, (channels, 10, 12))
+        assert np.array_equal(own[:, 0], np.stack(expected))
+
+
+def test_dark_samples_are_scaled_as_the_dataset_is(tmp_path: Path) -> None:
+    for index in range(4):
+        bright = save(grey16("uint16", 257)(index), tmp_path / "dataset" / f"{index}.png")
+        with Image.open(bright) as image:
+            save(Image.fromarray(np.asarray(image) >> 4), tmp_path / "dark" / f"{index}.png")
+    dataset = ImageFolder(root=str(tmp_path / "dataset"), size=10, channels=1).filled_in(tmp_path / "cache")
+    assert dataset.bits(tmp_path / "cache") == 16
+    dark = load_images(tmp_path / "dark", 4, dataset.shape, resize=True, bits=16)
+    assert dark.max() <= 16
+    with pytest.warns(UserWarning, match=r"16-bit images take 12 bits, of which .* \(values divided by 16\)"):
+        own = load_images(tmp_path / "dark", 4, dataset.shape, resize=True)
+    assert own.max() > 200

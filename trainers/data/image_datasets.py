@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from trainers.data.image_arrays import kept, open_images, open_labels, to_pixels, write_array, write_images
 from trainers.datasets import Data, Dataset
-from trainers.parts import ConfigError, runtime
+from trainers.parts import ConfigError, path_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ class PublishedImages(Dataset):
     files: ClassVar[str]
     """What ``root`` must be, in words for messages."""
 
-    root: str | None = runtime(None)
+    root: str | None = path_option()
 
     def filled_in(self, cache_dir: Path) -> PublishedImages:
         """The dataset with an absolute root. Raises :class:`ConfigError` if root does not hold the dataset."""

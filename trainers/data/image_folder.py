@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from trainers.data.image_arrays import decoded, kept, open_images, open_labels, write_array, write_images
 from trainers.datasets import Data, Dataset
-from trainers.parts import ConfigError, number, runtime
+from trainers.parts import ConfigError, number, path_option
 
 VERSION = 1
 """Must be increased when the same files come to give other arrays."""
@@ -61,7 +61,7 @@ class ImageFolder(Dataset):
 
     name: ClassVar[str] = "image_folder"
 
-    root: str | None = runtime(None)
+    root: str | None = path_option()
     size: int = number(32, at_least=1)
     channels: Literal[1, 3] = 3
     held_out: float = number(0.1, above=0, below=1)

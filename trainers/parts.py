@@ -15,12 +15,15 @@ import difflib
 import functools
 import importlib
 import importlib.metadata
+import os
 import sys
 import types
 import typing
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal, TypeVar, cast
+
+from trainers.paths import full_path
 
 T = TypeVar("T")
 
@@ -90,6 +93,14 @@ def number(
 def runtime(default: Any) -> Any:
     """A dataclass field that says where or how something is found. It is not part of a trial's identity."""
     return field(default=default, metadata={"runtime": True})
+
+
+def path_option() -> Any:
+    """A :func:`runtime` field for the path of a file or folder, None by default.
+
+    ``~`` and variables in it are replaced, and it becomes absolute: a worker may have another working directory.
+    """
+    return field(default=None, metadata={"runtime": True, "path": True})
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
@@ -166,6 +177,13 @@ def runtime_options(kind: str, name: str) -> frozenset[str]:
     return frozenset(f.name for f in fields(cls) if f.metadata.get("runtime")) if cls else frozenset()
 
 
+def is_path_option(name: str) -> bool:
+    """Whether an option, such as ``dataset.root``, is a path: a :func:`path_option` of some part."""
+    kind, _, option = name.partition(".")
+    specs = (spec for cls in installed(kind) for spec in fields(cls)) if kind in MODULES else ()
+    return any(spec.name == option and bool(spec.metadata.get("path")) for spec in specs)
+
+
 def build_part(kind: str, values: Any, path: str = "") -> Part:
     """The part that ``values["name"]`` names, built from the other values.
 
@@ -204,6 +222,8 @@ def build(cls: type[T], values: Any, path: str = "") -> T:
         here = _join(path, name)
         if name in values:
             arguments[name] = _convert(values[name], hints[name], here)
+            if spec.metadata.get("path") and arguments[name] is not None:
+                arguments[name] = _absolute(arguments[name], here)
             _check_bounds(arguments[name], spec.metadata, here)
         elif spec.default is MISSING and spec.default_factory is MISSING:
             raise ConfigError(here, "is missing")
@@ -236,6 +256,13 @@ def _hints(cls: Hashable) -> dict[str, Any]:
 
 def _join(path: str, name: str) -> str:
     return ".".join(piece for piece in (path, name) if piece)
+
+
+def _absolute(value: str, path: str) -> str:
+    try:
+        return os.path.abspath(full_path(value))
+    except ValueError as error:
+        raise ConfigError(path, str(error)) from None
 
 
 def _check_bounds(value: Any, bounds: Mapping[str, Any], path: str) -> None:
@@ -303,6 +330,8 @@ def _convert_tuple(value: Any, members: tuple[Any, ...], path: str) -> tuple[Any
 
 
 def _hint(value: Any, allowed: Sequence[Any]) -> str:
+    if value == "gpu" and "cuda" in allowed:
+        return "; write 'cuda' for a GPU"
     match = difflib.get_close_matches(str(value), [str(item) for item in allowed], n=1)
     return f"; did you mean '{match[0]}'?" if match else ""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import FeatureWeights, RunsDir, SweepName
+from orchestrator.cli.options import FeatureWeights, RunsDir, SweepName, given_path
 from orchestrator.errors import UserError
 
 
@@ -41,7 +41,10 @@ def export(
             metavar="CELL", help="Show differences to this cell, paired by seed. Write the cell as the table shows it."
         ),
     ] = "",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: standard output.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Default: standard output.", parser=given_path("--output")),
+    ] = None,
     runs_dir: RunsDir = "runs",
     feature_weights: FeatureWeights = None,
 ) -> None:
@@ -76,7 +79,14 @@ def plot(
         str | None, typer.Option(help="Any logged metric; default: the one that the sweep compares by.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Default: figures/ in the sweep's folder.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="DIR",
+            help="Default: figures/ in the sweep's folder.",
+            parser=given_path("--output"),
+        ),
     ] = None,
     runs_dir: RunsDir = "runs",
 ) -> None:
@@ -95,7 +105,14 @@ def plot(
 def report(
     name: SweepName,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Default: NAME.html in the sweep's folder.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Default: NAME.html in the sweep's folder.",
+            parser=given_path("--output"),
+        ),
     ] = None,
     runs_dir: RunsDir = "runs",
 ) -> None:
@@ -114,7 +131,9 @@ def evaluate(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="TARGET", help="A sweep's name, a checkpoint (FILE.pt), a trial's directory, or a folder of images."
+            metavar="TARGET",
+            help="A sweep's name, a checkpoint (FILE.pt), a trial's directory, or a folder of images.",
+            parser=given_path("TARGET", str),
         ),
     ],
     overrides: Annotated[

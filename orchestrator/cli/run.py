@@ -16,6 +16,7 @@ from orchestrator.cli.options import (
     RunsDir,
     SweepName,
     TrackingUri,
+    given_path,
     run_options,
 )
 from orchestrator.errors import disk_errors
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The sweep file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The sweep file.", parser=given_path("FILE"))],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(

@@ -71,8 +71,8 @@ def comparison_table(
     """The comparison table of one or several sweeps. The sweeps need not be finished.
 
     ``at`` chooses the evaluation of each trial. A cell's mean is over its finished seeds, including those that were
-    stopped early. Its remarks count the seeds that were stopped, failed, diverged or are not finished. The best mean of
-    a metric is marked unless another cell's interval overlaps its own, or only other cells have an interval.
+    stopped early. Its remarks count the seeds that were stopped, failed, diverged or are not finished.
+    :func:`~orchestrator.results.tables.mark_best` marks the best mean of a metric.
 
     ``metrics`` are shown instead of the evaluation's. ``again`` holds values that were measured again, by trial id.
     Raises :class:`UserError` for a metric that no trial has logged and for a baseline that is not a cell.
@@ -193,7 +193,7 @@ def _row(group: Sequence[_Trial], entry: Entry, metrics: Sequence[str], at: At) 
     commits = {commit for trial in finished for commit in trial["commits"].split(", ")}
     if len(commits) > 1:
         remarks.append(f"{MIXED_CODE}: {', '.join(sorted(commits))}")
-    return Row(entry.variant, entry.setting, entry.axes, values, frozenset(), tuple(remarks))
+    return Row(entry.variant, entry.setting, entry.axes, values, frozenset(), tuple(remarks), seeds=len(group))
 
 
 def _finished(group: Sequence[_Trial]) -> list[_Trial]:

@@ -17,6 +17,7 @@ from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.store.trial import TrialStore
 from trainers.metrics import TRAINING_SECONDS
 from trainers.parts import nearest
+from trainers.paths import full_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +42,12 @@ def load(path: str | Path) -> Results:
     ``path`` is the sweep's directory, for example ``runs/ground_metrics`` or ``s3://bucket/runs/ground_metrics``.
     Names and states are categories, counts are nullable integers, ``timestamp`` is a time in UTC, and every other
     column is a float. An axis keeps the type of its values, except that integers become floats if a variant lacks the
-    axis. Raises :class:`UserError` if there is no sweep.
+    axis. ``~`` and variables in the path are replaced. Raises :class:`UserError` if there is no sweep.
     """
+    try:
+        path = full_path(str(path))
+    except ValueError as error:
+        raise UserError(f"load: {error}") from None
     if "://" in str(path):
         runs, _, name = str(path).rstrip("/").rpartition("/")
     else:

@@ -49,7 +49,8 @@ def value_of(numbers: Iterable[float], *, interval: bool = True) -> Value | None
 class Row:
     """A cell: its variant, its axis values as text and as they are, its values by metric, remarks, a paper's numbers.
 
-    ``differences`` are those to the table's baseline, paired by seed.
+    ``differences`` are those to the table's baseline, paired by seed. ``seeds`` counts the cell's trials, with a result
+    or without.
     """
 
     variant: str
@@ -62,6 +63,7 @@ class Row:
     paper: Mapping[str, float] = field(default_factory=dict)
     sweep: str = ""
     differences: Mapping[str, Value] = field(default_factory=dict)
+    seeds: int = 0
 
     @property
     def label(self) -> str:
@@ -94,20 +96,27 @@ def heading(metric: Metric) -> str:
 
 
 def mark_best(table: Table) -> Table:
-    """The table with the best cell of each metric marked, unless another cell's interval overlaps its own."""
+    """The table with the best cell of each metric marked, if there is one that can be told apart.
+
+    A cell is not marked if another cell's interval overlaps its own, if some of its seeds have no value, or if it is no
+    better than the untrained generator. Nothing is marked without another cell to compare with.
+    """
     rows = table.rows
     best: list[set[str]] = [set() for _ in rows]
     comparable = [i for i, row in enumerate(rows) if not row.reference and OTHER_REFERENCE not in row.remarks]
+    untrained = next((row.values for row in rows if row.reference and row.variant == UNTRAINED), {})
     for metric, direction in ((each.name, each.direction) for each in table.metrics):
         there = [i for i in comparable if metric in rows[i].values]
-        if direction is None or not there:
+        if direction is None or not there or len(comparable) < 2:
             continue
         sign = -1 if direction == "max" else 1
         first = min(there, key=lambda i: sign * rows[i].values[metric].mean)
         value, others = rows[first].values[metric], [rows[i].values[metric] for i in there if i != first]
         untold = value.interval is None and any(other.interval is not None for other in others)
+        learned = metric not in untrained or sign * value.mean < sign * untrained[metric].mean
         low, high = value.range
-        if not untold and all(other.range[1] < low or other.range[0] > high for other in others):
+        apart = all(other.range[1] < low or other.range[0] > high for other in others)
+        if apart and learned and not untold and value.count >= rows[first].seeds:
             best[first].add(metric)
     return replace(
         table, rows=tuple(replace(row, best=frozenset(marked)) for row, marked in zip(rows, best, strict=True))

@@ -8,6 +8,7 @@ from pathlib import Path
 from orchestrator.errors import UserError
 from orchestrator.remote.copies import open_replica
 from orchestrator.remote.replica import Replica
+from trainers.paths import full_path
 
 Runs = Path | Replica
 
@@ -41,8 +42,15 @@ def folder_at(text: str) -> Path:
 
 
 def _folder(text: str) -> Path:
-    """A folder that exists or can be made. Raises :class:`UserError` if it or one of its parents is a file."""
-    folder = Path(text)
+    """A folder that exists or can be made.
+
+    ``~`` and variables are replaced. Raises :class:`UserError` if the path is empty, and if it or one of its parents is
+    a file.
+    """
+    try:
+        folder = Path(full_path(text))
+    except ValueError as error:
+        raise UserError(f"--runs-dir: {error}") from None
     there = next((place for place in (folder, *folder.parents) if os.path.exists(place)), None)
     if there is not None and not os.path.isdir(there):
         raise UserError(f"--runs-dir {text}: '{there}' is a file, not a folder")

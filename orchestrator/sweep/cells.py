@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from orchestrator.errors import UserError, disk_errors
 from orchestrator.sweep.document import YamlPath
 from orchestrator.sweep.file import Axes, SweepFile
 from orchestrator.sweep.presets import check_preset, compose, option_paths, parse_override, presets
+from orchestrator.sweep.syntax import check_count
 from trainers.config import TrialConfig
 from trainers.parts import ConfigError, nearest
 
@@ -55,11 +57,10 @@ def sweep_cells(sweep_file: SweepFile, options: Sequence[str], cache_dir: Path |
     Some datasets must be read before they can be planned; ``cache_dir`` is where they keep what they read. Raises
     :class:`UserError`, with the line, for anything in the file that has no meaning or no effect.
     """
-    cells = [
-        cell
-        for variant, axes in sweep_file.variants.items()
-        for cell in _variant_cells(sweep_file, variant, axes, options, cache_dir)
-    ]
+    cells: list[Cell] = []
+    for variant, axes in sweep_file.variants.items():
+        cells += _variant_cells(sweep_file, variant, axes, options, cache_dir)
+        check_count("these cells", len(cells))
     _check_shared_axes(sweep_file, cells)
     kept = _without_excluded(sweep_file, cells)
     if not kept:
@@ -86,6 +87,10 @@ def _variant_cells(
         template = _template(sweep_file, own, in_presets, options, cache_dir)
         applying = groups + [axis for axis in plain if _applies(sweep_file, axis, template)]
         used |= {name for axis in applying for name in axis.names}
+        try:
+            check_count("these axes", math.prod(len(axis.rows) for axis in applying))
+        except UserError as error:
+            raise sweep_file.document.error((*own.place, "grid"), str(error)) from None
         for rows in itertools.product(*(axis.rows for axis in applying[len(groups) :])):
             values = _values(applying, [*group_rows, *rows])
             config = copy.deepcopy(template)

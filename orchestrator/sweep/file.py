@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.sweep.document import Document, YamlPath, read_document
 from orchestrator.sweep.names import check_name
+from orchestrator.sweep.syntax import check_count, parse_value
 from trainers.parts import nearest
 
 AXES_KEYS = ("base", "grid", "zip", "exclude")
@@ -141,13 +143,20 @@ def read_sweep_file(path: Path) -> SweepFile:
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:
-    """The seeds that a value gives: ``3`` means 0, 1 and 2; a list is taken as it is. Raises :class:`UserError`."""
+    """The seeds that a value gives: ``3`` means 0, 1 and 2; a list is taken as it is.
+
+    A text is Hydra's sweep syntax, such as ``0,1,2`` and ``range(3, 6)``. Raises :class:`UserError`.
+    """
+    if isinstance(value, str):
+        swept, is_sweep = parse_value(value)
+        value = swept if is_sweep else value
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        check_count("these seeds", value)
         return tuple(range(value))
     whole = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
     if not whole or not value:
         raise UserError(f"expected a number of seeds (1 or more) or a list of them, got {value!r}")
-    twice = sorted({seed for seed in value if value.count(seed) > 1})
+    twice = sorted(seed for seed, number in Counter(value).items() if number > 1)
     if twice:
         raise UserError(f"seed {twice[0]} is given twice")
     return tuple(value)
@@ -187,7 +196,7 @@ class _Reader:
         for key in value:
             if not isinstance(key, str):
                 raise self.fail((*place, str(key)), f"expected text as key, got {key!r}")
-            if known is not None and key not in known:
+            if known is not None and key not in known and not (place == () and key.startswith("x-")):
                 raise self.fail((*place, key), f"unknown key{nearest(key, known)}")
         return value
 
@@ -239,16 +248,13 @@ class _Reader:
 
     def swept(self, place: YamlPath, text: str) -> list[Any]:
         """The values of Hydra's sweep syntax: ``choice(1, 10)``, ``range(1, 5)`` or ``1,10``."""
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-        from hydra.errors import HydraException
-
         try:
-            override = OverridesParser.create().parse_override(f"axis={text}")
-            if override.is_sweep_override():
-                return [_plain(value) for value in override.sweep_iterator()]
-        except (HydraException, ValueError) as error:
-            raise self.fail(place, f"'{text}' is not a Hydra sweep: {_first_line(error)}") from None
-        raise self.fail(place, f"expected a list of values or a Hydra sweep such as choice(1, 10), got '{text}'")
+            values, is_sweep = parse_value(text)
+        except UserError as error:
+            raise self.fail(place, str(error)) from None
+        if not is_sweep:
+            raise self.fail(place, f"expected a list of values or a Hydra sweep such as choice(1, 10), got '{text}'")
+        return values
 
     def zipped(self, place: YamlPath) -> dict[str, list[Any]]:
         columns = self.axis_values(place)
@@ -363,12 +369,3 @@ class _Reader:
         for name in scales:
             check_name(name, lambda problem, name=name: self.fail(("scale", name), problem))
         return {name: self.words(("scale", name)) for name in scales}
-
-
-def _plain(value: Any) -> Any:
-    """A value with Hydra's quoted strings turned into str."""
-    return value.text if hasattr(value, "text") else value
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

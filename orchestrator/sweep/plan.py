@@ -12,6 +12,7 @@ from orchestrator.sweep.cells import sweep_cells
 from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, parse_seeds
 from orchestrator.sweep.names import check_name
 from orchestrator.sweep.presets import parse_override
+from orchestrator.sweep.syntax import check_count, parse_value
 from trainers.config import TrialConfig, is_runtime_option
 from trainers.metrics import EPOCH_METRICS, Metric
 from trainers.parts import nearest
@@ -74,9 +75,10 @@ def make_plan(
     file_seeds, scaled = _split(scaled, "seeds")
     own_seeds, overrides = _split(overrides, "seeds")
     written = file_seeds if own_seeds is None else own_seeds
-    seeds = sweep_file.seeds if written is None else parse_seeds(parse_override(f"seeds={written}").value())
+    seeds = sweep_file.seeds if written is None else parse_seeds(parse_value(written)[0])
     options = [*scaled, *overrides]
     cells = sweep_cells(sweep_file, options, cache_dir)
+    check_count(f"{len(cells):,} cells with {len(seeds):,} seeds", len(cells) * len(seeds))
     keys = [parse_override(text).key_or_group for text in overrides]
     changed = own_seeds is not None or any(not is_runtime_option(key, cell.config) for cell in cells for key in keys)
     sweep_name = _sweep_name(sweep_file, scale, name, changed)

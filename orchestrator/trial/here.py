@@ -20,7 +20,7 @@ from trainers.config import TrialConfig
 def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | None = None) -> int:
     """Trains a trial from the start, in a new directory below ``train/``. Returns the exit code: 0, 1 or 130."""
     for text in overrides:
-        parse_override(text)
+        parse_override(text, one_trial=True)
     cache = cache_dir(runs_dir)
     with disk_errors():
         config = TrialConfig.from_dict(with_weights(compose(overrides), feature_weights), cache)

@@ -37,7 +37,7 @@ def composed_once() -> Iterator[None]:
     known: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def compose(overrides: list[str]) -> dict[str, Any]:
-        key = tuple(overrides)
+        key = tuple(map(composition.with_full_path, overrides))
         if key not in known:
             known[key] = composition.compose(overrides)
         return copy.deepcopy(known[key])

@@ -137,4 +137,4 @@ def test_each_engine_is_known_to_few() -> None:
     assert {Path(file).parts[0] for file in users(PACKAGE, "mlflow")} == {"tracking"}
     assert {Path(file).parts[0] for file in users(PACKAGE, "typer")} == {"cli"}
     assert users(PACKAGE, "fsspec") == {"remote/object_store.py"}
-    assert users(PACKAGE, "hydra") == {"sweep/presets.py", "sweep/file.py"}
+    assert users(PACKAGE, "hydra") == {"sweep/presets.py", "sweep/syntax.py"}

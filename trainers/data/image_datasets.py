@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from trainers.data.decoding import open_image, to_pixels
 from trainers.data.image_arrays import kept, open_images, open_labels, write_array, write_images
 from trainers.datasets import Data, Dataset
-from trainers.parts import ConfigError, runtime
+from trainers.parts import ConfigError, path_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ class PublishedImages(Dataset):
     files: ClassVar[str]
     """What ``root`` must be, in words for messages."""
 
-    root: str | None = runtime(None)
+    root: str | None = path_option()
 
     def filled_in(self, cache_dir: Path) -> PublishedImages:
         """The dataset with an absolute root. Raises :class:`ConfigError` if root does not hold the dataset."""

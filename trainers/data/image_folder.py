@@ -17,7 +17,7 @@ from trainers.data.decoding import NOT_AN_IMAGE, Depths, composed, decoded, is_n
 from trainers.data.image_arrays import kept, open_images, open_labels, write_array, write_images
 from trainers.data.splits import Unclear, find_split, refuse_inner_splits
 from trainers.datasets import Data, Dataset
-from trainers.parts import ConfigError, number, runtime
+from trainers.parts import ConfigError, number, path_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +70,7 @@ class ImageFolder(Dataset):
 
     name: ClassVar[str] = "image_folder"
 
-    root: str | None = runtime(None)
+    root: str | None = path_option()
     size: int = number(32, at_least=1)
     channels: Literal[1, 3] = 3
     held_out: float = number(0.1, above=0, below=1)

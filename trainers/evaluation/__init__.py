@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from trainers.metrics import Metric
-from trainers.parts import ConfigError, Part, number, runtime
+from trainers.parts import ConfigError, Part, number, path_option
 
 if TYPE_CHECKING:
     import torch
@@ -161,7 +161,7 @@ class InceptionEvaluation(FeatureEvaluation):
     also_logged: ClassVar[tuple[Metric, ...]] = (Metric("inception_score_std"),)
 
     samples: int = number(10_000, at_least=100)
-    feature_weights: str | None = runtime(None)
+    feature_weights: str | None = path_option()
 
     def prepare(self) -> None:
         """Raises :class:`ConfigError` for weights that are missing, not Inception's, or cannot be downloaded."""

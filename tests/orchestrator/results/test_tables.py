@@ -23,15 +23,24 @@ from orchestrator.store.sweep import SweepStore
 from trainers.metrics import Metric, names_of
 
 
-def fill(store: SweepStore, values: Sequence[Sequence[float | State]], metric: str = "exact_w1") -> None:
-    """``values[cell][seed]``: the metric's last value, or the state of a trial that has none."""
+def fill(
+    store: SweepStore,
+    values: Sequence[Sequence[float | State]],
+    metric: str = "exact_w1",
+    *,
+    untrained: float = 9.0,
+) -> None:
+    """``values[cell][seed]``: the metric's last value, or the state of a trial that has none.
+
+    The untrained generator has the value ``untrained`` plus the seed.
+    """
     cells: dict[str, int] = {}
     for entry in store.entries():
         value = values[cells.setdefault(entry.label, len(cells))][entry.seed]
         if isinstance(value, State):
             finish(store, entry, {metric: 1000.0}, state=value, error="why")
         else:
-            finish(store, entry, {metric: value}, untrained={metric: 9.0 + entry.seed})
+            finish(store, entry, {metric: value}, untrained={metric: untrained + entry.seed})
 
 
 def header(table: Table) -> list[str]:
@@ -80,7 +89,11 @@ def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
         pytest.param([[1, 1], [2, 2]], False, [True, False], id="no deviation"),
         pytest.param([[1, 1], [1, 1]], False, [False, False], id="equal"),
         pytest.param([[2, 2], [1, 9]], False, [False, False], id="the best is inside the other's wide range"),
-        pytest.param([[1, State.FAILED], [2, State.LOST]], False, [True, False], id="one seed each"),
+        pytest.param([[1, State.FAILED], [2, State.LOST]], False, [False, False], id="one seed of two each"),
+        pytest.param([[1, State.DIVERGED], [2, 2.1]], False, [False, False], id="a best of survivors"),
+        pytest.param([[1, State.PENDING], [2, 2.1]], False, [False, False], id="a best that is not finished"),
+        pytest.param([[1, float("nan")], [2, 2.1]], False, [False, False], id="a best of which a seed has no number"),
+        pytest.param([[1, 1.1], [2, State.DIVERGED]], False, [True, False], id="the other has a seed without a result"),
         pytest.param(
             [[1, State.FAILED], [2, 2.1]], False, [False, False], id="one seed: nothing is known of its range"
         ),
@@ -93,7 +106,7 @@ def test_the_best_is_bold_unless_another_range_overlaps_it(
     plan = json.loads((store.path / "plan.json").read_text())
     plan["compare"]["mode"] = "max" if higher else "min"
     (store.path / "plan.json").write_text(json.dumps(plan))
-    fill(store, values)
+    fill(store, values, untrained=0.0 if higher else 9.0)
     table = comparison_table(store)
     assert ["exact_w1" in row.best for row in cell_rows(table)] == best
     assert f"exact_w1 {'↑' if higher else '↓'}" in header(table)
@@ -105,6 +118,42 @@ def test_the_best_is_bold_unless_another_range_overlaps_it(
             assert (f"**{shown}**" in in_markdown) is bold
             assert ((r"\textbf{" + shown.replace("±", r"$\pm$") + "}") in in_latex) is bold
     assert not any(row.best for row in table.rows if row.reference)
+
+
+@pytest.mark.parametrize(
+    ("values", "untrained", "mode", "best"),
+    [
+        pytest.param([[9, 9.1], [20, 21]], 8.5, "min", False, id="worse than before training"),
+        pytest.param([[9, 9], [20, 21]], 8.5, "min", False, id="equal to it"),
+        pytest.param([[8, 8.1], [20, 21]], 8.5, "min", True, id="better"),
+        pytest.param([[9, 9.1], [3, 4]], 9.5, "max", False, id="worse, more is better"),
+        pytest.param([[11, 11.1], [3, 4]], 9.5, "max", True, id="better, more is better"),
+    ],
+)
+def test_what_is_no_better_than_the_untrained_generator_is_not_bold(
+    store: SweepStore, values: list[list[float]], untrained: float, mode: str, best: bool
+) -> None:
+    plan = json.loads((store.path / "plan.json").read_text())
+    plan["compare"]["mode"] = mode
+    (store.path / "plan.json").write_text(json.dumps(plan))
+    fill(store, values, untrained=untrained)
+    assert ["exact_w1" in row.best for row in cell_rows(comparison_table(store))] == [best, False]
+
+
+def test_three_of_five_seeds_diverged_are_not_the_best(tmp_path: Path) -> None:
+    store = make_sweep(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 5"))
+    fill(store, [[0.1, 0.11, *[State.DIVERGED] * 3], [1, 1.1, 1.2, 1.1, 1]])
+    first, second = cell_rows(comparison_table(store))
+    assert first.remarks == ("3 of 5 DIVERGED",)
+    assert not first.best
+    assert "exact_w1" not in second.best
+
+
+def test_a_table_of_one_row_marks_nothing(tmp_path: Path) -> None:
+    store = make_sweep(tmp_path, TWO_CELLS.replace("[1, 2]", "[1]"))
+    fill(store, [[0.5, 0.75]])
+    assert not any(row.best for row in comparison_table(store).rows)
+    assert "**" not in FORMATS["markdown"][1](comparison_table(store))
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.DIVERGED, State.LOST, State.PENDING, State.RUNNING])
@@ -159,7 +208,8 @@ def test_cells_measured_against_another_reference_are_told_and_never_the_best(st
     table = comparison_table(store)
     here, other = cell_rows(table)
     assert (here.remarks, other.remarks) == ((), ("other reference",))
-    assert ("exact_w1" in here.best, "exact_w1" in other.best) == (True, False)
+    assert not here.best  # nothing is left to compare with
+    assert not other.best
     assert any("other reference" in note for note in table.notes)
 
 

@@ -108,6 +108,18 @@ FILES = [
     pytest.param("seeds: 0\n", 1, ["1 or more", "0"], id="no seeds"),
     pytest.param("seeds: [0.5]\n", 1, ["seeds"], id="half a seed"),
     pytest.param(B + "grid: {seed: [1, 2]}\n", 2, ["seeds: 3"], id="seed as an axis"),
+    pytest.param("batch_size: 1\nseeds: 010\n", 2, ["seeds", "'010'", "octal", "write 10"], id="octal seeds"),
+    pytest.param(
+        B + "grid:\n  batch_size: [64,\n    064]\n", 4, ["grid.batch_size", "'064'", "write 64"], id="an octal value"
+    ),
+    pytest.param("name: s\nseeds: 100000000\n", 2, ["seeds", "100,000,000 trials", "100,000"], id="many seeds"),
+    pytest.param("seeds: range(1,100000000)\n", 1, ["seeds", "99,999,999 values"], id="a huge range of seeds"),
+    pytest.param(
+        B + "grid:\n  penalty.weight: range(0,1000)\n  critic.lr: range(1,1000)\n  budget: range(1,1000)\n",
+        2,
+        ["grid", "998,001,000 trials", "at most 100,000"],
+        id="a huge product",
+    ),
     pytest.param("name: s\nzip:\n  critic.lr: [1, 2]\n  generator.lr: [1]\n", 2, ["has 2", "has 1"], id="zip: unequal"),
     pytest.param(
         B + "zip: {critic.lr: [1], budget: [1]}\ngrid: {budget: [1]}\n", 2, ["zip.budget"], id="an axis in grid and zip"
@@ -261,6 +273,7 @@ GOOD = B + "grid: {penalty.weight: [1, 2]}\nscale: {small: [budget=20], bad: [bu
         pytest.param(["budget=1,2", "--name", "t"], ["several values", "grid"], id="several values"),
         pytest.param(["budget=30"], ["--name"], id="other trials under the same name"),
         pytest.param(["seeds=2"], ["--name"], id="other seeds under the same name"),
+        pytest.param(["seeds=100000", "--name", "t"], ["200,000 trials", "at most 100,000"], id="too many trials"),
         pytest.param(["seeds=0", "--name", "t"], ["seeds", "1 or more"], id="no seeds"),
         pytest.param(["seeds=", "--name", "t"], ["seeds"], id="nothing for seeds"),
         pytest.param(["seeds=1", "seeds=2", "--name", "t"], ["seeds= is given twice"], id="seeds twice"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,10 +13,45 @@ from trainers.parts import ConfigError
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of this name. ``auto`` is the current CUDA device if there is one, else the CPU."""
+    """The device of this name, for computing in full float32 (see :func:`use_full_float32`).
+
+    ``auto`` is the current CUDA device if there is one, else the CPU.
+    """
+    use_full_float32()
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def use_full_float32() -> None:
+    """Turns TF32 and bfloat16 off for float32 matrix products and convolutions. Gradient penalties need the precision.
+
+    Torch turns TF32 on for convolutions by default. NVIDIA's containers also turn it on for matrix products, by the
+    variable ``TORCH_ALLOW_TF32_CUBLAS_OVERRIDE``.
+    """
+    torch.set_float32_matmul_precision("highest")
+    # Torch has older and newer switches. It raises when it reads an older one that the newer ones contradict.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    for switch in (torch.backends, *_switches(torch.device("cuda")), *_switches(torch.device("cpu"))):
+        switch.fp32_precision = "ieee"
+
+
+def arithmetic(device: torch.device) -> str:
+    """The device's type, and the precision in which this process computes float32 products there.
+
+    Results that were computed with different arithmetic must not be mixed. On a CPU, full precision has no suffix.
+    """
+    reduced = {switch.fp32_precision for switch in _switches(device)} - {"none", "ieee"}
+    precision = "+".join(sorted(reduced)) or ("" if device.type == "cpu" else "ieee")
+    return f"{device.type} {precision}".rstrip()
+
+
+def _switches(device: torch.device) -> tuple[Any, ...]:
+    """Torch's switches for the precision of float32 on a kind of device."""
+    backend: Any = torch.backends
+    if device.type == "cpu":
+        return backend.mkldnn.matmul, backend.mkldnn.conv, backend.mkldnn.rnn
+    return backend.cuda.matmul, backend.cudnn, backend.cudnn.conv, backend.cudnn.rnn
 
 
 def check_device(name: str) -> None:

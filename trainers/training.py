@@ -63,7 +63,6 @@ class Training:
         self.config = config
         self.device = resolve_device(config.device)
         torch.set_num_threads(config.threads)
-        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, above all in a gradient penalty
         reset_peak_memory(self.device)
         self.data = config.dataset.load(Path(cache_dir))
         check_data(config.dataset, self.data)

@@ -17,6 +17,7 @@ from bench.performance.machine import machine, print_machine
 from bench.performance.memory import measure_memory, print_memory
 from bench.performance.settings import SETTINGS, Bench
 from bench.performance.steps import measure_steps, print_steps
+from trainers.devices import use_full_float32
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
 def run(options: argparse.Namespace, bench: Bench) -> None:
     """Measures all sections and prints each when it is done."""
     settings = {name: SETTINGS[name] for name in options.networks}
-    torch.backends.cudnn.allow_tf32 = False
+    use_full_float32()
     facts = machine(bench)
     print_machine(facts)
     steps = [row for name, each in settings.items() for row in measure_steps(bench, name, each, facts)]

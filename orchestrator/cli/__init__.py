@@ -36,20 +36,22 @@ SECONDS_TO_LEAVE = 60.0
 def program() -> None:
     """Runs the program ``orchestrator``: :func:`main`, after which the process ends.
 
-    It ends at the latest :data:`SECONDS_TO_LEAVE` later, whatever threads are left.
+    It ends at the latest :data:`SECONDS_TO_LEAVE` later, whatever threads are left. If standard output cannot be
+    written, the command goes on, and its exit code is not 0.
     """
     from orchestrator.leaving import leave_within
+    from orchestrator.screen.output import Output, output_lost
 
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show '·' must not end a sweep
+    for name in ("stdout", "stderr"):
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            setattr(sys, name, Output.instead_of(stream))
     code: object = 1
     try:
         main()
         code = 0
     except SystemExit as leaving:
-        code = leaving.code or 0
-        raise
+        code = leaving.code or int(output_lost())
+        sys.exit(code)
     finally:
         leave_within(SECONDS_TO_LEAVE, code if isinstance(code, int) else 1)
 

@@ -56,6 +56,10 @@ NEEDED: dict[str, tuple[str, ...]] = {
 }
 """The parts that are used: ``module:object``, and the names that the object's code or message must contain."""
 
+LONGEST_SESSION_FOLDER = 107 - len("/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store")
+"""The longest path of a folder for Ray's session, in bytes. Linux allows 107 for a socket's path, and the process id
+may have seven digits. Seen to work with Ray 2.59.0 and 2.60.0."""
+
 NODE_ID = "ray.io/node-id"
 """The label that Ray gives every node."""
 

@@ -22,7 +22,7 @@ from orchestrator.engine.head import check_head
 from orchestrator.engine.placement import Demand, Placement, bundle_of, compared_versions, difference
 from orchestrator.engine.queue import Queue
 from orchestrator.errors import UserError
-from orchestrator.store.lock import MARK, end_marked, temporary_folder
+from orchestrator.store.lock import MARK, end_marked, make_temporary_folder
 from orchestrator.store.runs import location, runs_at
 from orchestrator.trial.surroundings import COMMIT, ROOT, git_commit
 
@@ -82,8 +82,7 @@ def ray_session(address: str | None, mark: str) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     temporary = None
     if address is None:
-        temporary = temporary_folder("ray", mark)
-        temporary.mkdir(mode=0o700)
+        temporary = make_temporary_folder("ray", mark, longest=ray_private.LONGEST_SESSION_FOLDER)
         quiet |= {"address": "local", "include_dashboard": False, **ray_private.session_folder(temporary)}
     else:
         quiet |= {"address": address, "runtime_env": our_code()}
@@ -156,8 +155,7 @@ class TuneExecutor:
         from orchestrator.engine.tune_searcher import TuneSearcher
 
         store = queue.store
-        storage = temporary_folder("orchestrator-tune", self._mark)  # Tune writes pickles here; nothing reads them
-        storage.mkdir(mode=0o700)
+        storage = make_temporary_folder("orchestrator-tune", self._mark)  # for Tune's pickles, which nothing reads
         runs = location(store.runs) if store.replica else str(store.runs_dir.resolve())
         early_stopping = store.plan()["early_stopping"]
         told = tune.with_parameters(

@@ -18,12 +18,15 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.files import write_atomically
+from orchestrator.remote.lease import STALE_SECONDS
 from orchestrator.remote.object_store import ObjectStore
+from trainers.locks import NO_FLOCK, locked
 
 T = TypeVar("T")
 Stamp = tuple[int, int]
@@ -94,23 +97,30 @@ class Replica(ObjectStore):
     def pull_unless_driven(self, name: str, checkpoints: Collection[str] = ()) -> None:
         """Pulls a sweep exactly, unless a driver on this machine already keeps the copy up to date."""
         with self._pulling():
-            with contextlib.suppress(FileNotFoundError), (self.copy / name / "driver.lock").open("a") as drivers:
-                try:
-                    fcntl.flock(drivers, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return
-            self.pull(name, exact=True, checkpoints=checkpoints)
+            if not self._is_driven(name):
+                self.pull(name, exact=True, checkpoints=checkpoints)
 
     def pull_as_driver(self, name: str) -> None:
         """Pulls a sweep exactly for its driver. Waits until other commands of this machine have finished their pull."""
         with self._pulling():
             self.pull(name, exact=True)
 
-    @contextlib.contextmanager
-    def _pulling(self) -> Iterator[None]:
-        with (self.copy / ".pull.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _is_driven(self, name: str) -> bool:
+        """Whether a driver on this machine runs the sweep: by its lock, without ``flock`` by its heartbeat."""
+        try:
+            with (self.copy / name / "driver.lock").open("a") as drivers:
+                fcntl.flock(drivers, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (FileNotFoundError, BlockingIOError) as error:
+            return isinstance(error, BlockingIOError)
+        except OSError as error:
+            if error.errno not in NO_FLOCK:
+                raise
+            with contextlib.suppress(FileNotFoundError):
+                return time.time() - (self.copy / name / "driver.json").stat().st_mtime < STALE_SECONDS
+        return False
+
+    def _pulling(self) -> contextlib.AbstractContextManager[None]:
+        return locked(self.copy / ".pull")
 
     @contextlib.contextmanager
     def at_hand(self, path: Path) -> Iterator[None]:

@@ -36,6 +36,9 @@ from orchestrator.remote.lease import holder as lease_holder
 from orchestrator.store.sweep import SweepStore
 
 HEARTBEAT_SECONDS = 10.0
+SYSTEM_TEMPORARY = Path("/tmp")
+ROOM = 2**20
+"""The bytes that must fit into a temporary folder; Ray's logs need more."""
 MARK = "ORCHESTRATOR_DRIVER"
 """The environment variable that the processes of a driver's Ray inherit."""
 
@@ -197,7 +200,8 @@ def end_marked(mark: str) -> int:
         ended |= {pid for pid in processes if _kill(pid, mark)}
         time.sleep(0.05)
     for purpose in ("ray", "orchestrator-tune"):
-        shutil.rmtree(temporary_folder(purpose, mark), ignore_errors=True)
+        for folder in temporary_folders(purpose, mark):
+            shutil.rmtree(folder, ignore_errors=True)
     return len(ended)
 
 
@@ -206,9 +210,35 @@ def marked_processes(mark: str) -> list[int]:
     return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _bears(pid, mark)]
 
 
-def temporary_folder(purpose: str, mark: str) -> Path:
-    """The path of a temporary folder with this mark. Ray's is directly in /tmp: a socket's path must be short."""
-    return Path(tempfile.gettempdir() if purpose != "ray" else "/tmp") / f"{purpose}-{mark}"
+def make_temporary_folder(purpose: str, mark: str, longest: int = 4096) -> Path:
+    """Makes a temporary folder with this mark where there is room for it. Its path has at most ``longest`` bytes.
+
+    Raises :class:`UserError` with what is wrong with each place.
+    """
+    problems = []
+    for folder in temporary_folders(purpose, mark):
+        if too_long := max(0, len(os.fsencode(folder)) - longest):
+            problems.append(f"'{folder.parent}' is {too_long} characters too long for the paths of Ray's sockets")
+            continue
+        try:
+            folder.mkdir(mode=0o700)
+            (folder / "room").write_bytes(bytes(ROOM))
+            (folder / "room").unlink()
+            return folder
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            problems.append(f"'{folder.parent}' cannot be written: {error.strerror}")
+    short = f" and a path of at most {longest - len(f'/{purpose}-{mark}')} characters" if longest < 4096 else ""
+    why = "; ".join(problems) or "no folder can be written"
+    raise UserError(f"there is no room for temporary files: {why}. Set TMPDIR to a folder with free space{short}")
+
+
+def temporary_folders(purpose: str, mark: str) -> list[Path]:
+    """Where a temporary folder with this mark may be, best first. Ray's sockets need a short path, such as /tmp's."""
+    places = [SYSTEM_TEMPORARY] if purpose == "ray" else []
+    with contextlib.suppress(FileNotFoundError):  # no usable folder for temporary files
+        places.append(Path(tempfile.gettempdir()))
+    return [place / f"{purpose}-{mark}" for place in dict.fromkeys(places)]
 
 
 def _end_left(store: SweepStore, tell: Callable[[str], None]) -> bool:

@@ -155,8 +155,10 @@ def _template(
     groups = [f"{group}={preset}" for group, preset in chosen.items()]
     overrides = [*sweep_file.shared.base, *own.base, *groups, *options]
     try:
+        return TrialConfig.from_dict(compose(overrides), cache_dir).to_dict()
+    except OSError as error:  # a fault of the disk, not of the sweep file
         with disk_errors():
-            return TrialConfig.from_dict(compose(overrides), cache_dir).to_dict()
+            raise error
     except ConfigError as error:
         culprit = next((text for text in reversed(overrides) if text.partition("=")[0] == error.path), None)
         problem = f"{error.path}: {error.problem}"

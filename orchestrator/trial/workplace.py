@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from orchestrator.remote.copies import scratch
 from orchestrator.remote.news import asked_to_stop
 from orchestrator.remote.replica import Replica
 from orchestrator.store.runs import Runs, cache_dir, runs_at
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import CHECKPOINT_FILES, TrialStore
+from trainers.locks import locked
 
 
 @contextlib.contextmanager
@@ -62,5 +61,5 @@ def _share(replica: Replica, cache: Path) -> None:
     If the object store cannot be reached for minutes, the worker makes what its cache lacks itself.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{cache}.lock"), contextlib.suppress(OSError):
+    with locked(cache), contextlib.suppress(OSError):
         replica.patiently(lambda: replica.share(cache))

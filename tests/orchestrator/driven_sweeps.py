@@ -12,7 +12,7 @@ from pathlib import Path
 from command_line import Running, started, wait_until
 from hand_made import write_file
 
-from orchestrator.store.lock import Driver, read_driver, temporary_folder
+from orchestrator.store.lock import Driver, read_driver, temporary_folders
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import TrialStore
@@ -74,5 +74,5 @@ def new_sweep(folder: Path, text: str) -> Iterator[Sweep]:
 
 def folders_of(driver: Driver) -> list[Path]:
     """The temporary folders of a driver that exist, whether it is alive or dead."""
-    paths = [temporary_folder(purpose, driver.mark) for purpose in ("ray", "orchestrator-tune")]
-    return [path for path in paths if path.exists()]
+    purposes = "ray", "orchestrator-tune"
+    return [path for purpose in purposes for path in temporary_folders(purpose, driver.mark) if path.exists()]

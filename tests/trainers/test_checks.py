@@ -21,6 +21,7 @@ from trainers.parts import Part, PartError
 from trainers.penalties import GradientPenalty, Penalty
 from trainers.probes import Nearest, Probed
 from trainers.training import Training
+from trainers.transport.gradients import input_gradient
 
 MakeTrial = Callable[..., TrialConfig]
 
@@ -127,6 +128,180 @@ def test_another_shape_is_an_error_that_names_the_part(part: Part, told: str, tr
     config = replace(trial(dataset="mixture"), **{part.kind: part})
     with pytest.raises(PartError, match=told):
         Training(config, cache_dir=tmp_path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetachedNorm(GradientPenalty):
+    name: ClassVar[str] = "detached_norm"
+
+    def norm(self, gradient: Tensor, points: Tensor) -> Tensor:
+        return super().norm(gradient, points).detach()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormOfPoints(GradientPenalty):
+    """Has a gradient, but none that reaches the critic."""
+
+    name: ClassVar[str] = "norm_of_points"
+
+    def norm(self, gradient: Tensor, points: Tensor) -> Tensor:
+        return super().norm(points.requires_grad_(), points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstOrder(GradientPenalty):
+    name: ClassVar[str] = "first_order"
+
+    def gradient(self, critic: Any, pair: Any) -> tuple[Tensor, Tensor]:
+        return input_gradient(critic, pair.points["real"], differentiable=False), pair.points["real"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Printed(Penalty):
+    name: ClassVar[str] = "printed"
+
+    def __call__(self, critic: Any, pair: Any) -> Tensor:
+        return torch.tensor(pair.phi("real").square().mean().item())
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetachedHinge(Penalty):
+    """Its term is 0 for the small slope of a critic that is not trained yet."""
+
+    name: ClassVar[str] = "detached_hinge"
+
+    def __call__(self, critic: Any, pair: Any) -> Tensor:
+        return (pair.phi("real").detach().abs() - 100).clamp(min=0).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetachedPsi(KantorovichRubinstein):
+    name: ClassVar[str] = "detached_psi"
+
+    def psi(self, pair: Any, side: Any) -> Tensor:
+        return -pair.phi(side).detach()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetachedValue(KantorovichRubinstein):
+    name: ClassVar[str] = "detached_value"
+
+    def value(self, pair: Any) -> Tensor:
+        return super().value(pair).detach()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfRealPoints(KantorovichRubinstein):
+    """The generator's loss depends on the critic, but not on the generator."""
+
+    name: ClassVar[str] = "of_real_points"
+
+    def generator_loss(self, pair: Any) -> Tensor:
+        return pair.phi("real").mean()
+
+
+class WithoutGradient(nn.Sequential):
+    def forward(self, points: Tensor) -> Tensor:
+        with torch.no_grad():
+            return super().forward(points)
+
+
+class WithoutInput(nn.Sequential):
+    def forward(self, points: Tensor) -> Tensor:
+        return super().forward(points.detach())
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeafCritic(Mlp):
+    name: ClassVar[str] = "deaf_critic"
+
+    def build_critic(self, shape: Shape) -> nn.Module:
+        return WithoutGradient(super().build_critic(shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlindCritic(Mlp):
+    name: ClassVar[str] = "blind_critic"
+
+    def build_critic(self, shape: Shape) -> nn.Module:
+        return WithoutInput(super().build_critic(shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenCritic(Mlp):
+    name: ClassVar[str] = "frozen_critic"
+
+    def build_critic(self, shape: Shape) -> nn.Module:
+        return super().build_critic(shape).requires_grad_(False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeafGenerator(Mlp):
+    name: ClassVar[str] = "deaf_generator"
+
+    def build_generator(self, shape: Shape) -> nn.Module:
+        return WithoutGradient(super().build_generator(shape))
+
+
+DETACHED = [
+    (DetachedNorm(), "penalty 'detached_norm' .*norm passes no gradient to the critic's weights"),
+    (NormOfPoints(), "penalty 'norm_of_points' .*norm passes no gradient to the critic's weights"),
+    (FirstOrder(), "penalty 'first_order' .*norm passes no gradient to the critic's weights"),
+    (Printed(), "penalty 'printed' .*__call__ passes no gradient to the critic's weights"),
+    (DetachedHinge(), "penalty 'detached_hinge' .*__call__ passes no gradient to the critic's weights"),
+    (DetachedPsi(), "objective 'detached_psi' .*psi passes no gradient to the critic's weights"),
+    (DetachedValue(), "objective 'detached_value' .*value passes no gradient to the critic's weights"),
+    (OfRealPoints(), "objective 'of_real_points' .*generator_loss passes no gradient to the generator's weights"),
+    (DeafCritic(), "network 'deaf_critic' .*the critic passes no gradient to the critic's weights"),
+    (BlindCritic(), "network 'blind_critic' .*the critic passes no gradient to the critic's input"),
+    (FrozenCritic(), "network 'frozen_critic' .*the critic passes no gradient to the critic's weights"),
+    (DeafGenerator(), "network 'deaf_generator' .*the generator passes no gradient to the generator's weights"),
+]
+
+
+@pytest.mark.parametrize(("part", "told"), DETACHED, ids=[part.name for part, _ in DETACHED])
+def test_a_result_without_gradient_is_an_error_that_names_the_part(
+    part: Part, told: str, trial: MakeTrial, tmp_path: Path
+) -> None:
+    config = replace(trial(dataset="mixture"), **{part.kind: part})
+    with pytest.raises(PartError, match=told):
+        Training(config, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"penalty": "none", "objective": "c_transform"},
+        {"penalty": "none", "objective": "exact_transport"},
+        {"penalty": "clipping"},
+        {"penalty": {"name": "gradient", "weight": 0}},
+        {"penalty": {"name": "gradient", "one_sided": True}},
+        {"penalty": {"name": "admissibility", "lambda1": 0, "lambda2": 0}, "objective": "c_transform"},
+        {"penalty": {"name": "admissibility", "lambda1": 0}, "objective": "c_transform"},
+        {"objective": {"name": "c_transform", "detach_search": True}, "penalty": "none"},
+        {"objective": {"name": "soft_c_transform", "search_space": "real"}, "penalty": "none"},
+        {"opponent": "data"},
+        {"opponent": "noise", "objective": {"name": "c_transform", "p": 2.0}, "penalty": "none"},
+    ],
+    ids=str,
+)
+def test_parts_that_need_no_gradient_are_no_error(changes: dict[str, Any], trial: MakeTrial, tmp_path: Path) -> None:
+    training = Training(trial(dataset="mixture", **changes), cache_dir=tmp_path)
+    networks = training.critic, training.generator
+    assert all(parameter.grad is None for network in networks for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("penalty", [DetachedNorm(weight=0.0), None], ids=["weight 0", "a penalty of weights"])
+def test_what_does_not_matter_is_no_error(penalty: Penalty | None, trial: MakeTrial, tmp_path: Path) -> None:
+    Training(replace(trial(dataset="mixture"), penalty=penalty or Decay()), cache_dir=tmp_path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decay(Penalty):
+    name: ClassVar[str] = "decay"
+
+    def __call__(self, critic: Any, pair: Any) -> Tensor:
+        return sum(weights.square().sum() for weights in critic.parameters())  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainers.data.decoding import decode_all
+from trainers.locks import locked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +37,8 @@ def kept(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any
     about = _read(folder)
     if about is not None:
         return about
-    from filelock import FileLock
-
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with locked(folder):
         about = _read(folder)  # another process may have built it while we waited
         if about is None:
             building = folder.with_name(f".{folder.name}.building")

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from trainers.locks import locked
 
 Content = tuple[dict[str, Tensor], dict[str, str]]
 
@@ -28,7 +29,7 @@ def cached(path: Path, make: Callable[[], Content]) -> Content:
     The file appears by rename, so that no reader sees a half-written file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    with locked(path):
         content = _read(path)
         if content is None:
             tensors, metadata = content = make()

@@ -18,6 +18,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from trainers.datasets import Data
+from trainers.devices import arithmetic
 from trainers.evaluation.caching import cache_key, cached
 
 NEIGHBOURHOOD = 3
@@ -125,7 +126,7 @@ class FeatureEvaluator:
             preprocessing=self._extractor.preprocessing,
             extractor=self.info["extractor"],
             torch_fidelity=torch_fidelity.__version__,
-            device=self._extractor.device.type,  # results differ in the last bits
+            device=arithmetic(self._extractor.device),  # results differ in the last bits, with TF32 in many
             **more,
         )
         return self._cache_dir / "features" / f"{what}-{key}.safetensors"

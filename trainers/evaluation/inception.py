@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from filelock import FileLock
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 from torch_fidelity.utils import create_feature_extractor
 
 from trainers.evaluation.fidelity import Extractor
+from trainers.locks import locked
 from trainers.parts import ConfigError
 
 NAME = "inception-v3-compat"
@@ -81,7 +81,7 @@ def _published() -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
+        with locked(path):
             if not path.exists():
                 torch.hub.download_url_to_file(
                     URL_INCEPTION_V3, str(path), PUBLISHED_HASH, progress=sys.stderr.isatty()

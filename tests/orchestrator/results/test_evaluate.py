@@ -18,6 +18,7 @@ from hand_made import POINTS, make_sweep, write_file
 from PIL import Image
 from rich.console import Console
 from small_trials import contents, create
+from torch import Tensor
 
 from orchestrator.errors import UserError
 from orchestrator.results.best import best_again
@@ -30,8 +31,9 @@ from orchestrator.store.trial import TrialStore
 from orchestrator.trial.run import run_trial
 from trainers.config import TrialConfig, identity_of
 from trainers.datasets import Digits
+from trainers.devices import arithmetic
 from trainers.evaluation.classifier import RECIPE
-from trainers.evaluation.fidelity import FeatureEvaluator
+from trainers.evaluation.fidelity import Extractor, FeatureEvaluator
 from trainers.evaluation.pictures import load_images
 from trainers.training import FRESH_SEED, Training
 
@@ -201,6 +203,21 @@ def test_a_folder_of_images_against_a_dataset(folder: Path, cache: Path) -> None
     Image.open(folder / "000.png").convert("RGB").save(folder / "000.png")  # grey all the same
     (folder / "notes.txt").write_text("no image")
     assert evaluate(Request(str(folder), AGAINST, runs=cache)).scores == scores.scores
+
+
+def test_a_folder_is_measured_in_full_float32(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As trials are: both read the same cached features of real images."""
+    seen = set()
+    features = Extractor.features
+
+    def noted(extractor: Extractor, images: Tensor) -> dict[str, Tensor]:
+        seen.add(arithmetic(torch.device("cuda")))
+        return features(extractor, images)
+
+    monkeypatch.setattr(Extractor, "features", noted)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    evaluate(Request(str(folder), AGAINST, runs=cache))
+    assert seen == {"cuda ieee"}
 
 
 def test_images_are_read_in_the_order_of_their_names_as_they_are(folder: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from orchestrator.store.lock import (
     marked_processes,
     read_driver,
     stop_driver,
-    temporary_folder,
+    temporary_folders,
     this_process,
 )
 from orchestrator.store.states import State
@@ -148,7 +148,7 @@ def folder() -> Iterator[Callable[[str, str], Path]]:
     with contextlib.ExitStack() as stack:
 
         def make(purpose: str, mark: str) -> Path:
-            path = temporary_folder(purpose, mark)
+            path = temporary_folders(purpose, mark)[0]
             path.mkdir()
             stack.callback(shutil.rmtree, path, ignore_errors=True)
             (path / "session").mkdir()
@@ -499,7 +499,7 @@ def test_a_mark_that_is_none_ends_and_removes_nothing(
     mark = strange and strange.format(precious)
     steps = folder("ray", "x") if mark and "/" in mark else None  # so that the path exists
     if steps is not None:
-        assert temporary_folder("ray", str(mark)).resolve() == precious
+        assert temporary_folders("ray", str(mark))[0].resolve() == precious
     values = asdict(replace(this_process(), started=1)) | {"mark": mark}  # somebody who has died
     store.driver_file.write_text(json.dumps(values))
     named = None if steps else folder("ray", str(mark))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from command_line import CommandLine
 from hand_made import finish, write_file
+from PIL import Image
 
 from orchestrator.store.sweep import SweepStore
 
@@ -352,6 +353,23 @@ def test_a_file_in_the_place_of_the_runs_directory(tmp_path: Path, command_line:
     for command in (["sweep", path], ["sweep", path, "--dry-run"], ["train"], ["status"]):
         message = refused(command_line(*command, "--runs-dir", tmp_path / place))
         assert message == f"orchestrator: --runs-dir {tmp_path / place}: '{file}' is a file, not a folder\n"
+
+
+def test_a_cache_that_cannot_be_written_is_no_fault_of_the_sweep_file(
+    tmp_path: Path, command_line: CommandLine
+) -> None:
+    file = tmp_path / "sweep.yaml"
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("L", (8, 8)).save(folder / "0.png")
+    file.write_text(f"name: small\nbase: [dataset=image_folder, 'dataset.root={folder}', evaluation=none]\n")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "cache").touch()
+    code, out, err = command_line("sweep", file, "--dry-run", "--runs-dir", tmp_path / "runs")
+    assert (code, out) == (2, "")
+    assert err.startswith("orchestrator: the dataset cannot be read, or kept in the cache: ")
+    assert "runs/cache/datasets': Not a directory" in err
+    assert "sweep.yaml" not in err
 
 
 def test_a_store_that_is_asked_before_it_is_read(

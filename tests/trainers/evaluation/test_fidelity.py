@@ -17,6 +17,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from trainers.config import TrialConfig
 from trainers.datasets import Data, Digits
+from trainers.devices import resolve_device
 from trainers.evaluation.classifier import NAME, classifier_extractor, train_classifier
 from trainers.evaluation.fidelity import Extractor, FeatureEvaluator
 from trainers.metrics import EVALUATION_SECONDS, names_of
@@ -230,8 +231,12 @@ def test_reference_features_are_kept_for_what_they_depend_on_and_nothing_else(
     assert files_after(Data(some_images(0), some_images(2)), 40, brightness()) == 6
     assert files_after(data, 40, brightness(info={"extractor": "brightness-1"})) == 8  # other weights
     assert files_after(data, 40, brightness(preprocessing="another")) == 10
-    monkeypatch.setattr(torch_fidelity, "__version__", "0.5.0")
+    torch.set_float32_matmul_precision("medium")
     assert files_after(data, 40, brightness()) == 12
+    resolve_device("cpu")  # full precision again
+    assert files_after(data, 40, brightness()) == 12
+    monkeypatch.setattr(torch_fidelity, "__version__", "0.5.0")
+    assert files_after(data, 40, brightness()) == 14
 
 
 def test_precision_is_of_the_samples_and_recall_of_the_real_images(tmp_path: Path) -> None:

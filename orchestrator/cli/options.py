@@ -17,7 +17,10 @@ RunsDir = Annotated[
     str,
     typer.Option(metavar="DIR", help="The folder, or s3://bucket/folder, of sweeps, MLflow's database and caches."),
 ]
-TrackingUri = Annotated[str | None, typer.Option(help="MLflow's tracking URI; default: SQLite in the runs directory.")]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(help="MLflow's tracking URI; default: $MLFLOW_TRACKING_URI, or SQLite in the runs directory."),
+]
 Address = Annotated[str | None, typer.Option(help="host:port of a Ray cluster; default: start a local Ray.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Write nothing to MLflow; a later sync does.")]
 MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="Run at most this many trials at once.")]
@@ -46,9 +49,9 @@ def run_options(
 ) -> Options:
     """The driver's options, from those of the command line. Raises :class:`UserError` for a contradiction."""
     from orchestrator.driver.options import Options
-    from orchestrator.tracking.address import default_uri
+    from orchestrator.tracking.address import chosen_uri
 
     if offline and tracking_uri is not None:
         raise UserError("--offline writes nothing to MLflow, so it cannot be combined with --tracking-uri")
-    uri = None if offline else tracking_uri or default_uri(runs)
+    uri = None if offline else chosen_uri(tracking_uri, runs)
     return Options(uri, address, max_concurrent, feature_weights, executor)

@@ -68,11 +68,14 @@ def _place(store: SweepStore) -> str:
 
 def _has_original(store: SweepStore, known: Identity) -> bool:
     """Whether the directory in which a store was last is another one, and still has the store's id."""
-    last = Path(known.places[-1].partition(":")[2])
-    if store.replica is not None or not (last / FILE).exists() or last.samefile(store.path):
+    last = Path(known.places[-1].partition(":")[2]) / FILE
+    if store.replica is not None or not last.exists():
         return False
-    there = _parse((last / FILE).read_bytes())
-    return there is not None and there.id == known.id
+    here, there = (store.path / FILE).stat(), last.stat()
+    if (here.st_ino, here.st_mtime_ns) == (there.st_ino, there.st_mtime_ns):
+        return False  # one file, perhaps of a file system that is mounted twice
+    original = _parse(last.read_bytes())
+    return original is not None and original.id == known.id
 
 
 def _parse(content: bytes) -> Identity | None:

@@ -199,7 +199,7 @@ class Mirror:
             found = {title: self._client.get_experiment_by_name(title) for title in titles}
         first = found[name]
         place = None if first is None else first.tags.get(PLACE_TAG)
-        ours = {title: each for title, each in found.items() if each is not None and self._is_ours(each, uri)}
+        ours = {title: each for title, each in found.items() if each is not None and self._is_ours(each, uri, location)}
         for title, each in ours.items():
             if each.lifecycle_stage != "deleted" and location in (None, each.artifact_location):
                 for key, value in self._marks().items():
@@ -232,19 +232,25 @@ class Mirror:
         known = experiment.tags.get(STORE_TAG) == self._identity.id
         return known and experiment.tags.get(PLACE_TAG, self._identity.places[-1]) not in self._identity.places
 
-    def _is_ours(self, experiment: Experiment, uri: str) -> bool:
+    def _is_ours(self, experiment: Experiment, uri: str, location: str | None) -> bool:
         """Whether this store may write into an experiment.
 
-        In the database of its own runs directory it also owns what the directory had before it was copied.
+        In the database of its own runs directory it also owns what the directory had before it was copied. An
+        experiment that bears no id is its own if it has a run of this store, or nothing at all.
         """
+        from mlflow.entities import ViewType
+
         if experiment.experiment_id == DEFAULT_EXPERIMENT:
             return False
         owner = experiment.tags.get(STORE_TAG)
-        if owner is None:
-            runs = self._search_runs(experiment.experiment_id)
-            return bool(self._unmarked(runs)) or not any(TRIAL_TAG in run.data.tags for run in runs)
-        own_copy = owner in self._identity.copy_of and is_own_file(uri, self._store.runs)
-        return owner == self._identity.id or own_copy
+        own_file = is_own_file(uri, self._store.runs)
+        if owner is not None:
+            return owner == self._identity.id or (own_file and owner in self._identity.copy_of)
+        runs = self._search_runs(experiment.experiment_id, deleted=True)
+        if self._unmarked(runs) or any(run.data.tags.get(STORE_TAG) == self._identity.id for run in runs):
+            return True
+        somebodys = self._client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL, max_results=1)
+        return not somebodys and (own_file or location in (None, experiment.artifact_location))
 
     def _describe(self, parent: Run | None) -> None:
         """Sets the description, also of the parent run, and the views, but not those that a user has changed."""
@@ -302,13 +308,16 @@ class Mirror:
                 found[trial_id] = run
         return found
 
-    def _search_runs(self, experiment_id: str) -> list[Run]:
+    def _search_runs(self, experiment_id: str, *, deleted: bool = False) -> list[Run]:
         """Every run of a sweep of this name, whichever store it belongs to."""
+        from mlflow.entities import ViewType
+
+        view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
         where = f"tags.`{SWEEP_TAG}` = '{self._store.name}'"
         runs: list[Run] = []
         token = None
         while True:
-            page = self._client.search_runs([experiment_id], where, max_results=1000, page_token=token)
+            page = self._client.search_runs([experiment_id], where, view, max_results=1000, page_token=token)
             runs += page
             token = page.token
             if not token:

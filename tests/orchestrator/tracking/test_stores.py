@@ -230,6 +230,33 @@ def test_a_store_that_has_lost_its_identity_touches_nothing(tmp_path: Path, shar
     assert dump(shared, "hand") == before
 
 
+@pytest.mark.parametrize("with_runs", [True, False])
+def test_an_experiment_that_somebody_made_by_hand_stays_as_it_is(tmp_path: Path, shared: str, with_runs: bool) -> None:
+    client = quiet_client(shared)
+    theirs = client.create_experiment("hand", artifact_location="s3://somewhere", tags={"whose": "theirs"})
+    run = client.create_run(theirs, tags={"whose": "theirs"}).info.run_id if with_runs else None
+    store = begun(tmp_path)
+    assert "MLflow already has 'hand' of another store, which stays as it is" in str(level(store, shared))
+    still = client.get_experiment(theirs)
+    assert (still.name, still.lifecycle_stage, still.tags["whose"]) == ("hand", "active", "theirs")
+    assert STORE_TAG not in still.tags
+    assert [each.info.run_id for each in client.search_runs([theirs])] == ([run] if with_runs else [])
+    assert len(dump(shared, own_title(store))) == 3
+
+
+def test_an_experiment_without_its_mark_is_known_by_its_runs(tmp_path: Path, shared: str) -> None:
+    store = begun(tmp_path)
+    level(store, shared)
+    before = dump(shared, "hand")
+    client = quiet_client(shared)
+    experiment = client.get_experiment_by_name("hand")
+    assert experiment is not None
+    for key in (STORE_TAG, PLACE_TAG):
+        client.delete_experiment_tag(experiment.experiment_id, key)
+    assert level(store, shared) is None
+    assert dump(shared, "hand") == before
+
+
 def test_an_experiment_of_somebody_else_that_was_deleted_stays_deleted(tmp_path: Path, shared: str) -> None:
     one, two = begun(tmp_path / "one"), begun(tmp_path / "two")
     level(one, shared)

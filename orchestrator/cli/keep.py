@@ -14,15 +14,17 @@ def sync(name: SweepName, runs_dir: RunsDir = "runs", tracking_uri: TrackingUri 
     from orchestrator.store.lock import driver_lock
     from orchestrator.store.runs import runs_at
     from orchestrator.store.sweep import SweepStore
-    from orchestrator.tracking.address import check_uri, default_uri
+    from orchestrator.tracking.address import check_uri, chosen_uri
     from orchestrator.tracking.mirror import level
 
     store = SweepStore.open(runs_at(runs_dir), name)
-    uri = tracking_uri or default_uri(store.runs)
+    uri = chosen_uri(tracking_uri, store.runs)
     check_uri(uri)
     with driver_lock(store, typer.echo):
-        level(store, uri)
+        note = level(store, uri)
     typer.echo(f"MLflow is up to date with '{name}'.")
+    if note:
+        typer.echo(f"{note}.")
 
 
 def prune(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,7 +51,7 @@ def ui(
     ] = None,
 ) -> None:
     """Serve MLflow's web pages on this machine: the list of sweeps, or one sweep's charts."""
-    from orchestrator.store.runs import folder_at
+    from orchestrator.store.runs import runs_at
     from orchestrator.tracking.ui import serve
 
-    serve(Path() if tracking_uri else folder_at(runs_dir), tracking_uri, port, name)
+    serve(runs_at(runs_dir, asking=False), tracking_uri, port, name)

@@ -54,7 +54,7 @@ TrackingUri = Annotated[
     str | None,
     typer.Option(
         metavar="URI",
-        help="MLflow's tracking URI; default: SQLite in the runs directory.",
+        help="MLflow's tracking URI; default: $MLFLOW_TRACKING_URI, or SQLite in the runs directory.",
         parser=given_text("--tracking-uri"),
     ),
 ]
@@ -97,9 +97,9 @@ def run_options(
 ) -> Options:
     """The driver's options, from those of the command line. Raises :class:`UserError` for a contradiction."""
     from orchestrator.driver.options import Options
-    from orchestrator.tracking.address import default_uri
+    from orchestrator.tracking.address import chosen_uri
 
     if offline and tracking_uri is not None:
         raise UserError("--offline writes nothing to MLflow, so it cannot be combined with --tracking-uri")
-    uri = None if offline else tracking_uri or default_uri(runs)
+    uri = None if offline else chosen_uri(tracking_uri, runs)
     return Options(uri, address, max_concurrent, feature_weights, executor)

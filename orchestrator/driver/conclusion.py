@@ -44,6 +44,8 @@ def conclude(
     else:
         if behind := mirroring.finish(generators=not interrupted and stopped_because is None):
             say(console, f"MLflow is behind ({behind}); update it with: orchestrator sync {store.name}{where}")
+        if mirroring.note:
+            say(console, mirroring.note)
         say(console, f"Curves, samples and generators in MLflow: orchestrator ui {store.name}{where}")
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
     say(console, f"{store.name}: {told}")
@@ -94,5 +96,5 @@ def leave_to_another(
     Console().show_cursor()
     sys.stdout.flush()
     program = [sys.executable, "-P", "-c", "from orchestrator.cli import program; program()"]
-    words = shlex.split(resume_command(store, options))[2:]
+    words = shlex.split(resume_command(store, options, secret=True))[2:]
     os.execv(sys.executable, [*program, "conclude", "--because", why, *words])

@@ -24,6 +24,8 @@ class MirrorThread:
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._mirror: Mirror | None = None
         self._error: str | None = None
+        self.note: str | None = None
+        """What the user should know of the sweep in MLflow."""
 
     def start(self) -> None:
         """Begins mirroring. The thread also imports MLflow and makes its database."""
@@ -44,13 +46,14 @@ class MirrorThread:
                 return
 
     def _attempt(self, do: Callable[[Mirror], None]) -> None:
-        from orchestrator.tracking.mirror import Mirror
+        from orchestrator.tracking.mirror import Mirror, told
 
         try:
             if self._mirror is None:
                 self._mirror = Mirror(self._store, self._uri)
+                self.note = self._mirror.note()
             do(self._mirror)
             self._error = None
         except Exception as error:  # whatever MLflow or its database raise: training goes on
             self._mirror = None  # MLflow may have lost what the mirror knows: the next mirror asks MLflow again
-            self._error = f"{type(error).__name__}: {error}".splitlines()[0]
+            self._error = told(error, self._uri)

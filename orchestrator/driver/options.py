@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.errors import UserError
 from orchestrator.store.runs import location
 from orchestrator.store.sweep import SweepStore
-from orchestrator.tracking.address import default_uri
+from orchestrator.tracking.address import is_default, shown
 from trainers.parts import nearest
 
 EXECUTORS = ("ray", "local")
@@ -39,17 +39,21 @@ class Options:
             raise UserError("--executor local runs one trial at a time, so it cannot be combined with --max-concurrent")
 
 
-def as_arguments(store: SweepStore, options: Options) -> str:
-    """The options with which another command finds this sweep and its MLflow, as text."""
+def as_arguments(store: SweepStore, options: Options, *, secret: bool = False) -> str:
+    """The options with which another command finds this sweep and its MLflow, as text.
+
+    A database's password is in them only if they stay ``secret``. Otherwise ``***`` stands for it.
+    """
     words = "" if store.runs == Path("runs") else f" --runs-dir {shlex.quote(location(store.runs))}"
-    if options.tracking_uri is not None and (store.replica or options.tracking_uri != default_uri(store.runs)):
-        words += f" --tracking-uri {shlex.quote(str(options.tracking_uri))}"
+    uri = options.tracking_uri
+    if uri is not None and not is_default(uri, store.runs):
+        words += f" --tracking-uri {shlex.quote(uri if secret else shown(uri))}"
     return words
 
 
-def resume_command(store: SweepStore, options: Options) -> str:
-    """The command that continues this sweep."""
-    words = f"orchestrator resume {store.name}{as_arguments(store, options)}"
+def resume_command(store: SweepStore, options: Options, *, secret: bool = False) -> str:
+    """The command that continues this sweep. It contains a database's password only if it stays ``secret``."""
+    words = f"orchestrator resume {store.name}{as_arguments(store, options, secret=secret)}"
     words += f" --address {options.address}" if options.address else ""
     words += " --offline" if options.tracking_uri is None else ""
     words += f" --executor {options.executor}" if options.executor != "ray" else ""

@@ -1,6 +1,6 @@
 """A sweep's directory: the only truth about what has happened.
 
-    runs/<sweep>/sweep.yaml, plan.json, driver.lock, driver.json, stop, tables/, figures/, <sweep>.html
+    runs/<sweep>/sweep.yaml, plan.json, store.json, driver.lock, driver.json, stop, tables/, figures/, <sweep>.html
     runs/<sweep>/trials/<trial_id>/config.yaml, status.json, metrics.jsonl, references.json, checkpoint.pt, best.pt,
                                    checkpoint-previous.pt, samples/, probes/, log.txt, early_stop.json, attempts/
 

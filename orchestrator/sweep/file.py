@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.sweep.document import Document, YamlPath, read_document
-from orchestrator.sweep.names import check_name
+from orchestrator.sweep.names import check_name, check_sweep_name
 from orchestrator.sweep.syntax import check_count, parse_value
 from trainers.parts import nearest
 
@@ -112,7 +112,7 @@ def read_sweep_file(path: Path) -> SweepFile:
     document = read_document(path)
     reader = _Reader(document)
     data = reader.mapping((), SWEEP_KEYS)
-    name = check_name(data.get("name", path.stem), lambda problem: document.error(("name",), problem))
+    name = check_sweep_name(data.get("name", path.stem), lambda problem: document.error(("name",), problem))
     shared = reader.axes(())
     if "variants" in data:
         named = reader.mapping(("variants",))

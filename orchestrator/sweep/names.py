@@ -9,6 +9,16 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 RESERVED = ("cache", "mlflow-artifacts", "mlflow.db", "train")
 """What else the runs directory keeps beside the sweeps."""
 
+MLFLOWS_OWN = "Default"
+"""The experiment that every MLflow has. A sweep of this name would be written into it."""
+
+
+def check_sweep_name(name: Any, error: Any) -> str:
+    """Returns a name that a new sweep may have. Raises ``error(problem)`` for any other name."""
+    if name == MLFLOWS_OWN:
+        raise error(f"'{name}' is taken by MLflow's own experiment; choose another name")
+    return check_name(name, error)
+
 
 def check_name(name: Any, error: Any) -> str:
     """Returns a name that is valid as a folder directly below the runs directory.

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.sweep.cells import sweep_cells
 from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, parse_seeds
-from orchestrator.sweep.names import check_name
+from orchestrator.sweep.names import check_name, check_sweep_name
 from orchestrator.sweep.presets import parse_override
 from orchestrator.sweep.syntax import check_count, parse_value
 from trainers.config import TrialConfig, is_runtime_option
@@ -184,7 +184,7 @@ def _split(arguments: Sequence[str], key: str) -> tuple[str | None, list[str]]:
 
 def _sweep_name(sweep_file: SweepFile, scale: str | None, name: str | None, changes_trials: bool) -> str:
     if name is not None:
-        return check_name(name, lambda problem: UserError(f"--name: {problem}"))
+        return check_sweep_name(name, lambda problem: UserError(f"--name: {problem}"))
     if changes_trials:
         raise UserError(
             f"these overrides change the trials of '{sweep_file.name}', which makes another sweep; name it with --name"

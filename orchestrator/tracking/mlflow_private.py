@@ -33,7 +33,9 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "server/fastapi_app.py": ("app = create_fastapi_app(",),
     "server/js/build/index.html": ("<head>",),
     "tracking/client.py": ("def log_outputs(", "images/{sanitized_key}+step+{step}+timestamp+{timestamp}+"),
+    "utils/credentials.py": ("def get_default_host_creds(",),
     "utils/mlflow_tags.py": ('"mlflow.loggedImages"',),
+    "utils/rest_utils.py": ("def http_request(", "    max_retries=None,", "    raise_on_status=True,"),
 }
 """What is used: files of MLflow, and what must stand in them."""
 
@@ -61,6 +63,17 @@ def saved_view(name: str, state: Mapping[str, Any]) -> str:
     Reason: MLflow's pages save views, its client has no call for it. MLflow 3.17.0 to 3.18.0.
     """
     return json.dumps({"name": name, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
+
+
+def was_edited(view: str) -> bool:
+    """Whether a user has saved a view of :func:`saved_view` again in MLflow's pages, which then note the time.
+
+    Reason: as for :func:`saved_view`. MLflow 3.17.0 to 3.18.0.
+    """
+    try:
+        return bool(json.loads(view)["updatedAt"])
+    except (ValueError, TypeError, KeyError):
+        return True
 
 
 def experiments_address(server: str) -> str:
@@ -98,6 +111,29 @@ def log_output(client: MlflowClient, run_id: str, model_id: str, step: int) -> N
     from mlflow.entities import LoggedModelOutput
 
     client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
+
+
+def health(uri: str) -> int:
+    """The HTTP status with which a server answers whether it is up. Raises OSError if none answers within seconds.
+
+    The question has everything that MLflow's client sends and checks: certificates, proxies, passwords, tokens.
+
+    Reason: the client has no call for it, and its calls repeat for longer than a user should wait. MLflow 3.17.0 to
+    3.18.0.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:
+        answer = http_request(
+            get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=5, raise_on_status=False
+        )
+    except MlflowException as error:
+        if isinstance(cause := error.__cause__ or error.__context__, OSError):
+            raise cause from None
+        raise OSError(str(error)) from None
+    return int(answer.status_code)
 
 
 def save_program(program: ExportedProgram, folder: Path, model: Model) -> None:

@@ -6,10 +6,11 @@ import errno
 import os
 import socket
 import sys
-from pathlib import Path
 
 from orchestrator.errors import UserError
-from orchestrator.tracking.address import check_uri, default_uri, quiet_client
+from orchestrator.store.identity import known_identity
+from orchestrator.store.runs import Runs, folder_of, location
+from orchestrator.tracking.address import check_uri, chosen_uri, is_default, quiet_client
 from orchestrator.tracking.mlflow_private import charts_address, experiments_address
 from orchestrator.tracking.views import METHODS, TRIALS
 from trainers.parts import nearest
@@ -17,16 +18,16 @@ from trainers.parts import nearest
 DEFAULT_PORT = 5000
 
 
-def serve(runs_dir: Path, tracking_uri: str | None, port: int | None, name: str | None = None) -> None:
+def serve(runs: Runs, tracking_uri: str | None, port: int | None, name: str | None = None) -> None:
     """Prints the addresses of pages, then replaces this process by MLflow's server on the loopback interface.
 
     With the name of a sweep they are the pages of its charts, otherwise the list of sweeps. If ``tracking_uri`` is a
     server, only the addresses are printed. Raises :class:`UserError` if there is no database, if it does not have the
     sweep, if ``port`` is given for a server, and if another program uses the port.
     """
-    if tracking_uri is None and not (runs_dir / "mlflow.db").exists():
-        raise UserError(f"there is no MLflow database in '{runs_dir}' yet; orchestrator sweep FILE makes it")
-    uri = tracking_uri or default_uri(runs_dir)
+    uri = chosen_uri(tracking_uri, runs)
+    if is_default(uri, runs) and not (folder_of(runs) / "mlflow.db").exists():
+        raise UserError(f"there is no MLflow database in '{location(runs)}' yet; orchestrator sweep FILE makes it")
     elsewhere = uri.startswith("http")
     if elsewhere and port is not None:
         raise UserError(f"--port {port}: {uri} is a server with a port of its own; leave out --port")
@@ -37,7 +38,7 @@ def serve(runs_dir: Path, tracking_uri: str | None, port: int | None, name: str 
             check_uri(uri)
         pages = {"all sweeps": experiments_address(server)}
     else:
-        experiment = _experiment(uri, name)
+        experiment = _experiment(uri, runs, name)
         pages = {
             "methods over time": charts_address(server, experiment, METHODS),
             "trials over seconds of training, samples": charts_address(server, experiment, TRIALS),
@@ -54,7 +55,7 @@ def serve(runs_dir: Path, tracking_uri: str | None, port: int | None, name: str 
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes that we do not need
         "PYTHONWARNINGS": "ignore",
     }
-    artifacts = (runs_dir / "mlflow-artifacts").resolve().as_uri()
+    artifacts = (folder_of(runs) / "mlflow-artifacts").resolve().as_uri()
     command = ["-m", "mlflow", "server", "--app-name", "orchestrator"]
     command += ["--backend-store-uri", uri, "--default-artifact-root", artifacts, "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--uvicorn-opts", "--log-level warning"]
@@ -73,11 +74,20 @@ def _check_port(port: int) -> None:
             raise UserError(f"--port {port}: {why}; choose another port") from None
 
 
-def _experiment(uri: str, name: str) -> str:
-    """MLflow's id of a sweep's experiment. Raises :class:`UserError` if MLflow does not have the sweep."""
+def _experiment(uri: str, runs: Runs, name: str) -> str:
+    """MLflow's id of a sweep's experiment. Raises :class:`UserError` if MLflow does not have the sweep.
+
+    If another store has the name in this MLflow, the experiment has the id of our store in its name.
+    """
     check_uri(uri)
     client = quiet_client(uri)
     known = {experiment.name: experiment.experiment_id for experiment in client.search_experiments()}
+    try:
+        identity = known_identity(runs, name)
+    except OSError as error:
+        raise UserError(f"{location(runs)}/{name} cannot be read: {error}") from None
+    if identity is not None and (own := f"{name} ({identity.id})") in known:
+        return known[own]
     if name not in known:
         known.pop("Default", None)
         there = nearest(name, known) if known else ""

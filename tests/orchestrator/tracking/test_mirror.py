@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from command_line import CommandLine
-from hand_made import TWO_CELLS, attempt, finish, make_sweep
+from hand_made import POINTS, TWO_CELLS, attempt, finish, make_sweep
 from mlflow_dump import dump, expected_files, expected_points, files_of, points_of
 
 from orchestrator.errors import UserError
@@ -19,7 +19,7 @@ from orchestrator.store.epochs import EpochLog
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.tracking.address import check_uri, default_uri, quiet_client
-from orchestrator.tracking.mirror import MIRRORED_TAG, Mirror, level
+from orchestrator.tracking.mirror import MIRRORED_TAG, WRITTEN_TAG, Mirror, level
 
 
 def name_of(entry: Entry) -> str:
@@ -367,3 +367,96 @@ def test_a_trial_restarted_and_then_taken_from_another_sweep_has_none_of_its_old
     assert store.copy_finished(entry) == "other"
     Mirror(store, tracking_uri).finish()
     assert points_of(dump(tracking_uri, "hand")[name_of(entry)]) == expected_points(store.trial(entry.trial_id))
+
+
+# --- a sweep file that was changed ------------------------------------------------------------------------------------
+
+
+TWO_VARIANTS = f"""\
+name: hand
+description: "DESCRIPTION"
+base: {POINTS}
+variants:
+  FIRST: {{grid: {{penalty.weight: [1, 2]}}}}
+  second: {{grid: {{penalty.weight: [WEIGHTS]}}}}
+compare: {{metric: METRIC, mode: min}}
+"""
+
+
+def plan_again(store: SweepStore, first: str, weights: str, metric: str, description: str) -> SweepStore:
+    """Writes the plan of another version of the sweep file into the store, and results of trials that have none."""
+    text = TWO_VARIANTS.replace("FIRST", first).replace("WEIGHTS", weights).replace("METRIC", metric)
+    again = make_sweep(store.runs_dir.parent, text.replace("DESCRIPTION", description))
+    for entry in again.entries():
+        if again.trial(entry.trial_id).status().state is State.PENDING:
+            finish(again, entry, {"exact_w1": entry.axes["penalty.weight"], "kid": 0.5})
+    return again
+
+
+def experiment_tags(uri: str) -> dict[str, str]:
+    experiment = quiet_client(uri).get_experiment_by_name("hand")
+    assert experiment is not None
+    return {key: value for key, value in experiment.tags.items() if key != "mlflow.experimentKind"}
+
+
+@pytest.mark.parametrize("by_older", [False, True], ids=["", "mirrored by an older version"])
+def test_level_means_as_if_mirrored_only_now(
+    tmp_path: Path, tracking_uri: str, empty_database: Path, by_older: bool
+) -> None:
+    """A variant was renamed, ``compare`` and the description changed, trials were removed and added."""
+    store = plan_again(SweepStore(tmp_path / "runs", "hand"), "first", "3, 4", "exact_w1", "" if by_older else "before")
+    level(store, tracking_uri)
+    client = quiet_client(tracking_uri)
+    if by_older:
+        experiment = client.get_experiment_by_name("hand")
+        assert experiment is not None
+        client.delete_experiment_tag(experiment.experiment_id, WRITTEN_TAG)
+    store = plan_again(store, "other", "4, 5", "critic_loss", "after")
+    level(store, tracking_uri)
+    level(store, tracking_uri)
+
+    other = store.runs_dir / "other.db"
+    other.write_bytes(empty_database.read_bytes())
+    level(store, f"sqlite:///{other}")
+    ours, fresh = (dump(uri, "hand", times=False) for uri in (tracking_uri, f"sqlite:///{other}"))
+    assert set(ours) == {"hand", *(name_of(entry) for entry in store.entries())}
+    assert ours == fresh
+    assert experiment_tags(tracking_uri) == experiment_tags(f"sqlite:///{other}")
+    assert "critic_loss" in experiment_tags(tracking_uri)["mlflow.sharedViewState.methods"]
+
+
+def test_what_a_user_changed_in_mlflow_stays(tmp_path: Path, tracking_uri: str) -> None:
+    store = plan_again(SweepStore(tmp_path / "runs", "hand"), "first", "3", "exact_w1", "before")
+    level(store, tracking_uri)
+    client = quiet_client(tracking_uri)
+    experiment = client.get_experiment_by_name("hand")
+    assert experiment is not None
+    mine = {"mlflow.note.content": "mine", "mlflow.sharedViewState.methods": '{"name": "mine", "updatedAt": 9}'}
+    for key, value in mine.items():
+        client.set_experiment_tag(experiment.experiment_id, key, value)
+    client.set_tag(dump(tracking_uri, "hand")["hand"]["id"], "mlflow.note.content", "mine")
+    for metric in ("critic_loss", "exact_w1"):
+        level(plan_again(store, "first", "3", metric, f"after {metric}"), tracking_uri)
+        assert mine.items() <= experiment_tags(tracking_uri).items()
+        assert metric in experiment_tags(tracking_uri)["mlflow.sharedViewState.trials"]
+        assert dump(tracking_uri, "hand")["hand"]["tags"]["mlflow.note.content"] == "mine"
+
+
+def test_a_trial_that_is_planned_again_comes_back(tmp_path: Path, tracking_uri: str) -> None:
+    store = plan_again(SweepStore(tmp_path / "runs", "hand"), "first", "3, 4", "exact_w1", "x")
+    level(store, tracking_uri)
+    before = dump(tracking_uri, "hand", times=False)
+    level(plan_again(store, "first", "3", "exact_w1", "x"), tracking_uri)
+    assert len(dump(tracking_uri, "hand")) == 4
+    level(plan_again(store, "first", "3, 4", "exact_w1", "x"), tracking_uri)
+    assert dump(tracking_uri, "hand", times=False) == before
+
+
+def test_a_tag_that_somebody_deleted_is_set_again(finished: SweepStore, tracking_uri: str) -> None:
+    level(finished, tracking_uri)
+    before = dump(tracking_uri, "hand")
+    run = before[name_of(finished.entries()[0])]["id"]
+    for key in ("cell", "state", "host"):
+        quiet_client(tracking_uri).delete_tag(run, key)
+    level(finished, tracking_uri)
+    assert dump(tracking_uri, "hand") == before

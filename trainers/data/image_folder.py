@@ -177,7 +177,7 @@ class ImageFolder(Dataset):
 
         depths = Depths()
         problems = self._decode(files, folder, 16, depths)
-        if (bits := depths.bits) < 16:
+        if (bits := depths.bits(files.root)) < 16:
             problems = self._decode(files, folder, bits, Depths())
         about: dict[str, Any] = {"counts": {}, "bad": [], "others": [], "tops": {}, "inner": 0}
         about |= {"bits": bits, "deep": bool(depths.grey)}

@@ -72,7 +72,8 @@ def load_images(
 
     depths = Depths()
     images = _decode(folder, paths, shape, decode)
-    if bits is None and (seen := depths.bits) < 16:
+    seen = depths.bits(folder)
+    if bits is None and seen < 16:
         told = f"the values of its 16-bit images take {seen} bits, of which the upper eight are used"
         warnings.warn(f"'{folder}': {told} (values divided by {2 ** (seen - 8)})", stacklevel=2)
         bits = seen

@@ -73,9 +73,9 @@ class Depths:
 
         Raises :class:`~trainers.parts.ConfigError` if it is less than 16 for files of which Pillow gives eight bits.
         """
-        if self.colour and max(self.colour) < 1 << (DEPTHS[-2] - 8):
+        if 0 < max(self.colour, default=0) < 1 << (DEPTHS[-2] - 8):
             problem = (
-                f"{len(self.colour):,} images have 16-bit colours or 16-bit transparency, and no value uses the upper "
+                f"no value in the {len(self.colour):,} files with 16-bit colours or 16-bit transparency uses the upper "
                 "two bits. Pillow reads only the upper eight bits, so the images would be almost black"
             )
             raise ConfigError("", f"'{folder}': {problem}: convert them to 8-bit images")
@@ -182,6 +182,8 @@ def is_image(path: Path) -> bool:
 
     if is_named_image(path.name):
         return True
+    if not path.is_file():  # opening a pipe would wait for ever
+        return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

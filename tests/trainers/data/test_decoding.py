@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -128,7 +129,7 @@ def test_colours_of_16_bits_are_read_or_refused_but_never_black(kind: str, tmp_p
     (tmp_path / "dark").mkdir()
     (tmp_path / "dark" / "a.png").write_bytes(deep_png(values, color_type))
     decoded(tmp_path / "dark" / "a.png", 8, 3, depths=depths)
-    with pytest.raises(ConfigError, match="1 images have 16-bit colours or 16-bit transparency.*convert them to 8-bit"):
+    with pytest.raises(ConfigError, match="in the 1 files with 16-bit colours or 16-bit .* convert them to 8-bit"):
         depths.bits(tmp_path)
     for bits in (None, 16):
         with pytest.raises(ConfigError, match="16-bit colours"):
@@ -229,6 +230,13 @@ def test_a_file_for_which_memory_does_not_suffice_is_named(tmp_path: Path) -> No
 
     with pytest.raises(ConfigError, match=r"'.*/a\.tif' needs more memory than there is: remove it, if it is damaged"):
         list(decode_all([tmp_path / "a.tif"], decode))
+
+
+def test_pipes_and_links_to_nothing_are_no_images(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "picture").write_bytes(deep_png(COLOUR16, 2))
+    assert [is_image(tmp_path / name) for name in ("pipe", "link", "picture")] == [False, False, True]
 
 
 def test_no_format_starts_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

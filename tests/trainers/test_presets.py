@@ -34,7 +34,7 @@ def options(value: Any, path: str = "") -> set[str]:
     return set().union(*(options(item, f"{path}.{key}" if path else key) for key, item in value.items()))
 
 
-IMAGES = "dataset.content={digest: 0123456789abcdef, images: 500, test_images: null, classes: 0}"
+IMAGES = "dataset.content={digest: 0123456789abcdef, images: 500, test_images: null, classes: 0, bits: 16}"
 
 
 def base(name: str) -> list[str]:

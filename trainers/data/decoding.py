@@ -68,18 +68,17 @@ class Depths:
     grey: list[int] = field(default_factory=list)
     colour: list[int] = field(default_factory=list)
 
-    @property
-    def bits(self) -> int:
+    def bits(self, folder: Path) -> int:
         """The number of bits that the values of all 16-bit files take. 16 if there are no such files.
 
         Raises :class:`~trainers.parts.ConfigError` if it is less than 16 for files of which Pillow gives eight bits.
         """
-        if self.colour and max(self.colour) < 1 << (DEPTHS[-2] - 8):
+        if 0 < max(self.colour, default=0) < 1 << (DEPTHS[-2] - 8):
             problem = (
-                f"{len(self.colour):,} images have 16-bit colours or 16-bit transparency, and no value uses the upper "
+                f"no value in the {len(self.colour):,} files with 16-bit colours or 16-bit transparency uses the upper "
                 "two bits. Pillow reads only the upper eight bits, so the images would be almost black"
             )
-            raise ConfigError("dataset.root", f"{problem}: convert them to 8-bit images")
+            raise ConfigError("", f"'{folder}': {problem}: convert them to 8-bit images")
         largest = max(self.grey, default=0xFFFF)
         return next(bits for bits in DEPTHS if largest < 1 << bits)
 
@@ -160,7 +159,7 @@ def decode_all(sources: Sequence[F], decode: Callable[[F], NDArray[np.uint8]]) -
             return decode(source)
         except MemoryError:
             problem = f"'{source}' needs more memory than there is: remove it, if it is damaged"
-            raise ConfigError("dataset.root", problem) from None
+            raise ConfigError("", problem) from None
         except Exception as error:  # Pillow's plugins raise any error on a broken file
             return _problem(error)
 
@@ -183,6 +182,8 @@ def is_image(path: Path) -> bool:
 
     if is_named_image(path.name):
         return True
+    if not path.is_file():  # opening a pipe would wait for ever
+        return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

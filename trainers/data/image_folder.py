@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from trainers.data.decoding import NOT_AN_IMAGE, Depths, composed, decoded, is_named_image, printable, walk
 from trainers.data.image_arrays import kept, open_images, open_labels, write_array, write_images
-from trainers.data.splits import Unclear, find_split, refuse_inner_splits
+from trainers.data.splits import Unclear, find_split, may_be_image, refuse_inner_splits
 from trainers.datasets import Data, Dataset
 from trainers.parts import ConfigError, number, path_option
 
@@ -177,7 +177,7 @@ class ImageFolder(Dataset):
 
         depths = Depths()
         problems = self._decode(files, folder, 16, depths)
-        if (bits := depths.bits) < 16:
+        if (bits := depths.bits(files.root)) < 16:
             problems = self._decode(files, folder, bits, Depths())
         about: dict[str, Any] = {"counts": {}, "bad": [], "others": [], "tops": {}, "inner": 0}
         about |= {"bits": bits, "deep": bool(depths.grey)}
@@ -267,7 +267,7 @@ def _notes(files: _Files, about: dict[str, Any]) -> Iterator[str]:
     """What a user may not expect of how a folder is read."""
     if files.unused:
         beside = " and ".join(f"'{top}'" for top in files.tops.values())
-        yield f"{beside} are the split; {files.unused:,} files of images in other folders are not used"
+        yield f"{beside} are the split; {files.unused:,} images outside of them are not used"
     if about["bits"] < 16:
         values = f"the values of its 16-bit images take {about['bits']} bits"
         yield f"{values}, of which the upper eight are used (values divided by {2 ** (about['bits'] - 8)})"
@@ -321,15 +321,19 @@ class _Files:
     def __init__(self, root: Path) -> None:
         self.root = root
         listed = sorted((composed(name), name, size) for name, size in walk(root))
-        folders = [entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")]
+        names = [name for name, _, _ in listed]
+        others = {name.split("/")[0] for name in names} - {name.split("/")[0] for name in filter(may_be_image, names)}
+        folders = {composed(entry.name) for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."}
+        if not {"train", "test"} <= folders:
+            folders -= others  # such as folders of annotations
         try:
-            split = find_split(map(composed, folders))
+            split = find_split(folders, images_beside=any("/" not in name and is_named_image(name) for name in names))
             tops = {"train": split.training, "test": split.held_out} if split else {"train": ""}
             self.unused = 0
             if split:
                 prefixes = tuple(f"{top}/" for top in tops.values())
                 beside = [name for name, _, _ in listed if not name.startswith(prefixes)]
-                self.unused = sum("/" in name and is_named_image(name) for name in beside)
+                self.unused = sum(map(is_named_image, beside))
                 listed = [each for each in listed if each[0].startswith(prefixes)]
             refuse_inner_splits([name for name, _, _ in listed])
         except Unclear as problem:

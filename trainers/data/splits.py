@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
 from trainers.data.decoding import composed
@@ -22,6 +23,14 @@ NEUTRAL = frozenset(
 )
 """Words beside them that change nothing, as in ``train_images``. Numbers do not either: ``train2017``."""
 
+NEVER_IMAGES = frozenset(
+    (
+        *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".md", ".log"),
+        *(".html", ".pdf", ".py", ".sh", ".ipynb", ".npy", ".npz", ".mat", ".pkl", ".pt", ".db", ".zip", ".gz", ".tar"),
+    )
+)
+"""Endings of files that do not make a folder a folder of images."""
+
 
 class Split(NamedTuple):
     """The names of the two folders."""
@@ -34,9 +43,10 @@ class Unclear(Exception):
     """The folders may be a split or classes. The message says what was found."""
 
 
-def find_split(folders: Iterable[str]) -> Split | None:
+def find_split(folders: Iterable[str], *, images_beside: bool = False) -> Split | None:
     """The split that folders beside each other are, or None if they are none.
 
+    ``images_beside``: whether images lie beside the folders.
     ``train`` beside ``test`` always is. Otherwise one folder's name must say training, and one's test or, without such
     a folder, validation; apart from this word the names must be alike. Raises :class:`Unclear` if such words are there
     but do not tell.
@@ -53,7 +63,7 @@ def find_split(folders: Iterable[str]) -> Split | None:
     named = sorted(name for roles in groups.values() for each in roles.values() for name in each)
     training = [name for roles in groups.values() for name in roles.get("training", [])]
     if not training:
-        if alone and len(names) > 1:
+        if alone and (len(names) > 1 or images_beside):
             raise Unclear(f"the names {_quoted(named)} say held-out images, but no folder's name says training images")
         return None
     if len(training) == len(named):
@@ -73,7 +83,7 @@ def find_split(folders: Iterable[str]) -> Split | None:
 def refuse_inner_splits(names: Sequence[str]) -> None:
     """Raises :class:`Unclear` if a folder other than the top one holds a split. ``names`` are the files' paths."""
     inside: dict[str, set[str]] = defaultdict(set)
-    for name in names:
+    for name in filter(may_be_image, names):
         folders = name.split("/")[:-1]
         for depth, folder in enumerate(folders):
             inside["/".join(folders[:depth])].add(folder)
@@ -85,6 +95,11 @@ def refuse_inner_splits(names: Sequence[str]) -> None:
                 raise Unclear(f"in '{folder}', {problem}") from None
             if found is not None:
                 raise Unclear(f"the split '{found.training}' and '{found.held_out}' is in '{folder}', not at the top")
+
+
+def may_be_image(name: str) -> bool:
+    """Whether a file's ending does not rule out that it is an image."""
+    return PurePosixPath(name).suffix.lower() not in NEVER_IMAGES
 
 
 def _role(name: str) -> tuple[Role, tuple[str, ...]] | None:

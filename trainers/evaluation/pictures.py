@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainers.data.decoding import Depths, composed, decode_all, decoded, is_image, printable, to_pixels, upright, walk
-from trainers.data.splits import Unclear, find_split, refuse_inner_splits
+from trainers.data.splits import Unclear, find_split, may_be_image, refuse_inner_splits
 from trainers.parts import ConfigError
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def load_images(
 
     depths = Depths()
     images = _decode(folder, paths, shape, decode)
-    if bits is None and (seen := depths.bits) < 16:
+    seen = depths.bits(folder)
+    if bits is None and seen < 16:
         told = f"the values of its 16-bit images take {seen} bits, of which the upper eight are used"
         warnings.warn(f"'{folder}': {told} (values divided by {2 ** (seen - 8)})", stacklevel=2)
         bits = seen
@@ -84,7 +85,7 @@ def _choose(folder: Path, count: int) -> list[Path]:
     """The files to load, sorted by path."""
     names = {name: composed(name) for name, _ in walk(folder)}
     try:
-        split = find_split({name.split("/")[0] for name in names.values() if "/" in name})
+        split = find_split({name.split("/")[0] for name in names.values() if "/" in name and may_be_image(name)})
         refuse_inner_splits([*names.values()])
         if split is not None:
             raise Unclear(f"the folders '{split.training}' and '{split.held_out}' are a split")

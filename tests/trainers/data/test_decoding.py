@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -16,6 +17,7 @@ from PIL import Image, PngImagePlugin
 
 from trainers.data import decoding
 from trainers.data.decoding import Depths, decode_all, decoded, is_image
+from trainers.evaluation.pictures import load_images
 from trainers.parts import ConfigError
 
 GREY = Image.fromarray(np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8))
@@ -120,14 +122,18 @@ def test_colours_of_16_bits_are_read_or_refused_but_never_black(kind: str, tmp_p
     assert np.array_equal(
         pixels, np.broadcast_to(values[..., :3] if color_type != 4 else values[..., :1], (8, 8, 3)).transpose(2, 0, 1)
     )
-    assert depths.bits == 16
+    assert depths.bits(tmp_path) == 16
     depths = Depths()
     values = values << 4
     values[..., -1] = 0xFFFF if color_type != 2 else values[..., -1]
-    (tmp_path / "dark.png").write_bytes(deep_png(values, color_type))
-    decoded(tmp_path / "dark.png", 8, 3, depths=depths)
-    with pytest.raises(ConfigError, match="1 images have 16-bit colours or 16-bit transparency.*convert them to 8-bit"):
-        _ = depths.bits
+    (tmp_path / "dark").mkdir()
+    (tmp_path / "dark" / "a.png").write_bytes(deep_png(values, color_type))
+    decoded(tmp_path / "dark" / "a.png", 8, 3, depths=depths)
+    with pytest.raises(ConfigError, match="in the 1 files with 16-bit colours or 16-bit .* convert them to 8-bit"):
+        depths.bits(tmp_path)
+    for bits in (None, 16):
+        with pytest.raises(ConfigError, match="16-bit colours"):
+            load_images(tmp_path / "dark", 1, (3, 8, 8), bits=bits)
 
 
 @pytest.mark.parametrize(("largest", "bits"), [(0, 8), (255, 8), (1023, 10), (4095, 12), (4096, 14), (16384, 16)])
@@ -136,7 +142,7 @@ def test_the_depth_of_16_bit_files_is_what_their_values_take(largest: int, bits:
     path = save(Image.fromarray(values), tmp_path / "a.png")
     depths = Depths()
     decoded(path, 8, 1, depths=depths)
-    assert depths.bits == bits
+    assert depths.bits(tmp_path) == bits
     assert np.array_equal(decoded(path, 8, 1, bits)[0], values >> (bits - 8))
     if bits > 8:
         with pytest.raises(ValueError, match=f"a value of {largest:,} in a 16-bit file, but those of the dataset have"):
@@ -224,6 +230,13 @@ def test_a_file_for_which_memory_does_not_suffice_is_named(tmp_path: Path) -> No
 
     with pytest.raises(ConfigError, match=r"'.*/a\.tif' needs more memory than there is: remove it, if it is damaged"):
         list(decode_all([tmp_path / "a.tif"], decode))
+
+
+def test_pipes_and_links_to_nothing_are_no_images(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "picture").write_bytes(deep_png(COLOUR16, 2))
+    assert [is_image(tmp_path / name) for name in ("pipe", "link", "picture")] == [False, False, True]
 
 
 def test_no_format_starts_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,6 +154,8 @@ def make_tree(root: Path, *names: str) -> Path:
     [
         (["val", "test"], "the names 'test', 'val' say held-out images, but no folder's name says training images"),
         (["0", "1", "test"], "the names 'test' say held-out images, but no folder's name says training images"),
+        (["test", "."], "the names 'test' say held-out images, but no folder's name says training images"),
+        (["images/train", "images/val", "labels"], "the split 'train' and 'val' is in 'images', not at the top"),
         (["train", "training", "test_images"], "'test_images', 'train', 'training' say a split, but not which"),
         (["train", "val", "dev"], "the names 'dev', 'train', 'val' say a split, but not which two folders it is"),
         (["trainA", "trainB", "testA", "testB"], "'testA', 'testB', 'trainA', 'trainB' say a split, but"),
@@ -187,11 +189,22 @@ def test_classes_whose_names_sound_like_a_split_are_classes(names: list[str], tm
     assert (dataset.content.classes, dataset.content.test_images) == (len(names), None)
 
 
+def test_folders_without_images_are_neither_classes_nor_a_split(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "images", "0", "1")
+    for name in ("test/a.py", "annotations/train/a.json", "annotations/val/a.json", "Train/list.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("no image")
+    with pytest.warns(UserWarning, match="^4 of 8 files in .* are passed over"):
+        content = ImageFolder(root=str(root), size=8).filled_in(tmp_path / "cache").content
+    assert content is not None
+    assert (content.images, content.classes, content.test_images) == (4, 2, None)
+
+
 def test_folders_beside_a_split_are_counted(tmp_path: Path) -> None:
     root = make_tree(tmp_path / "images", "Train", "Val", "Test", "extra")
     (root / "annotations").mkdir()
     (root / "annotations" / "all.json").write_text("{}")
-    note = "'Train' and 'Test' are the split; 4 files of images in other folders are not used$"
+    note = "'Train' and 'Test' are the split; 4 images outside of them are not used$"
     with pytest.warns(UserWarning, match=note):
         content = ImageFolder(root=str(root), size=8).filled_in(tmp_path / "cache").content
     assert content is not None

@@ -55,4 +55,4 @@ def ui(
     from orchestrator.store.runs import folder_at
     from orchestrator.tracking.ui import serve
 
-    serve(Path() if tracking_uri else folder_at(runs_dir), tracking_uri, port, name)
+    serve(Path() if tracking_uri else folder_at(runs_dir), tracking_uri, port, name, runs_dir)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import UserError
-from orchestrator.store.runs import location
+from orchestrator.store.runs import runs_argument
 from orchestrator.store.sweep import SweepStore
-from orchestrator.tracking.address import default_uri
+from orchestrator.tracking.address import is_default_uri
 from trainers.parts import nearest
 
 EXECUTORS = ("ray", "local")
@@ -41,16 +41,16 @@ class Options:
 
 def as_arguments(store: SweepStore, options: Options) -> str:
     """The options with which another command finds this sweep and its MLflow, as text."""
-    words = "" if store.runs == Path("runs") else f" --runs-dir {shlex.quote(location(store.runs))}"
-    if options.tracking_uri is not None and (store.replica or options.tracking_uri != default_uri(store.runs)):
-        words += f" --tracking-uri {shlex.quote(str(options.tracking_uri))}"
+    words = runs_argument(store.runs)
+    if options.tracking_uri is not None and not is_default_uri(options.tracking_uri, store.runs):
+        words += f" --tracking-uri {shlex.quote(options.tracking_uri)}"
     return words
 
 
 def resume_command(store: SweepStore, options: Options) -> str:
     """The command that continues this sweep."""
     words = f"orchestrator resume {store.name}{as_arguments(store, options)}"
-    words += f" --address {options.address}" if options.address else ""
+    words += f" --address {shlex.quote(options.address)}" if options.address else ""
     words += " --offline" if options.tracking_uri is None else ""
     words += f" --executor {options.executor}" if options.executor != "ray" else ""
     return words + (f" --max-concurrent {options.max_concurrent}" if options.max_concurrent else "")

@@ -18,12 +18,30 @@ if TYPE_CHECKING:
 
 
 def default_uri(runs: Runs) -> str:
-    """The URI of an SQLite file in the runs directory. Raises :class:`UserError` for an object store."""
+    """The URI of an SQLite file in the runs directory.
+
+    Raises :class:`UserError` for an object store, and for a path that MLflow would read as another one.
+    """
     if not isinstance(runs, Path):
         raise UserError(
             f"--runs-dir {location(runs)}: MLflow's SQLite file cannot lie in an object store; give the address of an "
             "MLflow server with --tracking-uri, or run without MLflow with --offline"
         )
+    uri = _sqlite_uri(runs)
+    if signs := [sign for sign in "%?#" if sign in uri]:
+        raise UserError(
+            f"--runs-dir {location(runs)}: MLflow cannot keep its SQLite file in a folder with '{signs[0]}' in its "
+            "path; choose another folder, give another place with --tracking-uri, or run without MLflow with --offline"
+        )
+    return uri
+
+
+def is_default_uri(uri: str, runs: Runs) -> bool:
+    """Whether a tracking URI is the one that commands use by default for this runs directory."""
+    return isinstance(runs, Path) and uri == _sqlite_uri(runs)
+
+
+def _sqlite_uri(runs: Path) -> str:
     return f"sqlite:///{(runs / 'mlflow.db').resolve()}"
 
 

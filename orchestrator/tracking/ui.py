@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import socket
 import sys
 from pathlib import Path
 
 from orchestrator.errors import UserError
+from orchestrator.store.runs import runs_argument
 from orchestrator.tracking.address import check_uri, default_uri, quiet_client
 from orchestrator.tracking.mlflow_private import charts_address, experiments_address
 from orchestrator.tracking.views import METHODS, TRIALS
@@ -17,15 +19,20 @@ from trainers.parts import nearest
 DEFAULT_PORT = 5000
 
 
-def serve(runs_dir: Path, tracking_uri: str | None, port: int | None, name: str | None = None) -> None:
+def serve(
+    runs_dir: Path, tracking_uri: str | None, port: int | None, name: str | None = None, runs: str = "runs"
+) -> None:
     """Prints the addresses of pages, then replaces this process by MLflow's server on the loopback interface.
 
     With the name of a sweep they are the pages of its charts, otherwise the list of sweeps. If ``tracking_uri`` is a
-    server, only the addresses are printed. Raises :class:`UserError` if there is no database, if it does not have the
-    sweep, if ``port`` is given for a server, and if another program uses the port.
+    server, only the addresses are printed. ``runs`` is the runs directory as the user wrote it. Raises
+    :class:`UserError` if there is no database, if it does not have the sweep, if ``port`` is given for a server, and if
+    another program uses the port.
     """
     if tracking_uri is None and not (runs_dir / "mlflow.db").exists():
-        raise UserError(f"there is no MLflow database in '{runs_dir}' yet; orchestrator sweep FILE makes it")
+        raise UserError(
+            f"there is no MLflow database in '{runs_dir}' yet; orchestrator sweep FILE{runs_argument(runs)} makes it"
+        )
     uri = tracking_uri or default_uri(runs_dir)
     elsewhere = uri.startswith("http")
     if elsewhere and port is not None:
@@ -37,7 +44,8 @@ def serve(runs_dir: Path, tracking_uri: str | None, port: int | None, name: str 
             check_uri(uri)
         pages = {"all sweeps": experiments_address(server)}
     else:
-        experiment = _experiment(uri, name)
+        where = runs_argument(runs) + (f" --tracking-uri {shlex.quote(tracking_uri)}" if tracking_uri else "")
+        experiment = _experiment(uri, name, f"orchestrator sync {name}{where}")
         pages = {
             "methods over time": charts_address(server, experiment, METHODS),
             "trials over seconds of training, samples": charts_address(server, experiment, TRIALS),
@@ -73,13 +81,13 @@ def _check_port(port: int) -> None:
             raise UserError(f"--port {port}: {why}; choose another port") from None
 
 
-def _experiment(uri: str, name: str) -> str:
-    """MLflow's id of a sweep's experiment. Raises :class:`UserError` if MLflow does not have the sweep."""
+def _experiment(uri: str, name: str, sync: str) -> str:
+    """MLflow's id of a sweep's experiment. Raises :class:`UserError`, with the command ``sync``, if MLflow has none."""
     check_uri(uri)
     client = quiet_client(uri)
     known = {experiment.name: experiment.experiment_id for experiment in client.search_experiments()}
     if name not in known:
         known.pop("Default", None)
         there = nearest(name, known) if known else ""
-        raise UserError(f"MLflow has no sweep called '{name}'{there}; add it with: orchestrator sync {name}")
+        raise UserError(f"MLflow has no sweep called '{name}'{there}; add it with: {sync}")
     return known[name]

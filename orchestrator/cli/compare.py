@@ -13,7 +13,10 @@ from orchestrator.errors import UserError
 
 def export(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="The sweep's name; several share a table.")],
-    format: Annotated[str, typer.Option(help="csv, markdown, latex, html or json.")] = "markdown",  # noqa: A002
+    format: Annotated[  # noqa: A002
+        str,
+        typer.Option(help="csv, markdown, latex, html or json; default: what --output ends in, otherwise markdown."),
+    ] = "",
     rows: Annotated[
         str,
         typer.Option(
@@ -49,20 +52,23 @@ def export(
     feature_weights: FeatureWeights = None,
 ) -> None:
     """Write the comparison table of one sweep, or of several."""
-    from orchestrator.results.export import exported
+    from orchestrator.results.export import exported, format_for
     from orchestrator.store.runs import runs_at
+
+    def tell(text: str) -> None:
+        typer.echo(text, err=True)
 
     text = exported(
         runs_at(runs_dir),
         names,
-        format,
+        format_for(output, format, tell),
         rows=rows,
         columns=columns,
         metrics=metrics,
         at=at,
         baseline=baseline,
         feature_weights=feature_weights,
-        tell=lambda told: typer.echo(told, err=True),
+        tell=tell,
     )
     if output is None:
         typer.echo(text, nl=False)

@@ -54,7 +54,7 @@ def sweep(
     from orchestrator.sweep.plan import make_plan
 
     runs = runs_at(runs_dir)
-    plan = make_plan(read_sweep_file(file), overrides or [], name, cache_dir(folder_of(runs)))
+    plan = make_plan(read_sweep_file(file, name), overrides or [], name, cache_dir(folder_of(runs)))
     plan = plan_with_weights(plan, feature_weights)
     store = SweepStore(runs, plan.name)
     if dry_run:

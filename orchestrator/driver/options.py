@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import UserError
-from orchestrator.store.runs import location
+from orchestrator.store.runs import runs_argument
 from orchestrator.store.sweep import SweepStore
 from orchestrator.tracking.address import is_default, shown
 from trainers.parts import nearest
@@ -44,7 +44,7 @@ def as_arguments(store: SweepStore, options: Options, *, secret: bool = False) -
 
     A database's password is in them only if they stay ``secret``. Otherwise ``***`` stands for it.
     """
-    words = "" if store.runs == Path("runs") else f" --runs-dir {shlex.quote(location(store.runs))}"
+    words = runs_argument(store.runs)
     uri = options.tracking_uri
     if uri is not None and not is_default(uri, store.runs):
         words += f" --tracking-uri {shlex.quote(uri if secret else shown(uri))}"
@@ -54,7 +54,7 @@ def as_arguments(store: SweepStore, options: Options, *, secret: bool = False) -
 def resume_command(store: SweepStore, options: Options, *, secret: bool = False) -> str:
     """The command that continues this sweep. It contains a database's password only if it stays ``secret``."""
     words = f"orchestrator resume {store.name}{as_arguments(store, options, secret=secret)}"
-    words += f" --address {options.address}" if options.address else ""
+    words += f" --address {shlex.quote(options.address)}" if options.address else ""
     words += " --offline" if options.tracking_uri is None else ""
     words += f" --executor {options.executor}" if options.executor != "ray" else ""
     return words + (f" --max-concurrent {options.max_concurrent}" if options.max_concurrent else "")

@@ -8,6 +8,7 @@ from typing import cast
 
 from orchestrator.errors import disk_errors
 from orchestrator.store.forking import ancestors
+from orchestrator.store.runs import runs_argument
 from orchestrator.store.selection import EVERYTHING, Selection
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
@@ -72,7 +73,7 @@ def tell_removed(store: SweepStore, tell: Callable[[str], None]) -> None:
         names = ", ".join(trial.trial_id for trial in removed[:5]) + (", …" if len(removed) > 5 else "")
         tell(
             f"{len(removed)} trials are no longer in the sweep file and are kept as they are ({names}); "
-            f"orchestrator prune {store.name} --removed deletes them"
+            f"orchestrator prune {store.name} --removed{runs_argument(store.runs)} deletes them"
         )
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from orchestrator.driver.conclusion import conclude, leave_to_another
 from orchestrator.driver.mirroring import MirrorThread
-from orchestrator.driver.options import Options, resume_command
+from orchestrator.driver.options import Options, as_arguments, resume_command
 from orchestrator.driver.preparation import prepare, prepare_parts, tell_removed
 from orchestrator.driver.resources import demands, needed_resources
 from orchestrator.driver.signals import signals
@@ -60,6 +60,8 @@ def run_sweep(
         driver = held.enter_context(driver_lock(store, tell))
         if plan is not None:
             tell_ancestors(store.runs, plan, tell)
+            for line in store.changes(plan):
+                tell(line)
             store.write_plan(plan)
             tell_removed(store, tell)
         todo = _todo(store, options, selection, tell)
@@ -95,7 +97,8 @@ def _check(store: SweepStore, options: Options, plan: Plan | None) -> None:
         try:
             check_uri(options.tracking_uri)
         except UserError as error:
-            raise UserError(f"{error}; with --offline nothing is written to MLflow until 'orchestrator sync'") from None
+            later = f"orchestrator sync {store.name}{as_arguments(store, options)}"
+            raise UserError(f"{error}; with --offline nothing is written to MLflow until: {later}") from None
     if plan is not None:
         file = plan.sweep_file
         devices = [trial.config.device for trial in plan.trials]

@@ -87,7 +87,7 @@ def _of_sweep(request: Request) -> list[Subject]:
     store = SweepStore.open(request.runs, request.target, FILES_OF[request.checkpoint])
     entries = store.entries()
     if request.trials:
-        entries = [one_entry(entries, text) for text in request.trials]
+        entries = [one_entry(store, entries, text) for text in request.trials]
     trials = [(entry, store.trial(entry.trial_id)) for entry in entries]
     return [
         Subject(f"{entry.label} seed={entry.seed}", trial, _file(trial, request.checkpoint)) for entry, trial in trials

@@ -14,6 +14,24 @@ from orchestrator.store.runs import Runs
 from orchestrator.store.sweep import SweepStore
 from trainers.parts import nearest
 
+OTHER_SUFFIXES = {"markdown": "markdown", "latex": "latex", "htm": "html"}
+"""Suffixes, besides those of :data:`~orchestrator.results.formats.FORMATS`, that name a format."""
+
+
+def format_for(output: Path | None, asked: str, tell: Callable[[str], None] = lambda text: None) -> str:
+    """The name of the format in which to write ``output``: the one that is asked for, or the one of its suffix.
+
+    Without both it is Markdown. ``tell`` is called if a suffix means another format, and if it means none.
+    """
+    suffix = "" if output is None else output.suffix.removeprefix(".").lower()
+    meant = {known: name for name, (known, _) in FORMATS.items()} | OTHER_SUFFIXES
+    chosen = asked or meant.get(suffix, "markdown")
+    if suffix and asked in FORMATS and meant.get(suffix, asked) != asked:
+        tell(f"{output}: has the suffix of {meant[suffix]}, but --format {asked} is written")
+    if suffix and not asked and suffix not in meant:
+        tell(f"{output}: no format has the suffix .{suffix}, so Markdown is written; choose one with --format")
+    return chosen
+
 
 def exported(
     runs: Runs,

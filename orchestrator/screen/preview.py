@@ -31,7 +31,10 @@ EPOCH_BYTES = 400 + 2_800
 
 
 def show_plan(plan: Plan, store: SweepStore) -> None:
-    """Prints the cells with their seeds and finished trials, the totals, and the disk space that the rest will need."""
+    """Prints the cells with their seeds and finished trials, the totals, and the disk space that the rest will need.
+
+    If the sweep exists, it also prints what the plan adds to it and removes from it.
+    """
     console = Console()
     cells: dict[str, list[bool]] = {}
     to_run: list[TrialConfig] = []
@@ -54,7 +57,7 @@ def show_plan(plan: Plan, store: SweepStore) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    for line in disk_lines(to_run, store.runs_dir) if to_run else []:
+    for line in [*store.changes(plan), *(disk_lines(to_run, store.runs_dir) if to_run else [])]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -33,6 +33,7 @@ from orchestrator.errors import UserError
 from orchestrator.files import write_atomically
 from orchestrator.remote.lease import STALE_SECONDS, Held, Lease, take
 from orchestrator.remote.lease import holder as lease_holder
+from orchestrator.store.runs import runs_argument
 from orchestrator.store.sweep import SweepStore
 
 HEARTBEAT_SECONDS = 10.0
@@ -290,8 +291,8 @@ def _who(driver: Driver) -> str:
 
 def _held(store: SweepStore, who: str | None) -> str:
     by = f" ({who})" if who else ""
-    where = f" --runs-dir {store.replica.url}" if store.replica is not None else ""
-    return f"'{store.name}' is already running{by}; stop it with: orchestrator stop {store.name}{where}"
+    stop = f"orchestrator stop {store.name}{runs_argument(store.runs)}"
+    return f"'{store.name}' is already running{by}; stop it with: {stop}"
 
 
 def _try_lock(lock: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from orchestrator.errors import UserError
@@ -60,6 +61,12 @@ def _folder(text: str) -> Path:
 def folder_of(runs: Runs) -> Path:
     """The folder that holds the files on this machine: the runs directory itself, or the copy of an object store."""
     return runs if isinstance(runs, Path) else runs.copy
+
+
+def runs_argument(runs: Runs | str) -> str:
+    """The option with which a command finds a runs directory, with a space before it. Empty for the default."""
+    where = runs if isinstance(runs, str) else location(runs)
+    return "" if where == "runs" else f" --runs-dir {shlex.quote(where)}"
 
 
 def location(runs: Runs) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import UserError
+from orchestrator.store.runs import runs_argument
 from orchestrator.store.states import State
 from orchestrator.store.sweep import Entry, SweepStore
 from trainers.parts import nearest
@@ -50,7 +51,7 @@ def select(
         if word.lower() not in states:
             raise UserError(f"--only: '{word}' is not a state that can be resumed{nearest(word.lower(), states)}")
     entries = store.entries()
-    chosen = [one_entry(entries, text) for text in trials]
+    chosen = [one_entry(store, entries, text) for text in trials]
     for entry in chosen:
         state = store.trial(entry.trial_id).status().state
         if state is State.DIVERGED and not retry_diverged:
@@ -65,7 +66,7 @@ def select(
     )
 
 
-def one_entry(entries: Sequence[Entry], text: str) -> Entry:
+def one_entry(store: SweepStore, entries: Sequence[Entry], text: str) -> Entry:
     """The trial that ``--trial`` names. Raises :class:`UserError` if no trial or several match."""
     fitting = [entry for entry in entries if text and entry.trial_id.startswith(text)]
     if len(fitting) == 1:
@@ -73,5 +74,6 @@ def one_entry(entries: Sequence[Entry], text: str) -> Entry:
     if fitting:
         raise UserError(f"--trial {text}: matches several trials: {', '.join(entry.trial_id for entry in fitting)}")
     known = {entry.trial_id for entry in entries}
-    near = nearest(text, known) if len(known) <= 20 else "; orchestrator status NAME lists them"
+    listing = f"orchestrator status {store.name}{runs_argument(store.runs)}"
+    near = nearest(text, known) if len(known) <= 20 else f"; {listing} lists them"
     raise UserError(f"--trial {text}: this sweep has no such trial{near}")

@@ -157,6 +157,33 @@ class SweepStore:
                 return plan
         raise UserError(f"{self.path / 'plan.json'}: is damaged; run the sweep file again to write it anew")
 
+    def changes(self, plan: Plan) -> list[str]:
+        """Lines that say what a new plan would add to the plan of this sweep, and remove from it. Empty if nothing.
+
+        If another sweep file made the plan that is there, they name both files. A damaged plan counts as none.
+        """
+        there: dict[str, Any] = {"trials": []}
+        with contextlib.suppress(FileNotFoundError, UserError):
+            there = self.plan()
+        old = [Entry(**values) for values in there["trials"]]
+        new = {trial.trial_id for trial in plan.trials}
+        gone = [entry for entry in old if entry.trial_id not in new]
+        added = len(new - {entry.trial_id for entry in old})
+        if not old or not (gone or added):
+            return []
+        kept = len(old) - len(gone)
+        lines = [f"'{self.name}' has a plan already: {kept} of its {len(old)} trials stay, {added} are added"]
+        if gone:
+            cells = list(dict.fromkeys(entry.label for entry in gone))
+            named = ", ".join(cells[:5]) + (", …" if len(cells) > 5 else "")
+            lines[0] += f", {len(gone)} are removed from its plan and tables: {named}"
+        file = plan.sweep_file.document.path
+        before = there.get("file", str(file))
+        if file.resolve() != Path(before).resolve():
+            ways = "for a sweep of its own, change name: in the file or give --name NAME"
+            lines.append(f"That plan was made from {before}, this one is made from {file}; {ways}")
+        return lines
+
     def entries(self) -> list[Entry]:
         """The trials of the plan, in its order."""
         return [Entry(**values) for values in self.plan()["trials"]]

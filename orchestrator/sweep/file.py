@@ -107,12 +107,15 @@ class SweepFile:
     scale: Mapping[str, tuple[str, ...]]
 
 
-def read_sweep_file(path: Path) -> SweepFile:
-    """Reads a sweep file and checks all that can be checked without composing a trial. Raises :class:`UserError`."""
+def read_sweep_file(path: Path, name: str | None = None) -> SweepFile:
+    """Reads a sweep file and checks all that can be checked without composing a trial. Raises :class:`UserError`.
+
+    With a ``name`` for the sweep, the file's own name need not be one.
+    """
     document = read_document(path)
     reader = _Reader(document)
     data = reader.mapping((), SWEEP_KEYS)
-    name = check_sweep_name(data.get("name", path.stem), lambda problem: document.error(("name",), problem))
+    name = _name(document, data, name)
     shared = reader.axes(())
     if "variants" in data:
         named = reader.mapping(("variants",))
@@ -140,6 +143,22 @@ def read_sweep_file(path: Path) -> SweepFile:
         paper=reader.paper(),
         scale=reader.scale(),
     )
+
+
+def _name(document: Document, data: Mapping[str, Any], given: str | None) -> str:
+    """The key ``name``, or else the file's name."""
+    if "name" in data:
+        return check_sweep_name(data["name"], lambda problem: document.error(("name",), problem))
+
+    def no_name(problem: str) -> UserError:
+        return UserError(f"{document.path}: {problem}. Write name: NAME into the file, or give --name NAME")
+
+    try:
+        return check_sweep_name(document.path.stem, no_name)
+    except UserError:
+        if given is None:
+            raise
+        return check_sweep_name(given, lambda problem: UserError(f"--name: {problem}"))
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:

@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+MAX_LENGTH = 200
+"""A file's name has at most 255 bytes, and some names of files are longer than the sweep's."""
 RESERVED = ("cache", "mlflow-artifacts", "mlflow.db", "train")
 """What else the runs directory keeps beside the sweeps."""
 
@@ -27,6 +29,8 @@ def check_name(name: Any, error: Any) -> str:
     """
     if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
         raise error(f"'{name}' is not a name; use letters, digits, '.', '_' and '-', without '..'")
+    if len(name) > MAX_LENGTH:
+        raise error(f"'{name[:20]}…' has {len(name)} letters; a name has at most {MAX_LENGTH}")
     if name in RESERVED:
         raise error(f"'{name}' is taken by another folder or file of the runs directory; choose another name")
     return name

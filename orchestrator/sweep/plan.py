@@ -189,7 +189,11 @@ def _sweep_name(sweep_file: SweepFile, scale: str | None, name: str | None, chan
         raise UserError(
             f"these overrides change the trials of '{sweep_file.name}', which makes another sweep; name it with --name"
         )
-    return sweep_file.name if scale is None else f"{sweep_file.name}-{scale}"
+    if scale is None:
+        return sweep_file.name
+    return check_name(
+        f"{sweep_file.name}-{scale}", lambda problem: UserError(f"scale={scale}: {problem}; name the sweep with --name")
+    )
 
 
 def short_names(axes: Iterable[str]) -> dict[str, str]:

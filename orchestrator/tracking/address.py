@@ -47,7 +47,10 @@ def chosen_uri(given: str | None, runs: Runs) -> str:
 
 
 def default_uri(runs: Runs) -> str:
-    """The URI of an SQLite file in the runs directory. Raises :class:`UserError` for an object store."""
+    """The URI of an SQLite file in the runs directory.
+
+    Raises :class:`UserError` for an object store, and for a path that MLflow would read as another one.
+    """
     if not isinstance(runs, Path):
         raise UserError(
             f"--runs-dir {location(runs)}: MLflow's SQLite file cannot lie in an object store; give the address of an "

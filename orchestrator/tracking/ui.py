@@ -9,8 +9,8 @@ import sys
 
 from orchestrator.errors import UserError
 from orchestrator.store.identity import known_identity
-from orchestrator.store.runs import Runs, folder_of, location
-from orchestrator.tracking.address import check_uri, chosen_uri, is_default, quiet_client
+from orchestrator.store.runs import Runs, folder_of, location, runs_argument
+from orchestrator.tracking.address import check_uri, chosen_uri, is_default, quiet_client, shown
 from orchestrator.tracking.mlflow_private import charts_address, experiments_address
 from orchestrator.tracking.views import METHODS, TRIALS
 from trainers.parts import nearest
@@ -22,12 +22,16 @@ def serve(runs: Runs, tracking_uri: str | None, port: int | None, name: str | No
     """Prints the addresses of pages, then replaces this process by MLflow's server on the loopback interface.
 
     With the name of a sweep they are the pages of its charts, otherwise the list of sweeps. If ``tracking_uri`` is a
-    server, only the addresses are printed. Raises :class:`UserError` if there is no database, if it does not have the
-    sweep, if ``port`` is given for a server, and if another program uses the port.
+    server, only the addresses are printed. ``runs`` is the runs directory as the user wrote it. Raises
+    :class:`UserError` if there is no database, if it does not have the sweep, if ``port`` is given for a server, and if
+    another program uses the port.
     """
     uri = chosen_uri(tracking_uri, runs)
     if is_default(uri, runs) and not (folder_of(runs) / "mlflow.db").exists():
-        raise UserError(f"there is no MLflow database in '{location(runs)}' yet; orchestrator sweep FILE makes it")
+        raise UserError(
+            f"there is no MLflow database in '{location(runs)}' yet; "
+            f"orchestrator sweep FILE{runs_argument(runs)} makes it"
+        )
     elsewhere = uri.startswith("http")
     if elsewhere and port is not None:
         raise UserError(f"--port {port}: {uri} is a server with a port of its own; leave out --port")
@@ -91,5 +95,6 @@ def _experiment(uri: str, runs: Runs, name: str) -> str:
     if name not in known:
         known.pop("Default", None)
         there = nearest(name, known) if known else ""
-        raise UserError(f"MLflow has no sweep called '{name}'{there}; add it with: orchestrator sync {name}")
+        where = runs_argument(runs) + ("" if is_default(uri, runs) else f" --tracking-uri {shlex.quote(shown(uri))}")
+        raise UserError(f"MLflow has no sweep called '{name}'{there}; add it with: orchestrator sync {name}{where}")
     return known[name]

@@ -13,6 +13,7 @@ from orchestrator.results.frames import epochs_frame, trials_frame
 from orchestrator.results.tables import FLOOR, UNTRAINED
 from orchestrator.store.epochs import POSITION
 from orchestrator.store.references import stored_metrics
+from orchestrator.store.runs import runs_argument
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.plan import short_names, short_value
@@ -148,7 +149,7 @@ def read_sweep(store: SweepStore, metric: str | None = None) -> Sweep:
     if epochs.empty or not (epochs["epoch"] > 0).any():
         raise UserError(
             f"no trial of '{store.name}' has finished an epoch, so that there is nothing to plot; "
-            f"orchestrator status {store.name} tells how far it has come"
+            f"orchestrator status {store.name}{runs_argument(store.runs)} tells how far it has come"
         )
     compare = store.plan()["compare"]
     logged = frozenset(name for name in map(str, epochs) if name not in NO_METRICS and not name.startswith("axis."))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from command_line import CommandLine, orchestrator, started, wait_until
+from command_line import CommandLine, environment, orchestrator, started, wait_until
 from hand_made import TWO_CELLS, finish, make_sweep, write_file
 from mlflow_dump import dump
 
@@ -44,6 +47,153 @@ def test_a_dry_run_counts_what_is_done(half_finished: SweepStore, tmp_path: Path
     _, out, _ = command_line("sweep", path, "--dry-run", "--runs-dir", half_finished.runs_dir)
     assert re.search(r"hand weight=1\s+2\s+1", out)
     assert "2 trials to run" in out
+
+
+def test_a_copied_file_that_takes_over_a_sweep_says_what_is_added_and_removed(
+    tmp_path: Path, command_line: CommandLine
+) -> None:
+    store = make_sweep(tmp_path)
+    runs, path = store.runs_dir, tmp_path / "sweep.yaml"
+    _, out, _ = command_line("sweep", path, "--dry-run", "--runs-dir", runs)
+    assert "has a plan already" not in out
+    copy = write_file(tmp_path, TWO_CELLS.replace("[1, 2]", "[2, 5, 7]"), "copy.yaml")
+    before = (store.path / "plan.json").read_bytes()
+    code, out, _ = command_line("sweep", copy, "--dry-run", "--runs-dir", runs)
+    assert code == 0
+    told = "'hand' has a plan already: 2 of its 4 trials stay, 4 are added, 2 are removed from its plan and tables: "
+    assert f"{told}hand weight=1\n" in out
+    assert f"That plan was made from {path}, this one is made from {copy}; for a sweep of its own" in out
+    assert (store.path / "plan.json").read_bytes() == before
+    _, out, _ = command_line("sweep", copy, "--dry-run", "--runs-dir", runs, "--name", "other")
+    assert "has a plan already" not in out
+    seeds = write_file(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 3"), "sweep.yaml")
+    _, out, _ = command_line("sweep", seeds, "--dry-run", "--runs-dir", runs)
+    assert "'hand' has a plan already: 4 of its 4 trials stay, 2 are added\n" in out
+    assert "That plan was made from" not in out
+    (store.path / "plan.json").write_text("{}")
+    assert command_line("sweep", path, "--dry-run", "--runs-dir", runs)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "starts", "told"),
+    [
+        pytest.param(["-o", "t.tex"], "% \\usepackage", "", id="LaTeX"),
+        pytest.param(["-o", "t.CSV"], "variant,", "", id="CSV, in capitals"),
+        pytest.param(["-o", "t.html"], "<table>", "", id="HTML"),
+        pytest.param(["-o", "t.htm"], "<table>", "", id="HTML, three letters"),
+        pytest.param(["-o", "t.json"], "{", "", id="JSON"),
+        pytest.param(["-o", "t.md"], "| method", "", id="Markdown"),
+        pytest.param(["-o", "t"], "| method", "", id="no suffix"),
+        pytest.param(["-o", "t.xlsx"], "| method", "no format has the suffix .xlsx", id="an unknown suffix"),
+        pytest.param(
+            ["-o", "t.tex", "--format", "csv"], "variant,", "but --format csv is written", id="a contradiction"
+        ),
+        pytest.param(["-o", "t.xlsx", "--format", "csv"], "variant,", "", id="an unknown suffix and a format"),
+        pytest.param(["-o", "t.markdown", "--format", "markdown"], "| method", "", id="a suffix's other name"),
+    ],
+)
+def test_the_suffix_of_the_output_decides_unless_a_format_is_given(
+    half_finished: SweepStore,
+    command_line: CommandLine,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    starts: str,
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, errors = command_line("export", "hand", *arguments, "--runs-dir", half_finished.runs_dir)
+    assert (code, out) == (0, "")
+    assert Path(arguments[1]).read_text().startswith(starts)
+    assert told in errors
+    assert errors.count("\n") == bool(told)
+
+
+def test_the_version_and_the_program_as_a_module(command_line: CommandLine, tmp_path: Path) -> None:
+    code, out, errors = command_line("--version")
+    assert (code, out, errors) == (0, f"orchestrator {version('orchestrator')}\n", "")
+    for arguments, code, told in ((["--version"], 0, out), (["sweep"], 2, "python -m orchestrator sweep")):
+        program = [sys.executable, "-m", "orchestrator", *arguments]
+        ran = subprocess.run(program, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+        assert ran.returncode == code
+        assert told in ran.stdout + ran.stderr
+
+
+def test_a_file_whose_name_is_no_name(tmp_path: Path, command_line: CommandLine) -> None:
+    path = write_file(tmp_path, TWO_CELLS.replace("name: hand\n", ""), "my sweep.yaml")
+    runs = ["--dry-run", "--runs-dir", tmp_path / "runs"]
+    code, _, errors = command_line("sweep", path, *runs)
+    assert code == 2
+    assert "'my sweep' is not a name" in errors
+    assert errors.endswith("Write name: NAME into the file, or give --name NAME\n")
+    code, out, errors = command_line("sweep", path, *runs, "--name", "mine")
+    assert (code, errors) == (0, "")
+    assert re.search(r"mine weight=1 +2", out)
+    assert "mine: 2 cells" in out
+    write_file(tmp_path, TWO_CELLS, "my sweep.yaml")
+    assert "hand: 2 cells" in command_line("sweep", path, *runs)[1]
+
+
+@pytest.mark.parametrize("length", [201, 250, 300])
+def test_a_name_that_is_too_long(tmp_path: Path, command_line: CommandLine, length: int) -> None:
+    name = "a" * length
+    long = f"has {length} letters; a name has at most 200"
+    path = write_file(tmp_path, TWO_CELLS.replace("name: hand", f"name: {name}"))
+    code, _, errors = command_line("sweep", path, "--runs-dir", tmp_path / "runs")
+    assert code == 2
+    assert f"{path}:1: name: 'aaaaaaaaaaaaaaaaaaaa…' {long}" in errors
+    path = write_file(tmp_path, TWO_CELLS + f"scale: {{{'b' * 197}: [seeds=1]}}\n")
+    for words in (["--name", name], ["scale=" + "b" * 197]):
+        code, _, errors = command_line("sweep", path, *words, "--runs-dir", tmp_path / "runs")
+        assert code == 2
+        assert "a name has at most 200" in errors
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("sign", ["%", "?", "#"])
+def test_a_runs_directory_where_mlflow_cannot_keep_its_database(
+    tmp_path: Path, command_line: CommandLine, sign: str
+) -> None:
+    path = write_file(tmp_path, TWO_CELLS)
+    runs = tmp_path / f"a{sign}20b"
+    code, out, errors = command_line("sweep", path, "--runs-dir", runs)
+    assert (code, out) == (2, "")
+    assert errors.startswith(f"orchestrator: --runs-dir {runs}: MLflow cannot keep its SQLite file")
+    assert "--tracking-uri" in errors
+    assert "--offline" in errors
+    assert [file.name for file in tmp_path.iterdir()] == ["sweep.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        pytest.param(["seeds=3"], "write seed=NUMBER", id="seeds"),
+        pytest.param(["~critic.lr"], "write critic.lr=VALUE", id="an option deleted"),
+        pytest.param(["~penalty"], "write penalty=none", id="a part deleted"),
+        pytest.param(["penalty.weight=interval(0,1)"], "write choice(0, 0.5, 1)", id="interval"),
+        pytest.param(["penalty=glob(*)"], "write the names as a list", id="glob"),
+        pytest.param(["device=gpu"], "write 'cuda' for a GPU", id="gpu"),
+        pytest.param(["seed=-1"], "seed: must be at least 0", id="a negative seed"),
+    ],
+)
+def test_what_is_written_wrong_is_answered_with_what_works(
+    tmp_path: Path, command_line: CommandLine, arguments: list[str], told: str
+) -> None:
+    code, out, errors = command_line("train", "dataset=mixture", *arguments, "--runs-dir", tmp_path / "runs")
+    assert (code, out) == (2, "")
+    assert told in errors
+    assert errors.count("\n") == 1
+
+
+def test_the_seed_of_one_trial(tmp_path: Path, command_line: CommandLine) -> None:
+    overrides = ["dataset=mixture", "evaluation=none", "budget=4", "device=cpu", "seed=3"]
+    assert command_line("train", *overrides, "--runs-dir", tmp_path / "runs")[0] == 0
+    (file,) = (tmp_path / "runs" / "train").glob("*/config.yaml")
+    assert "seed: 3\n" in file.read_text()
+    path = write_file(tmp_path, TWO_CELLS)
+    code, _, errors = command_line("sweep", path, "seed=3", "--name", "t", "--runs-dir", tmp_path / "runs")
+    assert code == 2
+    assert "seeds=3 (0, 1 and 2) or seeds=[3]" in errors
 
 
 def test_the_repository_s_own_sweep_files_can_be_planned(command_line: CommandLine, tmp_path: Path) -> None:

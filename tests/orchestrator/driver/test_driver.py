@@ -240,7 +240,10 @@ def test_an_edited_file_trains_what_is_new_and_keeps_and_reports_what_is_gone(
     told = "2 trials are no longer in the sweep file and are kept as they are"
     assert told in text_of(shown)
     assert all(entry.trial_id in text_of(shown) for entry in gone)
-    assert "orchestrator prune hand --removed" in text_of(shown)
+    prune = f"orchestrator prune hand --removed --runs-dir {store.runs_dir}"
+    assert prune in text_of(shown).replace("\n", " ")
+    changes = "'hand' has a plan already: 2 of its 4 trials stay, 0 are added, 2 are removed from its plan and tables: "
+    assert text_of(shown).startswith(f"{changes}hand weight=2")
     assert {path: path.read_bytes() for path in (store.path / "trials").rglob("*") if path.is_file()} == before
 
     more_seeds = plan_file(write_file(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 3")))

@@ -182,7 +182,8 @@ def test_where_there_are_too_many_trials_to_name_the_command_that_lists_them_is_
 ) -> None:
     store = make_sweep(tmp_path, TWO_CELLS.replace("[1, 2]", "[1]").replace("seeds: 2", "seeds: 21"))
     told = refused(command_line, store, "hand", "--trial", "nothing")
-    assert told == "--trial nothing: this sweep has no such trial; orchestrator status NAME lists them"
+    listing = f"orchestrator status hand --runs-dir {store.runs_dir}"
+    assert told == f"--trial nothing: this sweep has no such trial; {listing} lists them"
 
 
 def test_offline_does_not_go_with_a_tracking_uri(

@@ -243,7 +243,8 @@ def test_where_nobody_answers_nothing_is_begun_and_the_way_without_is_told(
     code, out, message = command_line(*words, "--tracking-uri", uri, "--runs-dir", tmp_path / "runs")
     assert (code, out) == (2, "")
     assert message.startswith(f"orchestrator: --tracking-uri {uri}: no MLflow server answers there (")
-    assert message.endswith("; with --offline nothing is written to MLflow until 'orchestrator sync'\n")
+    sync = f"orchestrator sync hand --runs-dir {tmp_path / 'runs'} --tracking-uri {uri}"
+    assert message.endswith(f"; with --offline nothing is written to MLflow until: {sync}\n")
     assert message.count("\n") == 1
     assert sorted(set(tmp_path.rglob("*")) - {path, path.parent}) == before
 

@@ -55,7 +55,7 @@ def test_a_sweep_that_mlflow_does_not_know(
     store: SweepStore, tracking_uri: str, tmp_path: Path, command_line: CommandLine
 ) -> None:
     code, _, errors = command_line("ui", "hand", "--runs-dir", tmp_path / "runs")
-    told = "MLflow has no sweep called 'hand'; add it with: orchestrator sync hand"
+    told = f"MLflow has no sweep called 'hand'; add it with: orchestrator sync hand --runs-dir {tmp_path / 'runs'}"
     assert (code, errors) == (2, f"orchestrator: {told}\n")
     Mirror(store, tracking_uri).finish()
     code, _, errors = command_line("ui", "hnad", "--runs-dir", tmp_path / "runs")

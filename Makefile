@@ -9,6 +9,9 @@ SWEEP ?= sweeps/ground_metrics.yaml
 install: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else 1)' || { echo \
+	  "$(PYTHON) is $$($(PYTHON) --version 2>&1), and orchestrator needs Python 3.11 or 3.12. Give its name:" \
+	  "make install PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .

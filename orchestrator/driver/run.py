@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -130,7 +131,7 @@ def _open_tune(
     tell(f"{store.name}: {len(trial_ids)} trials to run; starting Ray{' and MLflow' if options.tracking_uri else ''} …")
     with ray_session(options.address, driver.mark):
         placement = make_placement(wanted, options.address, options.max_concurrent, tell)
-        yield TuneExecutor(placement, driver.mark)
+        yield TuneExecutor(placement, driver.mark, sys.path if options.address is None else None)
 
 
 @contextlib.contextmanager

@@ -99,9 +99,10 @@ class Queue:
         self._waiting.appendleft((trial_id, 0.0))
         self.placement.end(trial_id, finished=False)
 
-    def ended(self, trial_id: str, *, died: bool = False) -> None:
+    def ended(self, trial_id: str, *, died: bool = False, broken: str | None = None) -> None:
         """Writes the state of a trial whose worker has ended. ``died`` says that the worker ended without a result.
 
+        ``broken`` says why the worker could not begin the trial, for example because a library cannot be imported.
         A second call for the same attempt changes nothing.
         """
         if trial_id not in self._running:
@@ -109,15 +110,18 @@ class Queue:
         self._running.remove(trial_id)
         waiting = len(self._waiting)
         with self._noticing_disk_errors():
-            self._conclude(trial_id, died)
+            self._conclude(trial_id, died, broken)
         self.placement.end(trial_id, finished=len(self._waiting) == waiting)
 
-    def _conclude(self, trial_id: str, died: bool) -> None:
+    def _conclude(self, trial_id: str, died: bool, broken: str | None) -> None:
         trial = self.store.has_ended(trial_id)
         status = trial.status()
         if not status.state.is_result and status.state is not State.FAILED:
             # The worker wrote no final state: it died, or it stopped because it was told to.
-            if died:
+            if broken is not None:
+                trial.log(f"the worker could not begin: {broken}")
+                status = trial.set_state(State.FAILED, broken)
+            elif died:
                 status = trial.set_state(State.LOST, "the worker died (killed, out of memory, or its node is gone)")
             else:
                 status = trial.set_state(State.STOPPED if trial.early_stop_file.exists() else State.PENDING)

@@ -7,7 +7,6 @@ the queue. The queue decides from the store which trial is next, and whether and
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import logging
 import os
@@ -15,11 +14,11 @@ import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.engine.head import check_head
-from orchestrator.engine.placement import Demand, Placement, bundle_of, compared_versions, difference
+from orchestrator.engine.placement import Demand, Placement, compared_versions, difference
 from orchestrator.engine.queue import Queue
 from orchestrator.errors import UserError
 from orchestrator.store.lock import MARK, end_marked, make_temporary_folder
@@ -143,9 +142,11 @@ class TuneExecutor:
     Memory does not grow with the sweep: Ray holds only the trials that fit at once, and Tune only the last ended ones.
     """
 
-    def __init__(self, placement: Placement, mark: str) -> None:
+    def __init__(self, placement: Placement, mark: str, path: Sequence[str] | None = None) -> None:
+        """``path`` is the search path for modules of a local Ray's workers. None leaves it to a cluster's nodes."""
         self.placement = placement
         self._mark = mark
+        self._path = path
 
     def run(self, queue: Queue) -> None:
         """Runs trials until the queue is finished."""
@@ -159,14 +160,15 @@ class TuneExecutor:
         runs = location(store.runs) if store.replica else str(store.runs_dir.resolve())
         early_stopping = store.plan()["early_stopping"]
         told = tune.with_parameters(
-            tune_trial,
+            begin_on_worker(),
+            path=self._path,
             runs=runs,
             sweep=store.name,
             metric=early_stopping and early_stopping["metric"],
             versions=compared_versions(),
         )
         tuner = tune.Tuner(
-            tune.with_resources(told, functools.partial(_bundle, kinds=self.placement.kinds)),
+            tune.with_resources(told, bundles(self.placement.kinds)),
             tune_config=tune.TuneConfig(
                 search_alg=TuneSearcher(queue),
                 scheduler=Forgetting(),
@@ -185,9 +187,15 @@ class TuneExecutor:
             shutil.rmtree(storage, ignore_errors=True)
 
 
-def _bundle(config: Mapping[str, Any], kinds: Sequence[Demand]) -> Any:
-    """Tune's placement group for a trial that the searcher suggested."""
-    return bundle_of(config["kind"], config["avoid"], kinds)
+def bundles(kinds: Sequence[Demand]) -> Callable[[Mapping[str, Any]], Any]:
+    """The function that Tune asks for a trial's placement group. Nested, because Ray sends it to workers too."""
+
+    def bundle(config: Mapping[str, Any]) -> Any:
+        from orchestrator.engine.placement import bundle_of
+
+        return bundle_of(config["kind"], config["avoid"], kinds)
+
+    return bundle
 
 
 def _fill_cache(queue: Queue, runs: str, placement: Placement) -> None:
@@ -212,6 +220,34 @@ def _fill_cache(queue: Queue, runs: str, placement: Placement) -> None:
         if store.stop_file.exists():
             ray.cancel(filled, force=True)
             return
+
+
+def begin_on_worker() -> Callable[..., None]:
+    """The function that a worker calls for each trial: :func:`tune_trial`, after the imports that it needs.
+
+    The function is nested, so Ray sends its code instead of its module's name. A worker that cannot import our modules
+    can therefore say why. By itself Ray puts the driver's working directory first in the search path for modules, where
+    the driver has not looked for them: any file there could hide a library.
+    """
+
+    def begin(config: dict[str, Any], path: Sequence[str] | None, **told: Any) -> None:
+        import importlib
+        import sys
+
+        from ray import tune
+
+        if path is not None:
+            sys.path[:] = path
+        try:
+            ours = importlib.import_module("orchestrator.engine.tune")
+            for name in ("orchestrator.trial.run", "orchestrator.trial.workplace", "trainers.training"):
+                importlib.import_module(name)
+        except Exception as error:  # a broken library may raise anything
+            tune.report({"broken": f"{type(error).__name__}: {error}"})
+            return
+        ours.tune_trial(config, **told)
+
+    return begin
 
 
 def tune_trial(config: dict[str, Any], runs: str, sweep: str, metric: str | None, versions: Mapping[str, str]) -> None:

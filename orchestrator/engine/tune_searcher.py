@@ -49,7 +49,7 @@ class TuneSearcher(Searcher):
         if result is not None and "refused" in result:
             self._queue.refused(ours, result["node"], result["refused"])
         else:
-            self._queue.ended(ours, died=error)
+            self._queue.ended(ours, died=error, broken=(result or {}).get("broken"))
 
     def save(self, checkpoint_path: str) -> None:
         """Does nothing: the store is the state."""

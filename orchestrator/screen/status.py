@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +18,9 @@ from orchestrator.screen.units import duration, in_bytes
 from orchestrator.store.lock import is_alive, read_driver
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
+
+LEAST_CELL_WIDTH = 10
+"""The columns of the terminal that the cells' names have at least."""
 
 
 def sweep_status(store: SweepStore) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def show_status(sweeps: Sequence[dict[str, Any]], *, with_trials: bool) -> None:
     for known in sweeps:
         console.print(Text(_headline(known)), soft_wrap=True)
         if with_trials:
-            console.print(_trials(known))
+            console.print(_trials(known, console.width))
             for trial in known["trials"]:
                 if trial["error"]:
                     text = f"{trial['state']} {trial['trial_id']}: {trial['error']}"
@@ -95,21 +99,40 @@ def _headline(known: dict[str, Any]) -> str:
     return f"{known['sweep']}: {' · '.join(parts)}"
 
 
-def _trials(known: dict[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("trial", no_wrap=True)
-    table.add_column("cell", overflow="fold")
-    for column in ("state", "epoch", "attempts", known["metric"], "last epoch"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for trial in known["trials"]:
-        value, at = trial[known["metric"]], trial["epoch_at"]
-        table.add_row(
-            trial["trial_id"],
-            Text(f"{trial['cell']} seed={trial['seed']}"),
-            Text(trial["state"], style=STYLES[State(trial["state"])]),
-            f"{trial['epoch']}/{trial['epochs']}",
-            str(trial["attempts"]),
-            "" if value is None else f"{value:.4g}",
-            "" if at is None else f"{duration(max(0.0, time.time() - at))} ago",
-        )
+def _trials(known: dict[str, Any], width: int) -> Table:
+    """The table of a sweep's trials. Columns that do not fit into ``width`` are left out, and the caption names them.
+
+    A cell's name is folded before a column is left out. The cell and the state always stay.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
+    metric = known["metric"]
+    names = ["trial", "cell", "state", "epoch", "attempts", metric, "last epoch"]
+    rows = [dict(zip(names, _row(trial, metric), strict=True)) for trial in known["trials"]]
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    widths["cell"] = min(widths["cell"], LEAST_CELL_WIDTH)
+    shown = list(names)
+    for name in ("attempts", "last epoch", metric, "epoch", "trial"):
+        if sum(widths[each] for each in shown) + 2 * (len(shown) - 1) > width:
+            shown.remove(name)
+    if len(shown) < len(names):
+        table.caption = Text(f"too narrow for: {', '.join(name for name in names if name not in shown)}")
+    for name in shown:
+        justify: JustifyMethod = "left" if name in ("trial", "cell") else "right"
+        table.add_column(name, justify=justify, no_wrap=name != "cell", overflow="fold")
+    for row in rows:
+        styles = {"state": STYLES[State(row["state"])]}
+        table.add_row(*(Text(row[name], style=styles.get(name, "")) for name in shown))
     return table
+
+
+def _row(trial: dict[str, Any], metric: str) -> tuple[str, ...]:
+    value, at = trial[metric], trial["epoch_at"]
+    return (
+        trial["trial_id"],
+        f"{trial['cell']} seed={trial['seed']}",
+        trial["state"],
+        f"{trial['epoch']}/{trial['epochs']}",
+        str(trial["attempts"]),
+        "" if value is None else f"{value:.4g}",
+        "" if at is None else f"{duration(max(0.0, time.time() - at))} ago",
+    )

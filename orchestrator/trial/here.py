@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from pathlib import Path
@@ -43,15 +44,30 @@ def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | Non
     from orchestrator.trial.run import run_trial
 
     print(f"{trial.path}: {config.budget} critic iterations, {config.epochs} epochs", flush=True)
-    stopping = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: stopping.set())  # an exception could be swallowed in a callback
+    stopping, began = threading.Event(), threading.Event()
+
+    def on_epoch(record: dict[str, Any]) -> None:
+        began.set()
+        _tell(record)
+
+    def interrupt(*_: Any) -> None:
+        at_once = stopping.is_set() or not began.is_set()  # before the first epoch there is nothing to keep
+        stopping.set()  # in any case, because a callback may swallow the exception
+        if at_once:
+            raise KeyboardInterrupt
+        os.write(2, b"\nStopping: the trial writes a checkpoint. Once more to leave at once.\n")
+
+    signal.signal(signal.SIGINT, interrupt)
     try:
-        state = run_trial(trial, cache, should_stop=stopping.is_set, on_epoch=_tell)
+        state = run_trial(trial, cache, should_stop=stopping.is_set, on_epoch=on_epoch)
+    except KeyboardInterrupt:
+        state = State.RUNNING
     except OSError as error:
         print(f"FAILED: {trial.path} cannot be written: {reason(error)}")
         return 1
     if state is State.RUNNING:
         trial.set_state(State.PENDING)
+        print(f"Stopped; what there is of samples, metrics and log is in {trial.path}")
         return 130
     why = "" if state is State.DONE else f": {trial.status().error}"
     print(f"{state}{why}; samples, metrics and log in {trial.path}")

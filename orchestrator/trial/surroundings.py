@@ -39,7 +39,10 @@ def device_name(device: Any) -> str:
 
 @functools.cache
 def git_commit() -> str:
-    """The commit of the running code, with ``-dirty`` if files were changed. ``unknown`` outside a checkout."""
+    """The commit of the running code, with ``-dirty`` if files were changed.
+
+    Outside a checkout it is the version of the installed package, such as ``wheel 0.1.0``, else ``unknown``.
+    """
     if told := os.environ.get(COMMIT):
         return told
 
@@ -52,6 +55,8 @@ def git_commit() -> str:
         dirty = git("status", "--porcelain", "--untracked-files=no", "--", "orchestrator", "trainers")
         return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if dirty else "")
     except (OSError, subprocess.SubprocessError):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return f"wheel {importlib.metadata.version('orchestrator')}"
         return "unknown"
 
 

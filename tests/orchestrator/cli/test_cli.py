@@ -22,6 +22,7 @@ from orchestrator.results.frames import At
 from orchestrator.results.pivot import lay_out
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
+from orchestrator.store.trial import TrialStore
 
 
 @pytest.fixture
@@ -322,6 +323,20 @@ def test_interrupting_a_single_trial_is_130_without_a_traceback(tmp_path: Path) 
         code, _, errors = running.end()
     assert code == 130
     assert "Traceback" not in errors
+
+
+def test_interrupting_a_trial_that_trains_its_classifier_waits_for_nothing(tmp_path: Path) -> None:
+    overrides = ["dataset=digits", "evaluation=classifier", "budget=100000", "device=cpu"]
+    with started("train", *overrides, cwd=tmp_path) as running:
+        wait_until(lambda: list((tmp_path / "runs").glob("cache/extractors/*.lock")))
+        running.signal_group(signal.SIGINT)
+        code, out, errors = running.end()
+    assert (code, errors) == (130, "")
+    assert not list((tmp_path / "runs").glob("cache/extractors/*.safetensors"))
+    [trial] = (tmp_path / "runs" / "train").iterdir()
+    told = f"Stopped; what there is of samples, metrics and log is in {trial.relative_to(tmp_path)}"
+    assert out.splitlines()[-1] == told
+    assert TrialStore(trial).status().state is State.PENDING
 
 
 @pytest.mark.parametrize("arguments", [["sweep"], ["sweep", "s.yaml", "--max-concurrent", "0"], ["swep"]])

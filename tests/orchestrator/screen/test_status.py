@@ -221,3 +221,27 @@ def test_where_there_is_no_sweep_one_is_told_so(tmp_path: Path, command_line: Co
     told = f"there is no sweep in '{tmp_path}' yet\n"
     assert command_line("status", "--runs-dir", tmp_path) == (0, "", told)
     assert command_line("status", "--json", "--runs-dir", tmp_path) == (0, "[]\n", told)
+
+
+@pytest.mark.parametrize(
+    ("width", "header", "left_out"),
+    [
+        (60, "trial cell state epoch classifier_fid", "attempts, last epoch"),
+        (40, "trial cell state", "epoch, attempts, classifier_fid, last epoch"),
+        (24, "cell state", "trial, epoch, attempts, classifier_fid, last epoch"),
+    ],
+)
+def test_on_a_narrow_terminal_cell_and_state_stay(width: int, header: str, left_out: str, tmp_path: Path) -> None:
+    store = make_sweep(tmp_path, LONG_NAMES)
+    for entry in store.entries():
+        finish(store, entry, {"classifier_fid": 1234.5678}, state=State.DIVERGED)
+    _, headings, *rows = on_a_terminal(width, "status", store.name, cwd=tmp_path)
+    assert headings.split() == header.split()
+    assert all(len(row) <= width for row in rows)
+    caption = next(number for number, row in enumerate(rows) if row.startswith("too narrow for"))
+    assert " ".join(" ".join(rows[caption:]).split()).startswith(f"too narrow for: {left_out}")
+    table = rows[:caption]
+    assert sum("DIVERGED" in row for row in table) == len(store.entries())
+    cells = re.sub("DIVERGED|1235|[0-9a-f]{12}|[0-9]/[0-9]|[0-9.]+s ago| ", "", "".join(table))
+    for entry in store.entries():
+        assert entry.label.partition(" ")[0] in cells

@@ -1,0 +1,39 @@
+"""A worker that cannot import what a trial needs says so; the working directory hides no library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from command_line import orchestrator
+from hand_made import write_file
+
+from orchestrator.store.states import State
+from orchestrator.store.sweep import SweepStore
+
+BROKEN_LIBRARY = """\
+import sys
+
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        if name == "trainers.training":
+            raise ImportError("libtorch.so is missing here")
+
+if "default_worker" in " ".join(sys.orig_argv):
+    sys.meta_path.insert(0, Broken())
+"""
+SWEEP = "name: small\nbase: [dataset=mixture, network=mlp, evaluation=none, budget=2, device=cpu]\n"
+
+
+def test_an_import_that_fails_on_a_worker_is_failed_with_its_error(tmp_path: Path) -> None:
+    """In the working directory lies a file ``trainers.py``, which no worker must take for our package."""
+    (tmp_path / "trainers.py").write_text("raise RuntimeError('this is no package of ours')\n")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(BROKEN_LIBRARY)
+    file = write_file(tmp_path, SWEEP)
+    ran = orchestrator("sweep", file, "--offline", cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    store = SweepStore.open(tmp_path / "runs", "small")
+    trial = store.trial(store.entries()[0].trial_id)
+    told = "ImportError: libtorch.so is missing here"
+    assert (trial.status().state, trial.status().error) == (State.FAILED, told), ran.stderr
+    assert ran.returncode == 1
+    assert told in trial.log_file.read_text()

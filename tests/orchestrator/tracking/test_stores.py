@@ -19,7 +19,8 @@ from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.file import read_sweep_file
 from orchestrator.sweep.plan import make_plan
 from orchestrator.tracking.address import default_uri, quiet_client
-from orchestrator.tracking.mirror import PLACE_TAG, STORE_TAG, Mirror, level
+from orchestrator.tracking.experiment import PLACE_TAG, STORE_TAG
+from orchestrator.tracking.mirror import Mirror, level
 
 
 @pytest.fixture

@@ -4,10 +4,6 @@ A sweep is one experiment with one parent run; a trial is a child run. A run is 
 trial_id) tags before it is created. If an answer of the server got lost and a run exists twice, one of the two is
 deleted. A point is logged with its stored timestamp, so that logging it twice leaves one point. Only the driver writes.
 
-Another runs directory may have a sweep of the same name in the same MLflow. Its experiment and its runs bear the id of
-its store (see ``store.identity``): they are neither read nor changed nor deleted, and this store's experiment gets the
-id into its name. Runs of older versions bear no id. They belong to the store with the attempt that began them.
-
 Pictures are named so that MLflow's charts can step through them. The generator of a finished trial is a model of its
 run, called ``generator``.
 """
@@ -15,8 +11,6 @@ run, called ``generator``.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import shutil
 import tempfile
 from collections import Counter
@@ -27,35 +21,26 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.errors import UserError
 from orchestrator.store.epochs import POSITION, Tail
-from orchestrator.store.identity import identify
 from orchestrator.store.references import stored_metrics
 from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.store.trial import TrialStore
-from orchestrator.tracking.address import is_own_file, quiet_client, shown, without_secrets
-from orchestrator.tracking.mlflow_private import PICTURES_TAG, THUMBNAIL, log_output, picture_names, was_edited
-from orchestrator.tracking.views import view_tags
+from orchestrator.tracking.address import quiet_client, shown, without_secrets
+from orchestrator.tracking.experiment import PARENT_TAG, STORE_TAG, SWEEP_TAG, TRIAL_TAG, SweepExperiment
+from orchestrator.tracking.mlflow_private import PICTURES_TAG, THUMBNAIL, log_output, picture_names
+from orchestrator.tracking.views import NOTE_TAG, describe
 from trainers.metrics import TRAINING_SECONDS
 
 if TYPE_CHECKING:
-    from mlflow.entities import Experiment, LoggedModel, Metric, Run
+    from mlflow.entities import LoggedModel, Metric, Run
 
 T = TypeVar("T")
 
-STORE_TAG = "orchestrator.store"
-PLACE_TAG = "orchestrator.place"
-WRITTEN_TAG = "orchestrator.written"
-SWEEP_TAG = "orchestrator.sweep"
-TRIAL_TAG = "orchestrator.trial_id"
 MIRRORED_TAG = "orchestrator.mirrored_epochs"
 RESTARTS_TAG = "orchestrator.restarts"
 DESCRIBED_TAG = "orchestrator.described"
 LEVEL_TAG = "orchestrator.level"
-NOTE_TAG = "mlflow.note.content"
-PARENT_TAG = "mlflow.parentRunId"
 NAME_TAG = "mlflow.runName"
-DEFAULT_EXPERIMENT = "0"
-"""The id of the experiment ``Default``, which every MLflow has."""
 RUN_STATUS = {
     State.PENDING: "SCHEDULED",
     State.RUNNING: "RUNNING",
@@ -121,8 +106,8 @@ class Mirror:
     def __init__(self, store: SweepStore, uri: str) -> None:
         self._store = store
         self._client = quiet_client(uri)
-        self._identity = identify(store)
-        self._experiment, self._title, self._others_place = self._find_experiment(uri)
+        self._found = SweepExperiment(self._client, store, uri)
+        self._experiment = self._found.id
         self._trials = [_Mirrored(entry, store.trial(entry.trial_id).tail()) for entry in store.entries()]
         runs = self._find_runs()
         if None in runs:
@@ -130,7 +115,7 @@ class Mirror:
             self._client.update_run(self._parent, status="RUNNING")
         else:
             self._parent = self._create_parent()
-        self._describe(runs.get(None))
+        describe(self._client, self._experiment, store.plan(), runs.get(None))
         planned = {trial.entry.trial_id for trial in self._trials}
         for run in [run for trial_id, run in runs.items() if trial_id is not None and trial_id not in planned]:
             self._delete_run(run.info.run_id)  # the plan does not have the trial any more
@@ -177,101 +162,8 @@ class Mirror:
         return [self._store.trial(trial.entry.trial_id).status() for trial in self._trials]
 
     def note(self) -> str | None:
-        """What the user should know: MLflow has a sweep of this name that belongs to another runs directory."""
-        if self._title == self._store.name:
-            return None
-        where = f" ({self._others_place})" if self._others_place else ""
-        return (
-            f"MLflow already has '{self._store.name}' of another store{where}, which stays as it is; this sweep's "
-            f"experiment is '{self._title}'. For a name of its own, run the sweep file with --name"
-        )
-
-    def _find_experiment(self, uri: str) -> tuple[str, str, str | None]:
-        """Finds or makes the experiment. Returns its id and name, and the place of another store that has the name."""
-        name, location = self._store.name, None
-        if uri.startswith("sqlite"):  # without a server the artifacts lie beside the database
-            location = (self._store.runs_dir / "mlflow-artifacts" / name).resolve().as_uri()
-        titles = self._titles()
-        found = {title: self._client.get_experiment_by_name(title) for title in titles}
-        if any(each is not None and self._was_taken_over(each) for each in found.values()):
-            self._identity = identify(self._store, anew=True)
-            titles = self._titles()
-            found = {title: self._client.get_experiment_by_name(title) for title in titles}
-        first = found[name]
-        place = None if first is None else first.tags.get(PLACE_TAG)
-        ours = {title: each for title, each in found.items() if each is not None and self._is_ours(each, uri, location)}
-        for title, each in ours.items():
-            if each.lifecycle_stage != "deleted" and location in (None, each.artifact_location):
-                for key, value in self._marks().items():
-                    if each.tags.get(key) != value:
-                        self._client.set_experiment_tag(each.experiment_id, key, value)
-                return each.experiment_id, title, place
-        title = next(title for title in titles if found[title] is None or title in ours)
-        if title in ours:
-            # The experiment was deleted in MLflow, but its name is still taken; or the runs directory was moved, and
-            # MLflow keeps absolute paths. In both cases it is renamed and a new one is made.
-            before, old = "it was moved", ours[title].experiment_id
-            if ours[title].lifecycle_stage == "deleted":
-                before = "it was deleted"
-                self._client.restore_experiment(old)
-            self._client.rename_experiment(old, f"{title} before {before} ({old})")
-            self._client.delete_experiment(old)
-        made = self._client.create_experiment(title, artifact_location=location, tags=self._marks())
-        return made, title, place
-
-    def _titles(self) -> tuple[str, str]:
-        """The names that the experiment may have: the sweep's, and one with the store's id if another store has it."""
-        return self._store.name, f"{self._store.name} ({self._identity.id})"
-
-    def _marks(self) -> dict[str, str]:
-        """The tags of an experiment that say whose it is."""
-        return {STORE_TAG: self._identity.id, PLACE_TAG: self._identity.places[-1]}
-
-    def _was_taken_over(self, experiment: Experiment) -> bool:
-        """Whether a copy of this store has written into its experiment, at a place where this store has never been."""
-        known = experiment.tags.get(STORE_TAG) == self._identity.id
-        return known and experiment.tags.get(PLACE_TAG, self._identity.places[-1]) not in self._identity.places
-
-    def _is_ours(self, experiment: Experiment, uri: str, location: str | None) -> bool:
-        """Whether this store may write into an experiment.
-
-        In the database of its own runs directory it also owns what the directory had before it was copied. An
-        experiment that bears no id is its own if it has a run of this store, or nothing at all.
-        """
-        from mlflow.entities import ViewType
-
-        if experiment.experiment_id == DEFAULT_EXPERIMENT:
-            return False
-        owner = experiment.tags.get(STORE_TAG)
-        own_file = is_own_file(uri, self._store.runs)
-        if owner is not None:
-            return owner == self._identity.id or (own_file and owner in self._identity.copy_of)
-        runs = self._search_runs(experiment.experiment_id, deleted=True)
-        if self._unmarked(runs) or any(run.data.tags.get(STORE_TAG) == self._identity.id for run in runs):
-            return True
-        somebodys = self._client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL, max_results=1)
-        return not somebodys and (own_file or location in (None, experiment.artifact_location))
-
-    def _describe(self, parent: Run | None) -> None:
-        """Sets the description, also of the parent run, and the views, but not those that a user has changed."""
-        plan = self._store.plan()
-        known = self._client.get_experiment(self._experiment).tags
-        written = _parsed(known.get(WRITTEN_TAG))
-        if parent is not None:
-            note = parent.data.tags.get(NOTE_TAG, "")
-            if note != plan["description"] and _digest(note) == written.get(NOTE_TAG, _digest("")):
-                self._client.set_tag(parent.info.run_id, NOTE_TAG, plan["description"])
-        for key, value in {NOTE_TAG: plan["description"], **view_tags(plan)}.items():
-            there = known.get(key, "")
-            unknown = key not in written and key != NOTE_TAG and not was_edited(there)  # an older version's view
-            if there != value and (not there or unknown or _digest(there) == written.get(key)):
-                self._client.set_experiment_tag(self._experiment, key, value)
-                there = value
-            if there == value:
-                written[key] = _digest(value)
-        text = json.dumps(written, sort_keys=True)
-        if text != known.get(WRITTEN_TAG):
-            self._client.set_experiment_tag(self._experiment, WRITTEN_TAG, text)
+        """What the user should know: MLflow has a sweep of this name that belongs to another store."""
+        return self._found.note()
 
     def _level_tags(self, entry: Entry, run: Run) -> None:
         """Sets what the plan says of a trial that MLflow has: a variant may have been renamed since."""
@@ -292,11 +184,7 @@ class Mirror:
         MLflow's client repeats a request that gets no answer, and the server may have made a run each time. The run
         that has been used is kept.
         """
-        everything = self._search_runs(self._experiment)
-        unmarked = self._unmarked(everything)
-        for run in unmarked:
-            self._client.set_tag(run.info.run_id, STORE_TAG, self._identity.id)
-        runs = [run for run in everything if run.data.tags.get(STORE_TAG) == self._identity.id] + unmarked
+        runs = self._found.runs()
         children = Counter(run.data.tags.get(PARENT_TAG) for run in runs)
         runs.sort(key=lambda run: (children[run.info.run_id], MIRRORED_TAG in run.data.tags), reverse=True)
         found: dict[str | None, Any] = {}
@@ -307,41 +195,6 @@ class Mirror:
             else:
                 found[trial_id] = run
         return found
-
-    def _search_runs(self, experiment_id: str, *, deleted: bool = False) -> list[Run]:
-        """Every run of a sweep of this name, whichever store it belongs to."""
-        from mlflow.entities import ViewType
-
-        view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
-        where = f"tags.`{SWEEP_TAG}` = '{self._store.name}'"
-        runs: list[Run] = []
-        token = None
-        while True:
-            page = self._client.search_runs([experiment_id], where, view, max_results=1000, page_token=token)
-            runs += page
-            token = page.token
-            if not token:
-                return runs
-
-    def _unmarked(self, runs: Sequence[Run]) -> list[Run]:
-        """The runs that an older version made for this store. They have no id, but the start of a trial's attempt."""
-        unmarked = [run for run in runs if STORE_TAG not in run.data.tags]
-        ours = [run for run in unmarked if run.info.start_time in self._starts(run.data.tags.get(TRIAL_TAG))]
-        parents = {run.data.tags.get(PARENT_TAG) for run in ours}
-        used = {run.data.tags.get(PARENT_TAG) for run in runs}
-        return ours + [
-            run
-            for run in unmarked
-            if TRIAL_TAG not in run.data.tags and (run.info.run_id in parents or run.info.run_id not in used)
-        ]
-
-    def _starts(self, trial_id: str | None) -> set[int]:
-        """When the attempts of a trial began with which a run may have been made, in ms; also before a restart."""
-        if trial_id is None:
-            return set()
-        trial = self._store.trial(trial_id)
-        folders = [trial.path, *(trial.path / "attempts").glob("*")]
-        return {int(one.started * 1000) for folder in folders for one in TrialStore(folder).status().attempts}
 
     def _delete_run(self, run_id: str) -> None:
         for model in self._models(run_id):
@@ -354,7 +207,7 @@ class Mirror:
     def _create_parent(self) -> str:
         plan = self._store.plan()
         tags = {
-            STORE_TAG: self._identity.id,
+            STORE_TAG: self._found.identity.id,
             SWEEP_TAG: self._store.name,
             "orchestrator.kind": "sweep",
             NAME_TAG: self._store.name,
@@ -474,7 +327,7 @@ class Mirror:
 
     def _create_run(self, entry: Entry, status: Status) -> str:
         tags = {
-            STORE_TAG: self._identity.id,
+            STORE_TAG: self._found.identity.id,
             SWEEP_TAG: self._store.name,
             TRIAL_TAG: entry.trial_id,
             "orchestrator.kind": "trial",
@@ -499,19 +352,6 @@ def _names(entry: Entry) -> dict[str, str]:
 def _level_of(status: Status, trial: TrialStore) -> str:
     """How far a trial is: its state, number of attempts and number of pictures."""
     return f"{status.state} {len(status.attempts)} {len(trial.sample_files())}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _parsed(text: str | None) -> dict[str, str]:
-    """The content of the tag that says what was written, as digests by tag. Empty if there is none or it is damaged."""
-    with contextlib.suppress(ValueError):
-        values = json.loads(text or "{}")
-        if isinstance(values, dict):
-            return values
-    return {}
 
 
 def _last_evaluated(trial: TrialStore, model_id: str) -> list[Metric]:

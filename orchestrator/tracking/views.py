@@ -1,4 +1,4 @@
-"""The saved views in the menu *Views* of a sweep's page in MLflow. Each view has its own address.
+"""The description of a sweep in MLflow, and the saved views in the menu *Views* of its page, each with an address.
 
 MLflow keeps a saved view as a tag of the experiment. The names in it are those of its page's own state, documented
 nowhere: like what stands in :mod:`orchestrator.tracking.mlflow_private`, they were seen to work with MLflow 3.17.0,
@@ -7,11 +7,21 @@ nowhere: like what stands in :mod:`orchestrator.tracking.mlflow_private`, they w
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.tracking.mlflow_private import OWN_SECTIONS, VIEW_TAG, saved_view
+from orchestrator.tracking.mlflow_private import OWN_SECTIONS, VIEW_TAG, saved_view, was_edited
 from trainers.metrics import TRAINING_SECONDS, find_metric
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+NOTE_TAG = "mlflow.note.content"
+WRITTEN_TAG = "orchestrator.written"
 
 METHODS, TRIALS = "methods", "trials"
 
@@ -79,3 +89,37 @@ def _charts(metric: str, charts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "compareRunSections": [section | first, *(section | {"uuid": name, "name": name} for name in OWN_SECTIONS)],
         "compareRunCharts": [{"uuid": f"first {number}", **row, **chart} for number, chart in enumerate(charts)],
     }
+
+
+def describe(client: MlflowClient, experiment_id: str, plan: Mapping[str, Any], parent: Run | None) -> None:
+    """Sets the description, also of the parent run, and the views, but not those that a user has changed."""
+    known = client.get_experiment(experiment_id).tags
+    written = _parsed(known.get(WRITTEN_TAG))
+    if parent is not None:
+        note = parent.data.tags.get(NOTE_TAG, "")
+        if note != plan["description"] and _digest(note) == written.get(NOTE_TAG, _digest("")):
+            client.set_tag(parent.info.run_id, NOTE_TAG, plan["description"])
+    for key, value in {NOTE_TAG: plan["description"], **view_tags(plan)}.items():
+        there = known.get(key, "")
+        unknown = key not in written and key != NOTE_TAG and not was_edited(there)  # an older version's view
+        if there != value and (not there or unknown or _digest(there) == written.get(key)):
+            client.set_experiment_tag(experiment_id, key, value)
+            there = value
+        if there == value:
+            written[key] = _digest(value)
+    text = json.dumps(written, sort_keys=True)
+    if text != known.get(WRITTEN_TAG):
+        client.set_experiment_tag(experiment_id, WRITTEN_TAG, text)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _parsed(text: str | None) -> dict[str, str]:
+    """The content of the tag that says what was written, as digests by tag. Empty if there is none or it is damaged."""
+    with contextlib.suppress(ValueError):
+        values = json.loads(text or "{}")
+        if isinstance(values, dict):
+            return values
+    return {}

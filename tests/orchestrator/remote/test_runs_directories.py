@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -31,11 +32,13 @@ from orchestrator.errors import UserError
 from orchestrator.remote import lease, news, object_store
 from orchestrator.remote.replica import Replica
 from orchestrator.screen.status import sweep_status
+from orchestrator.store.identity import known_identity
 from orchestrator.store.lock import driver_lock
 from orchestrator.store.runs import sweep_names
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import CHECKPOINT_FILES, TrialStore
+from orchestrator.tracking import mirror
 from orchestrator.trial.run import run_trial
 from orchestrator.trial.workplace import trial_at_hand
 
@@ -390,6 +393,22 @@ def test_mlflow_wants_a_server_where_runs_are_in_an_object_store(
     assert (
         "MLflow's SQLite file cannot lie in an object store; give the address of an MLflow server with --track" in error
     )
+
+
+def test_a_store_is_the_same_in_mlflow_from_every_machine(
+    place: Place, twin: TrialStore, empty_database: Path, tmp_path: Path
+) -> None:
+    planned(place)
+    work(place, "one", twin.trial_id)
+    shutil.copy(empty_database, tmp_path / "shared.db")
+    ids = set()
+    for machine in ("two", "three"):
+        store = SweepStore.open(place.seen_from(machine), "small")
+        assert mirror.level(store, f"sqlite:///{tmp_path / 'shared.db'}") is None
+        known = known_identity(place.seen_from("four"), "small")
+        assert known is not None
+        ids.add(known.id)
+    assert len(ids) == 1
 
 
 def test_an_outage_of_seconds_costs_nothing(bucket: Place, network: Network, twin: TrialStore) -> None:

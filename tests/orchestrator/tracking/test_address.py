@@ -24,15 +24,17 @@ from typing import Any
 
 import pytest
 from command_line import CommandLine, environment, free_port, wait_until
-from hand_made import finish, make_sweep
+from hand_made import TWO_CELLS, finish, make_sweep
 from mlflow_dump import dump, expected_files, expected_points, files_of, points_of
 from rich.console import Console
 
 from orchestrator.driver.conclusion import conclude
 from orchestrator.driver.options import Options, resume_command
 from orchestrator.errors import UserError
+from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
 from orchestrator.tracking.address import check_uri, chosen_uri, default_uri, shown, without_password
+from orchestrator.tracking.mirror import level
 
 PASSWORD = "p@ss:w/rd?1#2%3"
 ENCODED_PASSWORD = "p%40ss%3Aw%2Frd%3F1%232%253"
@@ -151,6 +153,28 @@ def test_a_sweep_arrives_by_an_address_with_user_and_password(
         f"orchestrator: --tracking-uri https://{safe.host}: MLflow refuses the user or the passwor"
     )
     assert "S3cret" not in errors
+
+
+@pytest.mark.long
+def test_two_runs_directories_share_a_server(safe: Safe, tmp_path: Path) -> None:
+    """A restart in one of them deletes nothing of the other, and both have their points and files."""
+    os.environ["MLFLOW_TRACKING_SERVER_CERT_PATH"] = str(safe.authority)
+    uri = without_password(f"https://admin:{ENCODED_PASSWORD}@{safe.host}")
+    one, two = (make_sweep(tmp_path / name, TWO_CELLS.replace("name: hand", "name: both")) for name in ("1", "2"))
+    entry = one.entries()[0]
+    for number, store in enumerate((one, two)):
+        finish(store, entry, {"exact_w1": number}, state=State.FAILED)
+    assert level(one, uri) is None
+    before = dump(uri, "both")
+    told = level(two, uri) or ""
+    title = told.partition("experiment is '")[2].partition("'")[0]
+    run = dump(uri, title)[f"{entry.label} seed={entry.seed}"]
+    assert points_of(run) == expected_points(two.trial(entry.trial_id))
+    assert files_of(run) == expected_files(two.trial(entry.trial_id))
+    two.trial(entry.trial_id).restart()
+    level(two, uri)
+    assert set(dump(uri, title)) == {"both"}
+    assert dump(uri, "both") == before
 
 
 # --- tokens and proxies ---------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from orchestrator.store.epochs import EpochLog
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.tracking.address import check_uri, default_uri, quiet_client
-from orchestrator.tracking.mirror import MIRRORED_TAG, WRITTEN_TAG, Mirror, level
+from orchestrator.tracking.mirror import MIRRORED_TAG, Mirror, level
+from orchestrator.tracking.views import WRITTEN_TAG
 
 
 def name_of(entry: Entry) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 from pathlib import Path
@@ -12,14 +13,19 @@ import pytest
 from command_line import CommandLine
 from hand_made import TWO_CELLS, finish, make_sweep, write_file
 from mlflow_dump import Dump, dump, expected_points, points_of
+from rich.console import Console
 
+from orchestrator.driver.conclusion import conclude
+from orchestrator.driver.mirroring import MirrorThread
+from orchestrator.driver.options import Options
 from orchestrator.errors import UserError
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.file import read_sweep_file
 from orchestrator.sweep.plan import make_plan
 from orchestrator.tracking.address import default_uri, quiet_client
-from orchestrator.tracking.mirror import PLACE_TAG, STORE_TAG, Mirror, level
+from orchestrator.tracking.experiment import PLACE_TAG, STORE_TAG
+from orchestrator.tracking.mirror import Mirror, level
 
 
 @pytest.fixture
@@ -125,6 +131,18 @@ def test_each_store_has_its_own_pages(tmp_path: Path, shared: str, command_line:
             assert f"/#/experiments/{experiment.experiment_id}/" in out
             seen[title] = experiment.experiment_id
     assert len(set(seen.values())) == 2
+
+
+def test_the_end_of_a_sweep_tells_that_another_store_has_its_name(tmp_path: Path, shared: str) -> None:
+    one, two = begun(tmp_path / "one"), begun(tmp_path / "two")
+    level(one, shared)
+    console = Console(file=io.StringIO(), width=400)
+    assert conclude(two, MirrorThread(two, shared), console, Options(shared)) == 1
+    assert isinstance(console.file, io.StringIO)
+    told = console.file.getvalue()
+    assert f"MLflow already has 'hand' of another store ({_place(one)}), which stays as it is" in told
+    assert own_title(two) in told
+    assert "MLflow is behind" not in told
 
 
 def test_a_copy_is_not_the_same_store_once_both_write(tmp_path: Path, shared: str) -> None:

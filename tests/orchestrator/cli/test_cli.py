@@ -151,20 +151,6 @@ def test_a_name_that_is_too_long(tmp_path: Path, command_line: CommandLine, leng
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("sign", ["%", "?", "#"])
-def test_a_runs_directory_where_mlflow_cannot_keep_its_database(
-    tmp_path: Path, command_line: CommandLine, sign: str
-) -> None:
-    path = write_file(tmp_path, TWO_CELLS)
-    runs = tmp_path / f"a{sign}20b"
-    code, out, errors = command_line("sweep", path, "--runs-dir", runs)
-    assert (code, out) == (2, "")
-    assert errors.startswith(f"orchestrator: --runs-dir {runs}: MLflow cannot keep its SQLite file")
-    assert "--tracking-uri" in errors
-    assert "--offline" in errors
-    assert [file.name for file in tmp_path.iterdir()] == ["sweep.yaml"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -60,5 +60,5 @@ def test_more_of_a_score_is_better(trial: Callable[..., TrialConfig]) -> None:
 
 
 def test_without_metrics_there_is_nothing_to_stop_at(trial: Callable[..., TrialConfig]) -> None:
-    with pytest.raises(ConfigError, match="evaluation.stop_at: none measures nothing"):
+    with pytest.raises(ConfigError, match="evaluation.stop_at: evaluation=none measures no metric"):
         trial(evaluation={"name": "none", "stop_at": 1.0})

@@ -138,9 +138,18 @@ class SweepExperiment:
                 return runs
 
     def _unmarked(self, runs: Sequence[Run]) -> list[Run]:
-        """The runs that an older version made for this store. They have no id, but the start of a trial's attempt."""
+        """The runs without an id that were made for this store, by an older version for example.
+
+        Their parent run has this store's id, or they began when an attempt of their trial did.
+        """
         unmarked = [run for run in runs if STORE_TAG not in run.data.tags]
-        ours = [run for run in unmarked if run.info.start_time in self._starts(run.data.tags.get(TRIAL_TAG))]
+        marked = {run.info.run_id for run in runs if run.data.tags.get(STORE_TAG) == self.identity.id}
+        ours = [
+            run
+            for run in unmarked
+            if run.data.tags.get(PARENT_TAG) in marked
+            or run.info.start_time in self._starts(run.data.tags.get(TRIAL_TAG))
+        ]
         parents = {run.data.tags.get(PARENT_TAG) for run in ours}
         used = {run.data.tags.get(PARENT_TAG) for run in runs}
         return ours + [

@@ -338,7 +338,7 @@ def test_mlflows_own_variable_is_honoured_and_told(
 def test_an_option_that_is_empty_is_not_the_default(store: SweepStore, command_line: CommandLine) -> None:
     code, _, errors = command_line("sync", "hand", "--runs-dir", store.runs_dir, "--tracking-uri", "")
     assert code == 2
-    assert "--tracking-uri : expected sqlite:///FILE" in errors
+    assert "--tracking-uri: is empty" in errors
 
 
 # --- paths that look like something else in a URI -------------------------------------------------------------------

@@ -5,7 +5,7 @@ The way through: ``sweep`` reads a file and plans its trials, ``store`` keeps th
 compares, ``driver`` ties them together for one sweep, ``screen`` shows it, ``cli`` is thin. Imports run in one
 direction::
 
-    cli → driver → engine → results → {screen, trial, tracking} → store → {sweep, remote} → errors, files, leaving
+    cli → driver → engine → results → {screen, trial, tracking} → store → {sweep, remote} → errors, files, …
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def _options(
         bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
-    pass
+    """The options of the program itself. Their callbacks do everything."""
 
 
 for panel, commands in COMMANDS.items():

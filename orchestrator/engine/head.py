@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from orchestrator.errors import UserError
+from orchestrator.threads import in_background
 
 LOOK_SECONDS = 2.0
 LEAVING_SECONDS = 5.0
@@ -70,14 +71,9 @@ def watch_head(address: str | None, gone: Callable[[str], None]) -> Iterator[Non
     if address in (None, "auto"):
         yield
         return
-    ended = threading.Event()
-    thread = threading.Thread(target=_watch, args=(str(address), gone, ended), name="head", daemon=True)
-    thread.start()
-    try:
+    # At the end the thread is waited for, because no thread should call Ray while it shuts down.
+    with in_background(functools.partial(_watch, str(address), gone), "head", patience=LEAVING_SECONDS):
         yield
-    finally:
-        ended.set()
-        thread.join(LEAVING_SECONDS)  # no thread should call Ray while it shuts down
 
 
 def _watch(address: str, gone: Callable[[str], None], ended: threading.Event) -> None:

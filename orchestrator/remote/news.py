@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from orchestrator.remote.replica import Replica
+from orchestrator.threads import in_background
 
 FOLLOW_SECONDS = 3.0
 """Seconds between two looks into the object store."""
@@ -16,9 +17,9 @@ FOLLOW_SECONDS = 3.0
 @contextlib.contextmanager
 def asked_to_stop(replica: Replica, *files: Path) -> Iterator[threading.Event]:
     """An event that a thread sets as soon as one of these files is in the object store."""
-    ended, asked = threading.Event(), threading.Event()
+    asked = threading.Event()
 
-    def look() -> None:
+    def look(ended: threading.Event) -> None:
         while not asked.is_set():
             with contextlib.suppress(OSError):
                 if any(replica.exists(replica.key(file)) for file in files):
@@ -26,13 +27,8 @@ def asked_to_stop(replica: Replica, *files: Path) -> Iterator[threading.Event]:
             if ended.wait(FOLLOW_SECONDS):
                 return
 
-    thread = threading.Thread(target=look, name="stop", daemon=True)
-    thread.start()
-    try:
+    with in_background(look, "stop"):
         yield asked
-    finally:
-        ended.set()
-        thread.join()
 
 
 @contextlib.contextmanager
@@ -41,10 +37,9 @@ def exchange_news(replica: Replica, name: str, at_work: Collection[str]) -> Iter
 
     The file ``stop`` is passed on in both directions: from this machine to the object store and back.
     """
-    ended = threading.Event()
     stop = replica.copy / name / "stop"
 
-    def look() -> None:
+    def look(ended: threading.Event) -> None:
         passed_on = False
         while not ended.wait(FOLLOW_SECONDS):
             with contextlib.suppress(OSError):  # tried again at the next look
@@ -59,10 +54,5 @@ def exchange_news(replica: Replica, name: str, at_work: Collection[str]) -> Iter
                         if trial_id in at_work:
                             replica.pull(f"{name}/trials/{trial_id}")
 
-    thread = threading.Thread(target=look, name="follower", daemon=True)
-    thread.start()
-    try:
+    with in_background(look, "follower"):
         yield
-    finally:
-        ended.set()
-        thread.join()

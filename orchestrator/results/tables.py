@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.results.statistics import bootstrap_interval
+from orchestrator.sweep.names import cell_label
 from trainers.metrics import Metric
 
 UNTRAINED = "untrained generator"
@@ -68,7 +69,7 @@ class Row:
     @property
     def label(self) -> str:
         """The cell in words: ``qp-wgan q=1 p=2``."""
-        return f"{self.variant} {self.setting}".strip()
+        return cell_label(self.variant, self.setting)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from orchestrator.screen.units import duration
 from orchestrator.store.epochs import Tail
 from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
+from orchestrator.threads import in_background
 
 STYLES = {
     State.RUNNING: "cyan",
@@ -220,19 +221,15 @@ def show_progress(
     """
     watch = Watch(store)
     watch.refresh()  # marks what earlier runs have already told
-    ended = threading.Event()
     with Progress(watch, console, at_once, live=live) as progress:
         progress.update(watch.refresh())
 
-        def follow() -> None:
+        def follow(ended: threading.Event) -> None:
             while not ended.wait(REFRESH_SECONDS):
                 progress.update(watch.refresh())
 
-        thread = threading.Thread(target=follow, name="progress", daemon=True)
-        thread.start()
         try:
-            yield
+            with in_background(follow, "progress"):
+                yield
         finally:
-            ended.set()
-            thread.join()
             progress.update(watch.refresh())

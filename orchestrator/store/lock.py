@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 import re
@@ -35,6 +36,7 @@ from orchestrator.remote.lease import STALE_SECONDS, Held, Lease, take
 from orchestrator.remote.lease import holder as lease_holder
 from orchestrator.store.runs import runs_argument
 from orchestrator.store.sweep import SweepStore
+from orchestrator.threads import in_background
 
 HEARTBEAT_SECONDS = 10.0
 SYSTEM_TEMPORARY = Path("/tmp")
@@ -104,14 +106,10 @@ def driver_lock(store: SweepStore, tell: Callable[[str], None] = lambda text: No
                 write_atomically(store.driver_file, json.dumps(asdict(driver)))
             except OSError as error:
                 raise UserError(f"the sweep's directory '{store.path}' cannot be written: {error.strerror}") from None
-            ended = threading.Event()
-            heart = threading.Thread(target=_beat, args=(store, driver, lease, ended), name="heartbeat", daemon=True)
-            heart.start()
             try:
-                yield driver
+                with in_background(functools.partial(_beat, store, driver, lease), "heartbeat"):
+                    yield driver
             finally:
-                ended.set()
-                heart.join()
                 if read_driver(store) == driver:
                     with contextlib.suppress(OSError):  # on a read-only disk the file stays; it names a dead process
                         store.driver_file.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ from orchestrator.remote.replica import FORK_ORDER
 from orchestrator.store.runs import Runs, cache_dir, folder_of, location, sweep_names
 from orchestrator.store.states import State, Status
 from orchestrator.store.trial import CHECKPOINT_FILES, TrialStore
-from orchestrator.sweep.names import check_name
+from orchestrator.sweep.names import cell_label, check_name
 from trainers.config import TrialConfig
 from trainers.parts import ConfigError, nearest
 
@@ -49,7 +49,7 @@ class Entry:
     @property
     def label(self) -> str:
         """The cell in words: ``qp-wgan q=1 p=2``."""
-        return f"{self.variant} {self.setting}".strip()
+        return cell_label(self.variant, self.setting)
 
 
 class SweepStore:

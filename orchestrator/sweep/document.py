@@ -34,8 +34,13 @@ class Document:
         """An error that names the file, the line and the place."""
         while place not in self.lines:
             place = place[:-1]
-        where = ".".join(str(piece) for piece in place if isinstance(piece, str))
-        return UserError(f"{self.path}:{self.lines[place]}: {where + ': ' if where else ''}{problem}")
+        return _error(self.path, self.lines[place], place, problem)
+
+
+def _error(path: Path, line: int, place: YamlPath, problem: str) -> UserError:
+    """An error that names the file, the line and the place."""
+    where = ".".join(piece for piece in place if isinstance(piece, str))
+    return UserError(f"{path}:{line}: {where + ': ' if where else ''}{problem}")
 
 
 def read_document(path: Path) -> Document:
@@ -119,8 +124,7 @@ def _record_merged(node: yaml.Node, place: YamlPath, lines: dict[YamlPath, int])
 def _check_scalar(node: yaml.ScalarNode, place: YamlPath, path: Path) -> None:
     """Raises :class:`UserError` for a value or key that YAML 1.1 reads otherwise than a person."""
     if problem := _misread(node):
-        where = ".".join(str(piece) for piece in place if isinstance(piece, str))
-        raise UserError(f"{path}:{node.start_mark.line + 1}: {where + ': ' if where else ''}{problem}")
+        raise _error(path, node.start_mark.line + 1, place, problem)
 
 
 def _misread(node: yaml.ScalarNode) -> str | None:

@@ -1,4 +1,4 @@
-"""Names of sweeps, variants and scales."""
+"""Names of sweeps, variants and scales; the label of a cell."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ RESERVED = ("cache", "mlflow-artifacts", "mlflow.db", "train")
 
 MLFLOWS_OWN = "Default"
 """The experiment that every MLflow has. A sweep of this name would be written into it."""
+
+
+def cell_label(variant: str, setting: str) -> str:
+    """A cell in words: ``qp-wgan q=1 p=2``."""
+    return f"{variant} {setting}".strip()
 
 
 def check_sweep_name(name: Any, error: Any) -> str:

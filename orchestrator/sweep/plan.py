@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.sweep.cells import sweep_cells
 from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, parse_seeds
-from orchestrator.sweep.names import check_name, check_sweep_name
+from orchestrator.sweep.names import cell_label, check_name, check_sweep_name
 from orchestrator.sweep.presets import parse_override
 from orchestrator.sweep.syntax import check_count, parse_value
 from trainers.config import TrialConfig, is_runtime_option
@@ -35,7 +35,7 @@ class PlannedTrial:
     @property
     def label(self) -> str:
         """The cell in words: ``qp-wgan q=1 p=2``."""
-        return f"{self.variant} {self.setting}".strip()
+        return cell_label(self.variant, self.setting)
 
 
 @dataclass(frozen=True)

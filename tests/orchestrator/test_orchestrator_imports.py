@@ -79,7 +79,7 @@ ORDER = (
     ("screen", "trial", "tracking"),
     ("store",),
     ("sweep", "remote"),
-    ("errors", "files", "leaving"),
+    ("errors", "files", "leaving", "threads"),
 )
 """Folders and modules of ``orchestrator``. Each may import what stands below it; no line imports its own line."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -293,7 +294,13 @@ def test_parts_that_need_no_gradient_are_no_error(changes: dict[str, Any], trial
 
 @pytest.mark.parametrize("penalty", [DetachedNorm(weight=0.0), None], ids=["weight 0", "a penalty of weights"])
 def test_what_does_not_matter_is_no_error(penalty: Penalty | None, trial: MakeTrial, tmp_path: Path) -> None:
-    Training(replace(trial(dataset="mixture"), penalty=penalty or Decay()), cache_dir=tmp_path)
+    training = Training(replace(trial(dataset="mixture"), penalty=penalty or Decay()), cache_dir=tmp_path)
+    matrices = [weights for weights in training.critic.parameters() if weights.dim() > 1]
+    before = [weights.clone() for weights in matrices]
+    assert (record := training.run_epoch()) is not None
+    assert math.isfinite(record["critic_loss"])
+    assert matrices
+    assert not any(map(torch.equal, before, matrices))  # every layer of its critic learns
 
 
 @dataclass(frozen=True, kw_only=True)

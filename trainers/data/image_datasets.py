@@ -96,15 +96,15 @@ class PublishedImages(Dataset):
 
     def _find(self, root: Path) -> Path:
         """The file or folder below ``root`` to read. Raises :class:`ConfigError` if there is none."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must find its files")
 
     def _download(self, folder: Path) -> None:
         """Downloads the dataset by torchvision, in torchvision's layout, into ``folder``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must download itself")
 
     def _write(self, source: Path, folder: Path) -> None:
         """Writes the arrays into ``folder``. Raises :class:`ConfigError` if ``source`` is not the published dataset."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must write its arrays")
 
 
 @dataclass(frozen=True, kw_only=True)

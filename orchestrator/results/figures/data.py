@@ -16,6 +16,7 @@ from orchestrator.store.references import stored_metrics
 from orchestrator.store.runs import runs_argument
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
+from orchestrator.sweep.names import cell_label
 from orchestrator.sweep.plan import short_names, short_value
 from trainers.metrics import Metric
 from trainers.parts import nearest
@@ -63,7 +64,7 @@ class CellResult:
     @property
     def label(self) -> str:
         """The cell in words: ``qp-wgan q=1 p=2``."""
-        return f"{self.variant} {self.setting}".strip()
+        return cell_label(self.variant, self.setting)
 
     @property
     def missing(self) -> list[State]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 from typing import Annotated
@@ -11,7 +12,7 @@ import typer
 from orchestrator.cli.compare import evaluate, export, plot, report
 from orchestrator.cli.keep import prune, sync
 from orchestrator.cli.look import status, ui
-from orchestrator.cli.run import conclude, resume, stop, sweep, train
+from orchestrator.cli.run import resume, stop, sweep, train
 from orchestrator.errors import Aborted, UserError, check_platform, notes
 
 COMMANDS = {
@@ -48,32 +49,42 @@ def _options(
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
-app.command(hidden=True)(conclude)
 
 SECONDS_TO_LEAVE = 60.0
+SUPERVISED = ("sweep", "resume")
+"""The commands that run in a child process, because Ray may end or hang their process."""
 
 
 def program() -> None:
     """Runs the program ``orchestrator``: :func:`main`, after which the process ends.
 
-    It ends at the latest :data:`SECONDS_TO_LEAVE` later, whatever threads are left. If standard output cannot be
-    written, the command goes on, and its exit code is not 0.
+    The commands in :data:`SUPERVISED` run in a child process. A process ends at the latest :data:`SECONDS_TO_LEAVE`
+    after its command, whatever threads are left. If standard output cannot be written, the command goes on, and its
+    exit code is not 0.
     """
+    from orchestrator.driver.signals import signals
+    from orchestrator.driver.supervisor import report, supervise
     from orchestrator.leaving import leave_within
     from orchestrator.screen.output import Output, output_lost
 
     for name in ("stdout", "stderr"):
         if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             setattr(sys, name, Output.instead_of(stream))
+    supervised = len(sys.argv) > 1 and sys.argv[1] in SUPERVISED
     code: object = 1
     try:
-        main()
+        if supervised:
+            supervise()
+        with signals() if supervised else contextlib.nullcontext():
+            main()
         code = 0
     except SystemExit as leaving:
         code = leaving.code or int(output_lost())
         sys.exit(code)
     finally:
-        leave_within(SECONDS_TO_LEAVE, code if isinstance(code, int) else 1)
+        ending = code if isinstance(code, int) else 1
+        report(code=ending)
+        leave_within(SECONDS_TO_LEAVE, ending)
 
 
 def main() -> None:

@@ -100,27 +100,6 @@ def resume(
     raise typer.Exit(_drive(store, options, selection=selection))
 
 
-def conclude(
-    name: SweepName,
-    because: Annotated[str, typer.Option(help="Why the sweep stopped early.")],
-    runs_dir: RunsDir = "runs",
-    tracking_uri: TrackingUri = None,
-    offline: Offline = False,
-    address: Address = None,
-    max_concurrent: MaxConcurrent = None,
-) -> None:
-    """Mark running trials as lost and print how to go on. A driver turns into this command when Ray has gone."""
-    from rich.console import Console
-
-    from orchestrator.driver.conclusion import conclude_without_ray
-    from orchestrator.store.runs import runs_at
-    from orchestrator.store.sweep import SweepStore
-
-    store = SweepStore.open(runs_at(runs_dir), name)
-    options = run_options(store.runs, tracking_uri, offline, address, max_concurrent)
-    raise typer.Exit(conclude_without_ray(store, options, Console(), because))
-
-
 def stop(name: SweepName, runs_dir: RunsDir = "runs") -> None:
     """Ask a running sweep to write checkpoints and end; wait until it has ended."""
     from orchestrator.store.lock import stop_driver

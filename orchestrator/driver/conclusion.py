@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shlex
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 
 from orchestrator.driver.mirroring import MirrorThread
 from orchestrator.driver.options import Options, as_arguments, resume_command
+from orchestrator.driver.signals import signals
+from orchestrator.driver.supervisor import report
+from orchestrator.errors import Aborted, UserError
 from orchestrator.files import reason
 from orchestrator.screen.console import say
 from orchestrator.screen.progress import Watch
-from orchestrator.store.lock import Driver, driver_lock, end_marked
+from orchestrator.store.lock import Driver, driver_lock, end_marked, read_driver
+from orchestrator.store.runs import location, runs_at
 from orchestrator.store.sweep import SweepStore
+from orchestrator.tracking.address import PASSWORD, USER
+
+LEFT_AT_ONCE = "the driver left at once"
 
 
 def conclude(
@@ -38,11 +45,16 @@ def conclude(
     counts = watch.counts()
     if any(seen.epoch for seen in watch.trials):
         _show_table(store, console)
-    where = as_arguments(store, options)
+    where, behind = as_arguments(store, options), None
     if mirroring is None:
         say(console, f"Nothing was written to MLflow; update it with: orchestrator sync {store.name}{where}")
     else:
-        if behind := mirroring.finish(generators=not interrupted and stopped_because is None):
+        try:
+            with signals():
+                behind = mirroring.finish(generators=not interrupted and stopped_because is None)
+        except Aborted:
+            behind, interrupted = "the last update was interrupted", True
+        if behind:
             say(console, f"MLflow is behind ({behind}); update it with: orchestrator sync {store.name}{where}")
         if mirroring.note:
             say(console, mirroring.note)
@@ -50,7 +62,7 @@ def conclude(
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
     say(console, f"{store.name}: {told}")
     if all(state.is_result for state in counts):
-        return 0
+        return 130 if interrupted and behind else 0
     if stopped_because:
         say(console, f"Stopped early: {stopped_because}")
     what = "Stopped" if interrupted else "Some trials did not finish"
@@ -75,26 +87,57 @@ def _show_table(store: SweepStore, console: Console) -> None:
         say(console, f"\nThe table could not be written into {store.tables}: {reason(error)}")
 
 
-def conclude_without_ray(store: SweepStore, options: Options, console: Console, why: str) -> int:
-    """Concludes a sweep whose Ray has gone, in the process that was its driver. Returns the exit code."""
-    with driver_lock(store):
-        store.mend(why)
-        mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
-        return conclude(store, mirroring, console, options, stopped_because=why)
+def tell_supervisor(store: SweepStore, driver: Driver, options: Options) -> None:
+    """Tells the supervisor what :func:`conclude_in_place_of` needs."""
+    values = asdict(options) | {"feature_weights": options.feature_weights and str(options.feature_weights)}
+    secrets = {name: os.environ[name] for name in (USER, PASSWORD) if name in os.environ}
+    report(
+        driving={
+            "runs": location(store.runs),
+            "name": store.name,
+            "mark": driver.mark,
+            "options": values,
+            "secrets": secrets,
+        }
+    )
 
 
-def leave_to_another(
-    held: contextlib.ExitStack, driver: Driver, store: SweepStore, options: Options, why: str
-) -> NoReturn:
-    """Releases the lock and replaces this process by one that runs :func:`conclude_without_ray`.
+def conclude_in_place_of(driving: Mapping[str, Any], why: str, *, at_once: bool) -> int:
+    """Concludes the sweep of a driver that did not end by itself. The supervisor calls it. Returns the exit code.
 
-    It is called from another thread when Ray has gone: the main thread hangs in Ray then, and Ray's own threads may
-    end the process at any time.
+    ``driving`` is what :func:`tell_supervisor` told, and ``why`` is why the driver ended. ``at_once`` says that the
+    user asked for it.
+    """
+    console = Console()
+    console.show_cursor()
+    os.environ.update(driving["secrets"])
+    weights = driving["options"]["feature_weights"]
+    options = Options(**{**driving["options"], "feature_weights": weights and Path(weights)})
+    end_marked(driving["mark"])
+    try:
+        store = SweepStore(runs_at(driving["runs"]), driving["name"])
+        left = read_driver(store)
+        if left is None or left.mark != driving["mark"]:
+            return 1  # another driver has taken over, or the sweep was deleted: the driver has said so
+        store.driver_file.unlink()
+        with driver_lock(store):
+            if at_once:
+                store.mend(LEFT_AT_ONCE)
+                say(console, f"Left at once; go on with: {resume_command(store, options)}")
+                return 130
+            store.mend(why)
+            mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
+            return conclude(store, mirroring, console, options, stopped_because=why)
+    except UserError as error:
+        print(f"orchestrator: {why}. Then: {error}", file=sys.stderr)
+        return 1
+
+
+def end_for(driver: Driver, why: str) -> NoReturn:
+    """Ends the driver's Ray and this process at once, because ``why``. The supervisor concludes the sweep.
+
+    It is called from another thread: the main thread hangs in Ray, and Ray's own threads may end the process.
     """
     end_marked(driver.mark)
-    held.close()
-    Console().show_cursor()
-    sys.stdout.flush()
-    program = [sys.executable, "-P", "-c", "from orchestrator.cli import program; program()"]
-    words = shlex.split(resume_command(store, options, secret=True))[2:]
-    os.execv(sys.executable, [*program, "conclude", "--because", why, *words])
+    report(gone=why)
+    os._exit(1)

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from orchestrator.driver.conclusion import conclude, leave_to_another
+from orchestrator.driver.conclusion import LEFT_AT_ONCE, conclude, end_for, tell_supervisor
 from orchestrator.driver.mirroring import MirrorThread
 from orchestrator.driver.options import Options, as_arguments, resume_command
 from orchestrator.driver.preparation import prepare, prepare_parts, tell_removed
 from orchestrator.driver.resources import demands, needed_resources
 from orchestrator.driver.signals import signals
+from orchestrator.driver.supervisor import report
 from orchestrator.engine.executor import Executor, run_trials
-from orchestrator.engine.head import watch_head
+from orchestrator.engine.head import watch_ray
 from orchestrator.engine.local import LocalExecutor
 from orchestrator.engine.placement import make_placement
 from orchestrator.engine.tune import TuneExecutor, check_address, ray_session
@@ -57,38 +58,40 @@ def run_sweep(
     """
     tell = functools.partial(say, console)
     _check(store, options, plan)
-    with contextlib.ExitStack() as held:
-        driver = held.enter_context(driver_lock(store, tell))
+    with signals() as on_signal, driver_lock(store, tell) as driver:
+        tell_supervisor(store, driver, options)
         if plan is not None:
             tell_ancestors(store.runs, plan, tell)
             for line in store.changes(plan):
                 tell(line)
             store.write_plan(plan)
             tell_removed(store, tell)
-        todo = _todo(store, options, selection, tell)
-        mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
-        interrupted, stopped_because = False, None
-        if todo:
-            opening = (open_executor or EXECUTORS[options.executor])(store, todo, options, driver, tell)
-            leave = functools.partial(leave_to_another, held, driver, store, options)
-            try:
-                with signals(store.stop_file) as stopping, opening as executor:
+        try:
+            todo = _todo(store, options, selection, tell)
+            mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
+            stopped_because = None
+            if todo:
+                opening = (open_executor or EXECUTORS[options.executor])(store, todo, options, driver, tell)
+                with on_signal.asking(store.stop_file.touch), opening as executor:
+                    report(stop_file=str(store.stop_file))
                     if mirroring is not None:
                         mirroring.start()
-                    with (
-                        show_progress(store, console, executor.placement.at_once, live=options.executor != "local"),
-                        store.exchanging_news(),
-                        watch_head(options.address, leave),
-                    ):
+                    live = options.executor != "local"
+                    with show_progress(store, console, executor.placement.at_once, live=live), store.exchanging_news():
                         stopped_because = run_trials(store, todo, executor)
-            except (Aborted, KeyboardInterrupt):
-                if store.replica is None:  # with an object store it would take long; the next command does it
-                    with contextlib.suppress(OSError):
-                        store.mend("the driver left at once")
-                tell(f"Left at once; go on with: {resume_command(store, options)}")
-                raise
-            interrupted = stopped_because is None and (stopping.is_set() or store.stop_file.exists())
-        return conclude(store, mirroring, console, options, interrupted=interrupted, stopped_because=stopped_because)
+                report(stop_file=None)
+                if stopped_because is not None:
+                    store.mend(stopped_because)
+            interrupted = stopped_because is None and (on_signal.asked or store.stop_file.exists())
+            return conclude(
+                store, mirroring, console, options, interrupted=interrupted, stopped_because=stopped_because
+            )
+        except (Aborted, KeyboardInterrupt):
+            if store.replica is None:  # with an object store it would take long; the next command does it
+                with contextlib.suppress(OSError):
+                    store.mend(LEFT_AT_ONCE)
+            tell(f"Left at once; go on with: {resume_command(store, options)}")
+            raise
 
 
 def _check(store: SweepStore, options: Options, plan: Plan | None) -> None:
@@ -131,7 +134,8 @@ def _open_tune(
     tell(f"{store.name}: {len(trial_ids)} trials to run; starting Ray{' and MLflow' if options.tracking_uri else ''} …")
     with ray_session(options.address, driver.mark):
         placement = make_placement(wanted, options.address, options.max_concurrent, tell)
-        yield TuneExecutor(placement, driver.mark, sys.path if options.address is None else None)
+        with watch_ray(options.address, functools.partial(end_for, driver)):
+            yield TuneExecutor(placement, driver.mark, sys.path if options.address is None else None)
 
 
 @contextlib.contextmanager

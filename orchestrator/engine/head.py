@@ -62,18 +62,35 @@ def check_head(address: str) -> None:
 
 
 @contextlib.contextmanager
-def watch_head(address: str | None, gone: Callable[[str], None]) -> Iterator[None]:
-    """Calls ``gone`` with the reason, in a thread of its own, once the head is gone for good.
+def watch_ray(address: str | None, gone: Callable[[str], None]) -> Iterator[None]:
+    """Calls ``gone`` with the reason, in a thread of its own, once the Ray that this process has joined is gone.
 
-    The head is gone if it has not answered for longer than :func:`patience`, or if another cluster answers at its
-    address. A local Ray (None) is not watched.
+    A Ray is gone if its head has not answered for longer than :func:`patience`. A local Ray (None) is also gone if a
+    process that it cannot do without has ended, and a cluster if another one answers at its address.
     """
     if address in (None, "auto"):
-        yield
-        return
+        watch = functools.partial(_watch_local, gone)
+    else:
+        watch = functools.partial(_watch, str(address), gone)
     # At the end the thread is waited for, because no thread should call Ray while it shuts down.
-    with in_background(functools.partial(_watch, str(address), gone), "head", patience=LEAVING_SECONDS):
+    with in_background(watch, "head", patience=LEAVING_SECONDS):
         yield
+
+
+def _watch_local(gone: Callable[[str], None], ended: threading.Event) -> None:
+    from orchestrator.engine.placement import alive_nodes
+    from orchestrator.engine.ray_private import dead_processes
+
+    answered = time.monotonic()
+    while not ended.wait(LOOK_SECONDS):
+        if dead := dead_processes():
+            gone(f"the local Ray has lost its process {dead[0]}, which was killed or has died")
+            return
+        if alive_nodes() is not None:
+            answered = time.monotonic()
+        elif time.monotonic() - answered > patience():
+            gone(f"the local Ray has not answered for {patience():.0f} s")
+            return
 
 
 def _watch(address: str, gone: Callable[[str], None], ended: threading.Event) -> None:

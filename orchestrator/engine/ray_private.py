@@ -23,6 +23,7 @@ VERSIONS = ">=2.59,<2.61"
 
 NEEDED: dict[str, tuple[str, ...]] = {
     "ray:init": ("_temp_dir",),
+    "ray._private.node:Node.dead_processes": (),
     "ray._private.node:Node.kill_all_processes": ("check_alive", "allow_graceful"),
     "ray._private.worker:_global_node": (),
     "ray._private.worker:connect": ("gcs_client",),
@@ -56,6 +57,8 @@ NEEDED: dict[str, tuple[str, ...]] = {
 }
 """The parts that are used: ``module:object``, and the names that the object's code or message must contain."""
 
+ESSENTIAL = ("gcs_server", "raylet")
+"""The processes without which a local Ray ends. The raylet ends itself if one of its agents ends."""
 LONGEST_SESSION_FOLDER = 107 - len("/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store")
 """The longest path of a folder for Ray's session, in bytes. Linux allows 107 for a socket's path, and the process id
 may have seven digits. Seen to work with Ray 2.59.0 and 2.60.0."""
@@ -125,6 +128,18 @@ def kill_at_shutdown() -> None:
     if (node := worker._global_node) is not None:
         kill = node.kill_all_processes
         node.kill_all_processes = lambda **_: kill(check_alive=False, allow_graceful=False)
+
+
+def dead_processes() -> list[str]:
+    """The names of those :data:`ESSENTIAL` processes of the local Ray that have ended. Empty for a cluster.
+
+    Reason: without its head Ray's calls hang for a minute. Ray then ends this process without an exception. Seen to
+    work with Ray 2.59.0 and 2.60.0.
+    """
+    from ray._private import worker
+
+    node = worker._global_node
+    return [] if node is None else [name for name, _ in node.dead_processes() if name in ESSENTIAL]
 
 
 def stop_pending(controller: Any) -> None:

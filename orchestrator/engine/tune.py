@@ -7,6 +7,7 @@ the queue. The queue decides from the store which trial is next, and whether and
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -15,6 +16,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from orchestrator.engine.head import check_head
@@ -23,6 +25,7 @@ from orchestrator.engine.queue import Queue
 from orchestrator.errors import UserError
 from orchestrator.store.lock import MARK, end_marked, make_temporary_folder
 from orchestrator.store.runs import location, runs_at
+from orchestrator.trial.run import last_line
 from orchestrator.trial.surroundings import COMMIT, ROOT, git_commit
 
 RAY_ENVIRONMENT = {
@@ -43,6 +46,12 @@ RAY_ENVIRONMENT = {
 LOCAL_ENVIRONMENT = {"RAY_task_events_report_interval_ms": "0"}
 """Makes a local head keep no record of tasks. Only a dashboard shows it, and it takes about 15 kB a trial."""
 
+SESSION = "s"
+"""The folder for Ray's session. Ray lets every user write into it, so it lies in a folder that only we can enter."""
+
+SESSION_BYTES = 50e6
+"""What Ray's session may need to start: logs, and a file for each socket and worker."""
+
 
 def check_address(address: str | None) -> None:
     """Raises :class:`UserError` for an address of Ray Client, one where no Ray answers, or one that refuses us."""
@@ -57,10 +66,17 @@ def check_address(address: str | None) -> None:
 
 
 def prepare_environment(*, local: bool) -> None:
-    """Sets the environment variables that Ray reads once, when it is imported. A local Ray gets a random token."""
-    os.environ.update(RAY_ENVIRONMENT | (LOCAL_ENVIRONMENT if local else {}))
-    if local and "RAY_AUTH_MODE" not in os.environ:
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
+    """Sets the environment variables that Ray reads once, when it is imported.
+
+    A local Ray gets a random token, whatever the environment says of a cluster's: it listens on every interface.
+    """
+    os.environ.update(RAY_ENVIRONMENT | (LOCAL_ENVIRONMENT | _own_token() if local else {}))
+
+
+@functools.cache
+def _own_token() -> dict[str, str]:
+    """The variables that make a local Ray ask for a token that nobody else has. One a process: Ray reads it once."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
 
 
 @contextlib.contextmanager
@@ -78,26 +94,35 @@ def ray_session(address: str | None, mark: str) -> Iterator[None]:
     os.environ[MARK] = mark
     import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
     temporary = None
     if address is None:
-        temporary = make_temporary_folder("ray", mark, longest=ray_private.LONGEST_SESSION_FOLDER)
-        quiet |= {"address": "local", "include_dashboard": False, **ray_private.session_folder(temporary)}
+        longest = ray_private.LONGEST_SESSION_FOLDER - len(f"/{SESSION}")
+        temporary = make_temporary_folder("ray", mark, longest=longest)
+        quiet |= {"address": "local", "include_dashboard": False, **ray_private.session_folder(temporary / SESSION)}
     else:
         quiet |= {"address": address, "runtime_env": our_code()}
     try:
         try:
             with _sigterm_later():
                 ray.init(**quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises many types, bare ones too
             problem = f"--address {address}: this cluster cannot be joined" if address else "Ray does not start"
-            raise UserError(f"{problem}: {error}") from None
+            raise UserError(f"{problem}: {_told(error, temporary)}") from None
         yield
     finally:
         _shut_down()
         del os.environ[MARK]
         if temporary is not None:
             end_marked(mark)
+
+
+def _told(error: Exception, temporary: Path | None) -> str:
+    """Why Ray does not start, in one line."""
+    text = last_line(error).rstrip(".")
+    if temporary is not None and (left := shutil.disk_usage(temporary.parent).free) < SESSION_BYTES:
+        text += f"; '{temporary.parent}' has only {left / 1e6:.0f} MB left: set TMPDIR to a folder with free space"
+    return text
 
 
 @contextlib.contextmanager

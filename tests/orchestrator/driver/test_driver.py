@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
+import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -180,11 +183,11 @@ def test_one_signal_asks_the_workers_to_stop_and_a_second_leaves_at_once(
     store: SweepStore, capfd: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
     def twice() -> None:
-        with signals(store.stop_file) as stopping:
-            assert not stopping.is_set()
+        with signals() as on_signal, on_signal.asking(store.stop_file.touch):
+            assert not on_signal.asked
             os.kill(os.getpid(), number)
             time.sleep(0.01)
-            assert stopping.is_set()
+            assert on_signal.asked
             assert store.stop_file.exists()
             assert "write a checkpoint" in capfd.readouterr().err
             time.sleep(1 if number == signal.SIGTERM else 0)
@@ -200,13 +203,52 @@ def test_one_signal_asks_the_workers_to_stop_and_a_second_leaves_at_once(
     assert signal.getsignal(number) is before
 
 
+def test_a_second_signal_that_a_library_swallows_leaves_all_the_same(store: SweepStore) -> None:
+    def swallowed() -> None:
+        with signals() as on_signal, on_signal.asking(store.stop_file.touch):
+            for _ in range(2):
+                with contextlib.suppress(Aborted):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(0.01)
+
+    with pytest.raises(Aborted):
+        swallowed()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_sigterm_to_the_process_and_one_to_its_group_are_one(store: SweepStore, number: signal.Signals) -> None:
-    with signals(store.stop_file) as stopping:
+    with signals() as on_signal, on_signal.asking(store.stop_file.touch):
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
-        assert stopping.is_set()
+        assert on_signal.asked
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_where_no_trial_runs_one_signal_leaves_at_once(number: signal.Signals) -> None:
+    with signals(), pytest.raises(Aborted):
+        os.kill(os.getpid(), number)
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_mlflow_s_last_pass_ends_it_and_says_how_to_go_on(
+    store: SweepStore, tracking_uri: str, number: signal.Signals
+) -> None:
+    for entry in store.entries():
+        finish(store, entry, {"exact_w1": 0.5})
+    mirroring, shown = MirrorThread(store, tracking_uri), console()
+    with contextlib.closing(sqlite3.connect(store.runs_dir / "mlflow.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")  # so that the mirror waits
+        soon = threading.Timer(1, os.kill, (os.getpid(), number))
+        soon.start()
+        assert conclude(store, mirroring, shown, options(store)) == 130
+    where = f" --runs-dir {store.runs_dir}"
+    assert text_of(shown).splitlines()[-3:] == [
+        f"MLflow is behind (the last update was interrupted); update it with: orchestrator sync hand{where}",
+        f"Curves, samples and generators in MLflow: orchestrator ui hand{where}",
+        "hand: 4 DONE",
+    ]
 
 
 def test_gpus_are_not_asked_for_where_every_trial_is_told_to_use_the_cpu() -> None:

@@ -51,7 +51,7 @@ def terminated(dead: Sweep) -> Ended:
     """``orchestrator sweep``. Every process gets SIGTERM, and the command's own process twice, as job managers do."""
     running = dead.start_and_wait_until_busy("sweep", "sweep.yaml", "--offline")
     driver = dead.driver()
-    unmarked = running.descendants() - set(marked_processes(driver.mark))
+    unmarked = running.descendants() - set(marked_processes(driver.mark)) - {driver.pid}
     running.signal_all(signal.SIGTERM)
     code, out, errors = running.end()
     statuses, left = dead.statuses(), running.left_over(0)

@@ -10,7 +10,7 @@ from hand_made import TWO_CELLS, write_file
 from object_stores import Network
 
 from orchestrator.engine import head
-from orchestrator.engine.head import watch_head
+from orchestrator.engine.head import watch_ray
 
 
 @pytest.mark.parametrize("changes", [{"RAY_AUTH_TOKEN": "0" * 32}, {"RAY_AUTH_MODE": "disabled"}])
@@ -33,7 +33,7 @@ def test_a_head_that_does_not_answer_in_time_is_gone(cluster: Cluster, monkeypat
     network = Network(int(cluster.arguments[1].rpartition(":")[2]))
     address = f"127.0.0.1:{network.port}"
     told: list[str] = []
-    with watch_head(address, told.append):
+    with watch_ray(address, told.append):
         wait_until(lambda: told, 3, may_fail=True)
         assert not told
         network.close()

@@ -27,9 +27,11 @@ class Sweep:
     store: SweepStore
     stack: contextlib.ExitStack
     commands: list[Running] = field(default_factory=list)
+    changes: dict[str, str] = field(default_factory=dict)
+    """Variables of the commands' environment."""
 
     def start(self, *arguments: object) -> Running:
-        self.commands.append(self.stack.enter_context(started(*arguments, cwd=self.folder)))
+        self.commands.append(self.stack.enter_context(started(*arguments, cwd=self.folder, **self.changes)))
         return self.commands[-1]
 
     def trials(self) -> list[TrialStore]:

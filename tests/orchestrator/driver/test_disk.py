@@ -6,9 +6,12 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from command_line import Cluster, CommandLine, orchestrator, started, wait_until
+from command_line import PROGRAM, Cluster, CommandLine, environment, orchestrator, started, wait_until
 from hand_made import TWO_CELLS, finish, make_sweep, write_file
 from PIL import Image
 from small_trials import assert_equal_to_the_bit, contents, create, half_written, run
@@ -420,3 +423,29 @@ def test_a_runs_directory_moved_between_stop_and_resume_just_works(
     assert_equal_to_the_bit(trial, undisturbed)
     assert not any(str(tmp_path).encode() in content for content in contents(trial.path, "log.txt").values())
     assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.long
+def test_where_ray_s_files_do_not_fit_it_is_told_before_anything_starts() -> None:
+    if Path(sys.executable).is_relative_to("/tmp"):
+        pytest.skip("this test mounts a small disk over /tmp")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        write_file(Path(folder), SWEEP)
+        program = [PROGRAM, "sweep", "sweep.yaml", "--offline"]
+        small = 'mount -t tmpfs -o size=5m,nr_inodes=20 tmpfs /tmp && exec "$@"'
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", small, "sh", *program],
+            cwd=folder,
+            env=environment(RAY_raylet_start_wait_time_s="3", TMPDIR="/tmp"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if "unshare:" in done.stderr or "mount:" in done.stderr:
+            pytest.skip(f"mount is not permitted here: {done.stderr}")
+        assert done.returncode == 2
+        assert one_paragraph(done.stderr)
+        assert re.search(r"Ray does not start: .*; '/tmp' has only \d MB left: set TMPDIR to a folder", done.stderr)
+        store = SweepStore(Path(folder) / "runs", "disk")
+        states = [store.trial(entry.trial_id).status() for entry in store.entries()]
+        assert [(status.state, status.attempts) for status in states] == [(State.PENDING, [])] * 2

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command_line import marked, wait_until
+from command_line import Running, marked, wait_until
 from driven_sweeps import folders_of, new_sweep
 
 from orchestrator.store.lock import Driver
@@ -25,6 +25,7 @@ name: dead
 base: [dataset=mixture, evaluation=none, batch_size=8, budget=100000, device=cpu, checkpoint_seconds=0.3]
 grid: {critic_iterations: [1, 2]}
 """
+KNOWN = "known to somebody else"
 RESUME = "orchestrator resume dead --offline"
 
 
@@ -47,15 +48,16 @@ class Life:
 
     strangers: list[tuple[int, str]]
     modes: list[int]
+    head_s_environment: list[str]
     agent: Ended
     head: Ended
     still: Ended
 
 
-def hit(mark: str, name: str, number: int) -> None:
-    """Signals the one process of Ray's whose program or title ends with ``name``."""
+def process(mark: str, name: str) -> int:
+    """The id of the one process of Ray's whose program or title ends with ``name``."""
     (pid,) = (pid for pid, line in marked(mark).items() if line.split()[0].endswith(name))
-    os.kill(pid, number)
+    return pid
 
 
 def as_stranger(*command: object) -> tuple[int, str]:
@@ -68,11 +70,11 @@ def as_stranger(*command: object) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     with new_sweep(tmp_path_factory.mktemp("dead"), DEAD) as sweep:
+        sweep.changes = {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": KNOWN}
 
-        def end(running: object, driver: Driver, began: float) -> Ended:
-            command = sweep.commands[-1]
-            code, out, errors = command.end()
-            seconds, left = time.monotonic() - began, command.left_over(0)
+        def end(running: Running, driver: Driver, began: float) -> Ended:
+            code, out, errors = running.end()
+            seconds, left = time.monotonic() - began, running.left_over(0)
             return Ended(code, out.splitlines(), errors, seconds, sweep.statuses(), left, folders_of(driver))
 
         running = sweep.start_and_wait_until_busy("sweep", "sweep.yaml", "--offline")
@@ -80,29 +82,37 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         ray, _ = folders_of(driver)
         (socket,) = ray.glob("s/session_2*/sockets/raylet")
         strangers = [as_stranger("ls", ray), as_stranger("touch", ray / "s" / "link"), as_stranger("cat", socket)]
+        environ = Path(f"/proc/{process(running.mark, 'gcs_server')}/environ").read_text().split("\0")
         modes = [stat.S_IMODE(ray.stat().st_mode), stat.S_IMODE((ray / "s").stat().st_mode)]
         began = time.monotonic()
-        hit(running.mark, "RuntimeEnvAgent", signal.SIGKILL)
+        os.kill(process(running.mark, "RuntimeEnvAgent"), signal.SIGKILL)
         agent = end(running, driver, began)
 
         running = sweep.start_and_wait_until_busy("resume", "dead", "--offline")
         driver, began = sweep.driver(), time.monotonic()
-        hit(running.mark, "gcs_server", signal.SIGKILL)
+        os.kill(process(running.mark, "gcs_server"), signal.SIGKILL)
         head = end(running, driver, began)
 
         running = sweep.start_and_wait_until_busy("resume", "dead", "--offline")
         driver, began = sweep.driver(), time.monotonic()
-        hit(running.mark, "gcs_server", signal.SIGSTOP)
+        os.kill(process(running.mark, "gcs_server"), signal.SIGSTOP)
         running.signal_group(signal.SIGINT)
         wait_until(sweep.store.stop_file.exists)
         running.signal_group(signal.SIGINT)
         still = end(running, driver, began)
-        yield Life(strangers, modes, agent, head, still)
+        yield Life(strangers, modes, environ, agent, head, still)
 
 
 def test_another_user_neither_sees_nor_changes_nor_calls_what_is_ray_s(life: Life) -> None:
     assert life.modes == [0o700, 0o777]  # Ray opens its own folder to everybody: it lies in ours
     assert life.strangers == [(2, "Permission denied"), (1, "Permission denied"), (1, "Permission denied")]
+
+
+def test_the_local_ray_asks_for_a_token_of_its_own_whatever_the_environment_says(life: Life) -> None:
+    assert "RAY_AUTH_MODE=token" in life.head_s_environment
+    (token,) = (line for line in life.head_s_environment if line.startswith("RAY_AUTH_TOKEN="))
+    assert len(token.removeprefix("RAY_AUTH_TOKEN=")) == 32
+    assert KNOWN not in token
 
 
 def assert_concluded(ended: Ended, why: str) -> None:

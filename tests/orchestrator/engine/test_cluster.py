@@ -25,6 +25,7 @@ from network import Started
 from small_trials import assert_equal_to_the_bit
 from topology import Topology, topology, what_is_missing
 
+from orchestrator.store.lock import read_driver
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import TrialStore
@@ -171,10 +172,12 @@ def lose_a_node_and_mlflow(top: Topology, story: Story, trials: dict[str, TrialS
     story.statuses = {trial_id: trial.status() for trial_id, trial in trials.items()}
 
 
-def restart_the_head(top: Topology, story: Story, driver: Started) -> None:
+def restart_the_head(top: Topology, story: Story, store: SweepStore, driver: Started) -> None:
     """The driver ends by itself when it notices. So does the node, but the test does not wait: it starts it again."""
+    drives = read_driver(store)
+    assert drives is not None
     for pid in top.machines["head"].processes():
-        if pid != driver.process.pid:
+        if pid not in (driver.process.pid, drives.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     head = top.start_head()
@@ -193,7 +196,7 @@ def play(top: Topology, story: Story) -> None:
     trials = {entry.trial_id: store.trial(entry.trial_id) for entry in store.entries()}
     story.refused["a node"] = intruding_node.end()
     lose_a_node_and_mlflow(top, story, trials)
-    restart_the_head(top, story, driver)
+    restart_the_head(top, story, store, driver)
     told = next(line for line in story.swept[1].splitlines() if "go on with: " in line)
     program, *arguments = shlex.split(told.partition("go on with: ")[2])
     assert program == "orchestrator"

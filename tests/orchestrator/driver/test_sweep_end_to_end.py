@@ -31,6 +31,7 @@ from orchestrator.engine.executor import run_trials
 from orchestrator.engine.tune import TuneExecutor
 from orchestrator.screen.progress import show_progress
 from orchestrator.store.epochs import CLOCKS
+from orchestrator.store.lock import read_driver
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import TrialStore
@@ -94,12 +95,14 @@ def interrupted(life: Life) -> Run:
     with started("sweep", "sweep.yaml", "--max-concurrent", 1, cwd=life.folder) as running:
         wait_until((life.store.path / "plan.json").exists)
         second = orchestrator("resume", "life", cwd=life.folder)
+        driver = read_driver(life.store)
+        assert driver is not None
         wait_until(lambda: len(life.trials()[0].epochs()) > 3)
         temporary = {name for line in marked(running.mark).values() for name in re.findall(r"/tmp/ray-\w+", line)}
         running.signal_group(signal.SIGINT)
         ended = running.end()
         left = running.left_over(10)
-        return life.run(*ended, second=second, pid=running.process.pid, temporary=temporary, left=left)
+        return life.run(*ended, second=second, pid=driver.pid, temporary=temporary, left=left)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,13 @@ from orchestrator.screen.console import say
 from orchestrator.screen.progress import Watch
 from orchestrator.store.lock import Driver, driver_lock, end_marked
 from orchestrator.store.sweep import SweepStore
+from orchestrator.trial.surroundings import ROOT
+
+SAME_CODE = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); import orchestrator, trainers; del sys.path[0]; "
+    "from orchestrator.cli import program; program()"
+)
+"""Runs the program with our packages in the folder that is the first argument. They may not be installed."""
 
 
 def conclude(
@@ -95,6 +102,6 @@ def leave_to_another(
     held.close()
     Console().show_cursor()
     sys.stdout.flush()
-    program = [sys.executable, "-P", "-c", "from orchestrator.cli import program; program()"]
+    program = [sys.executable, "-P", "-c", SAME_CODE, str(ROOT)]
     words = shlex.split(resume_command(store, options, secret=True))[2:]
     os.execv(sys.executable, [*program, "conclude", "--because", why, *words])

@@ -23,7 +23,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,8 @@ Sample = tuple[int, float, float, float]
 """Trials that have ended, seconds, and the driver's and the head's resident memory in kB."""
 
 
-def do_nothing(config: dict[str, Any], runs: str, sweep: str, metric: str | None, versions: Mapping[str, str]) -> None:
-    """A trial that does nothing, in place of ``executor.tune_trial``."""
+def do_nothing(config: dict[str, Any], runs: str, sweep: str, **_: Any) -> None:
+    """A trial that does nothing, in place of what ``executor.begin_on_worker`` returns."""
     from ray import tune
 
     path = Path(runs, sweep)
@@ -93,7 +92,7 @@ def measure(trials: int) -> tuple[list[Sample], int]:
         print(f"{len(ids)} trials planned", file=sys.stderr, flush=True)
         mark, samples, over = secrets.token_hex(6), list[Sample](), threading.Event()
         (store.path / "ended").touch()
-        executor.tune_trial = do_nothing
+        executor.begin_on_worker = lambda: do_nothing
         with ray_session(None, mark):
             from ray.tune.experiment import Trial
 

@@ -17,6 +17,7 @@ set -eu
 export MLFLOW_AUTH_ADMIN_USERNAME="${MLFLOW_AUTH_ADMIN_USERNAME:-admin}"
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # eight more processes that we do not need
 export MLFLOW_DISABLE_TELEMETRY=true
+export PYTHONSAFEPATH=1 UVICORN_APP_DIR=/dev/null # no module is imported from the working directory
 
 # A user without permissions sees nothing. A correct password is cached for a minute, because hashing it is slow.
 MLFLOW_AUTH_CONFIG_PATH=$(mktemp "${TMPDIR:-/tmp}/mlflow-auth.XXXXXX")

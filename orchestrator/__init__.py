@@ -11,13 +11,15 @@ direction::
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False  # as in typing, which is not imported: ``__main__`` has not set the search path yet
 
 if sys.version_info < (3, 11):  # noqa: UP036 - pip checks it, a copy of the folder does not
     raise ImportError(f"orchestrator needs Python 3.11 or 3.12, and this is Python {sys.version.split()[0]}")
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.results.frames import Results
 
 

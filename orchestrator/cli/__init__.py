@@ -92,11 +92,13 @@ def main() -> None:
 
     0: every trial has its result. 1: some did not finish. 2: bad input. 130: interrupted.
     """
+    from orchestrator.trial.code import check_one_copy
     from trainers.parts import ConfigError
 
     try:
         with notes():
             check_platform()
+            check_one_copy()
             app()
     except (UserError, ConfigError) as error:
         print(f"orchestrator: {error}", file=sys.stderr)

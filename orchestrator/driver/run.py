@@ -32,6 +32,7 @@ from orchestrator.store.selection import EVERYTHING, Selection
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.weights import give_weights
 from orchestrator.tracking.address import check_uri
+from orchestrator.trial import code
 
 if TYPE_CHECKING:
     from orchestrator.sweep.plan import Plan
@@ -57,6 +58,7 @@ def run_sweep(
     weights, or a dataset its files.
     """
     tell = functools.partial(say, console)
+    code.files()  # reads them now: workers are compared with the code with which this process began
     _check(store, options, plan)
     with signals() as on_signal, driver_lock(store, tell) as driver:
         tell_supervisor(store, driver, options)

@@ -34,7 +34,8 @@ def run_trials(store: SweepStore, trial_ids: list[str], executor: Executor) -> s
     """Runs trials to their ends; FAILED and LOST ones are retried as the plan says.
 
     Returns None when every trial has a result, has used up its retries, or was stopped by the stop file. Otherwise
-    returns why it stopped early: too many failures, or a directory that cannot be written any more.
+    returns why it stopped early: too many failures, a directory that cannot be written any more, or no node that runs
+    the driver's code.
     """
     queue = make_queue(store, trial_ids, executor.placement)
     executor.run(queue)

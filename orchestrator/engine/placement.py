@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.sweep.file import Resources, is_custom
+from orchestrator.trial import code
 from trainers.parts import nearest
 
 Demand = tuple[tuple[str, float], ...]
@@ -164,32 +165,47 @@ def compared_versions() -> dict[str, str]:
 def difference(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str | None:
     """The versions that differ between a node and the driver, as text. None if all are the same."""
     told = [f"{name} {theirs[name]} there and {ours[name]} here" for name in ours if theirs[name] != ours[name]]
-    return ", ".join(told) or None
+    return f"has {', '.join(told)}" if told else None
 
 
-def check_versions(nodes: Sequence[Node]) -> None:
-    """Asks every node for its versions. Raises :class:`UserError` that names nodes with other versions, and both."""
+def what_we_run() -> dict[str, Any]:
+    """What this process runs, for :func:`why_not_here` in another one: our code, and the versions of packages."""
+    return {"code": code.this_code(), "versions": compared_versions()}
+
+
+def why_not_here(theirs: Mapping[str, Any], *, same_files: bool = False) -> str | None:
+    """The reason why this process must not run a driver's trials: other code or versions than ``theirs``, the driver's.
+
+    None if both are the same. With ``same_files`` the code must also lie in the same folders.
+    """
+    return code.difference(theirs["code"], same_files=same_files) or difference(compared_versions(), theirs["versions"])
+
+
+def check_nodes(nodes: Sequence[Node]) -> None:
+    """Asks every node what it runs. Raises :class:`UserError` that names nodes with other versions or other code."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    ask = ray.remote(num_cpus=0, max_retries=0)(compared_versions)
-    asked = {
-        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)).remote(): node.name
-        for node in nodes
-    }
+    task, ours = ray.remote(num_cpus=0, max_retries=0)(why_not_here), ray.put(what_we_run())
+
+    def ask(node_id: str) -> Any:
+        there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        return task.options(scheduling_strategy=there).remote(ours)  # type: ignore[arg-type] # Ray's types lack a dict
+
+    asked = {ask(node.node_id): node.name for node in nodes}
     answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
-    ours = compared_versions()
     problems = [f"node {asked[answer]} did not answer within {ANSWER_SECONDS:g} s" for answer in silent]
     for answer in answered:
         try:
-            if differing := difference(ray.get(answer), ours):
-                problems.append(f"node {asked[answer]} has {differing}")
+            if why := ray.get(answer):
+                problems.append(f"node {asked[answer]} {why}")
         except ray.exceptions.RayError as error:  # the node has just left, or cannot run our code
             problems.append(f"node {asked[answer]} cannot run our code: {str(error).strip().splitlines()[-1]}")
     if problems:
         raise UserError(
-            f"{'; '.join(sorted(problems))}. Results of different versions cannot be compared: install the same "
-            f"versions on every node, or end Ray on the nodes that differ"
+            f"{'; '.join(sorted(problems))}. Results of different versions or of different code cannot be compared: "
+            "install the same versions on every node, remove other copies of this program there, or end Ray on the "
+            "nodes that differ"
         )
 
 
@@ -222,7 +238,8 @@ class Placement:
         self._look = look
         self._nodes: list[Node] = []
         self._looked = float("-inf")
-        self._refused: list[str] = []
+        self._refused: dict[str, str] = {}
+        """Why nodes were refused, by their ids."""
 
     def nodes(self) -> list[Node]:
         """The nodes that are alive and not refused, looked up every :data:`LOOK_SECONDS`.
@@ -304,11 +321,21 @@ class Placement:
         self._unfinished[self._demands[trial_id]] -= finished
 
     def refuse(self, node_id: str, why: str) -> None:
-        """Gives a node with other versions no more trials. The user is told once."""
+        """Gives a node with other versions or other code no more trials. The user is told once."""
         if node_id not in self._refused:
             name = next((node.name for node in self._nodes if node.node_id == node_id), node_id)
-            self._refused.append(node_id)
-            self._tell(f"node {name} gets no trials: it has {why}")
+            self._refused[node_id] = f"node {name} {why}"
+            self._tell(f"node {name} gets no trials: it {why}")
+
+    def deserted(self) -> str | None:
+        """The reason why none of the unfinished trials can begin: the nodes that could run them were refused.
+
+        None if a node is left, or if none was refused.
+        """
+        left = [kind for kind, number in self._unfinished.items() if number]
+        if not self._refused or any(node.fits(kind) for node in self.nodes() for kind in left):
+            return None
+        return f"no node is left to begin trials on: {'; '.join(self._refused.values())}"
 
 
 def anywhere(trial_ids: Sequence[str], at_once: int | None = None) -> Placement:
@@ -321,10 +348,11 @@ def make_placement(
 ) -> Placement:
     """The placement of these trials on the Ray that this process has joined: a local one, or the one at ``address``.
 
-    Raises :class:`UserError` for a demand that no node can serve, and for nodes of a cluster with other versions.
+    Raises :class:`UserError` for a demand that no node can serve, and for nodes of a cluster with other versions or
+    other code.
     """
     placement = Placement(demands, limit, beyond=address is not None, tell=tell)
     placement.check()
     if address is not None:
-        check_versions(placement.serving())
+        check_nodes(placement.serving())
     return placement

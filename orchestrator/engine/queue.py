@@ -31,11 +31,11 @@ class Queue:
     """Hands out trials in order, then FAILED and LOST ones again, each after a back-off of 1, 2, 4 … seconds.
 
     The queue hands out no more trials than the ``placement`` has room for: all others wait here, not in Ray. A trial
-    that reached a node with other package versions is handed out again first and loses no retry. A LOST attempt
+    that reached a node with other versions or code is handed out again first and loses no retry. A LOST attempt
     counts as the first if it began at a later iteration than the one before: nodes that leave do not use up retries.
 
     ``stopped_because`` says why no more trials are handed out although some are left: ``max_failures`` trials have
-    failed for good, or the store cannot be written any more.
+    failed for good, the store cannot be written any more, or the nodes that could run them were refused.
     """
 
     def __init__(
@@ -89,7 +89,10 @@ class Queue:
                 self._stopper.observe(trial_id, record)
 
     def refused(self, trial_id: str, node: str, why: str) -> None:
-        """A node did not run the trial because it has other versions: the trial is next, and the node gets no more."""
+        """A node did not run the trial because it has other versions or other code: the trial is next.
+
+        The node gets no more trials. If no other node is left, no more trials begin, and those that run go on.
+        """
         if trial_id not in self._running:
             return
         self._running.remove(trial_id)
@@ -98,6 +101,7 @@ class Queue:
         self._tries[trial_id] -= 1
         self._waiting.appendleft((trial_id, 0.0))
         self.placement.end(trial_id, finished=False)
+        self.stopped_because = self.stopped_because or self.placement.deserted()
 
     def ended(self, trial_id: str, *, died: bool = False, broken: str | None = None) -> None:
         """Writes the state of a trial whose worker has ended. ``died`` says that the worker ended without a result.
@@ -112,6 +116,8 @@ class Queue:
         with self._noticing_disk_errors():
             self._conclude(trial_id, died, broken)
         self.placement.end(trial_id, finished=len(self._waiting) == waiting)
+        if self._waiting and not self._running:
+            self.stopped_because = self.stopped_because or self.placement.deserted()
 
     def _conclude(self, trial_id: str, died: bool, broken: str | None) -> None:
         trial = self.store.has_ended(trial_id)

@@ -26,11 +26,12 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "ray._private.node:Node.dead_processes": (),
     "ray._private.node:Node.kill_all_processes": ("check_alive", "allow_graceful"),
     "ray._private.worker:_global_node": (),
-    "ray._private.worker:connect": ("gcs_client",),
+    "ray._private.worker:connect": ("gcs_client", "_py_driver_sys_path", "_serialize"),
     "ray._private.worker:global_worker": (),
     "ray._raylet:GcsClient": (),
     "ray._raylet:InnerGcsClient.cluster_id": (),  # what GcsClient hands its calls on to
     "ray._raylet:InnerGcsClient.get_all_node_info": (),
+    "ray.job_config:JobConfig._serialize": (),
     "ray.core.generated.gcs_pb2:GcsNodeInfo": (
         "node_id",
         "node_manager_address",
@@ -115,6 +116,24 @@ def session_folder(folder: Path) -> dict[str, Any]:
     The option begins with an underscore. Seen to work with Ray 2.59.0 and 2.60.0.
     """
     return {"_temp_dir": str(folder)}
+
+
+def own_search_path() -> dict[str, Any]:
+    """Arguments for ``ray.init`` that leave each worker the search path for modules with which it was started.
+
+    Reason: Ray puts the driver's working directory, and the folder of its program, before all else into the search path
+    of every worker, on every node, and has no setting against it. A ``working_dir`` would also change the workers'
+    directory. Ray adds the folders just before it sends the job's configuration off with ``_serialize``. Seen to work
+    with Ray 2.59.0 and 2.60.0.
+    """
+    from ray.job_config import JobConfig
+
+    class WithoutFolders(JobConfig):
+        def _serialize(self) -> str:
+            self._py_driver_sys_path: list[str] = []
+            return super()._serialize()
+
+    return {"job_config": WithoutFolders()}
 
 
 def kill_at_shutdown() -> None:

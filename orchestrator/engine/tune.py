@@ -20,15 +20,18 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.engine.head import check_head
-from orchestrator.engine.placement import Demand, Placement, compared_versions, difference
+from orchestrator.engine.placement import Demand, Placement, what_we_run
 from orchestrator.engine.queue import Queue
+from orchestrator.engine.worker import begin_on_worker, fill_on_worker
 from orchestrator.errors import UserError
 from orchestrator.store.lock import MARK, end_marked, make_temporary_folder
-from orchestrator.store.runs import location, runs_at
+from orchestrator.store.runs import location
+from orchestrator.trial import code
 from orchestrator.trial.run import last_line
-from orchestrator.trial.surroundings import COMMIT, ROOT, git_commit
+from orchestrator.trial.surroundings import COMMIT, git_commit
 
 RAY_ENVIRONMENT = {
+    "PYTHONSAFEPATH": "1",  # what Ray and the workers start with ``python -m`` or ``-c`` must not import from here
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -94,7 +97,7 @@ def ray_session(address: str | None, mark: str) -> Iterator[None]:
     os.environ[MARK] = mark
     import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL", **ray_private.own_search_path()}
     temporary = None
     if address is None:
         longest = ray_private.LONGEST_SESSION_FOLDER - len(f"/{SESSION}")
@@ -155,9 +158,9 @@ def _shut_down() -> None:
 def our_code() -> dict[str, Any]:
     """The runtime environment that sends our two packages, as they are here, to every worker of a cluster."""
     return {
-        "py_modules": [str(ROOT / name) for name in ("orchestrator", "trainers")],
+        "py_modules": list(code.folders().values()),
         "excludes": ["__pycache__/"],
-        "env_vars": {COMMIT: git_commit()},
+        "env_vars": {COMMIT: git_commit(), "PYTHONSAFEPATH": "1"},
     }
 
 
@@ -168,10 +171,14 @@ class TuneExecutor:
     """
 
     def __init__(self, placement: Placement, mark: str, path: Sequence[str] | None = None) -> None:
-        """``path`` is the search path for modules of a local Ray's workers. None leaves it to a cluster's nodes."""
+        """``path`` is the search path for modules of a local Ray's workers. None leaves it to a cluster's nodes.
+
+        An empty entry, which stands for the working directory, is left out.
+        """
         self.placement = placement
         self._mark = mark
-        self._path = path
+        self._path = None if path is None else [each for each in path if each]
+        self._what = what_we_run()
 
     def run(self, queue: Queue) -> None:
         """Runs trials until the queue is finished."""
@@ -187,10 +194,10 @@ class TuneExecutor:
         told = tune.with_parameters(
             begin_on_worker(),
             path=self._path,
+            what=self._what,
             runs=runs,
             sweep=store.name,
             metric=early_stopping and early_stopping["metric"],
-            versions=compared_versions(),
         )
         tuner = tune.Tuner(
             tune.with_resources(told, bundles(self.placement.kinds)),
@@ -206,10 +213,32 @@ class TuneExecutor:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             if store.replica is not None:
-                _fill_cache(queue, runs, self.placement)
+                self._fill_cache(queue, runs)
             tuner.fit()
         finally:
             shutil.rmtree(storage, ignore_errors=True)
+
+    def _fill_cache(self, queue: Queue, runs: str) -> None:
+        """Makes the shared cache on one node first. Otherwise each machine would make its own.
+
+        Does nothing if every trial has begun before, because then the cache exists. Ignores errors: trials meet them
+        again.
+        """
+        import ray
+
+        store = queue.store
+        new = [trial_id for trial_id in queue.trial_ids if not store.trial(trial_id).metrics_file.exists()]
+        trial_id, config = next(store.configs(new), ("", None))
+        if config is None:
+            return
+        demand = dict(self.placement.kind(trial_id))
+        cpus, gpus = demand.pop("CPU", 0.0), demand.pop("GPU", 0.0)
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, resources=demand, max_retries=0)(fill_on_worker())
+        filled = task.remote(self._path, self._what, runs, config)
+        while not ray.wait([filled], timeout=0.5)[0]:
+            if store.stop_file.exists():
+                ray.cancel(filled, force=True)
+                return
 
 
 def bundles(kinds: Sequence[Demand]) -> Callable[[Mapping[str, Any]], Any]:
@@ -221,79 +250,3 @@ def bundles(kinds: Sequence[Demand]) -> Callable[[Mapping[str, Any]], Any]:
         return bundle_of(config["kind"], config["avoid"], kinds)
 
     return bundle
-
-
-def _fill_cache(queue: Queue, runs: str, placement: Placement) -> None:
-    """Makes the shared cache on one node first. Otherwise each machine would make its own.
-
-    Does nothing if every trial has begun before, because then the cache exists. Ignores errors: trials meet them again.
-    """
-    import ray
-
-    from orchestrator.trial.workplace import fill_cache
-
-    store = queue.store
-    new = [trial_id for trial_id in queue.trial_ids if not store.trial(trial_id).metrics_file.exists()]
-    trial_id, config = next(store.configs(new), ("", None))
-    if config is None:
-        return
-    demand = dict(placement.kind(trial_id))
-    cpus, gpus = demand.pop("CPU", 0.0), demand.pop("GPU", 0.0)
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, resources=demand, max_retries=0)(fill_cache)
-    filled = task.remote(runs, config)
-    while not ray.wait([filled], timeout=0.5)[0]:
-        if store.stop_file.exists():
-            ray.cancel(filled, force=True)
-            return
-
-
-def begin_on_worker() -> Callable[..., None]:
-    """The function that a worker calls for each trial: :func:`tune_trial`, after the imports that it needs.
-
-    The function is nested, so Ray sends its code instead of its module's name. A worker that cannot import our modules
-    can therefore say why. By itself Ray puts the driver's working directory first in the search path for modules, where
-    the driver has not looked for them: any file there could hide a library.
-    """
-
-    def begin(config: dict[str, Any], path: Sequence[str] | None, **told: Any) -> None:
-        import importlib
-        import sys
-
-        from ray import tune
-
-        if path is not None:
-            sys.path[:] = path
-        try:
-            ours = importlib.import_module("orchestrator.engine.tune")
-            for name in ("orchestrator.trial.run", "orchestrator.trial.workplace", "trainers.training"):
-                importlib.import_module(name)
-        except Exception as error:  # a broken library may raise anything
-            tune.report({"broken": f"{type(error).__name__}: {error}"})
-            return
-        ours.tune_trial(config, **told)
-
-    return begin
-
-
-def tune_trial(config: dict[str, Any], runs: str, sweep: str, metric: str | None, versions: Mapping[str, str]) -> None:
-    """Runs one trial on a worker. Reports to early stopping every stored epoch that has the ``metric`` it watches.
-
-    If packages here have other versions than ``versions``, the driver's, the trial is refused and not touched.
-    """
-    import ray
-    from ray import tune
-
-    from orchestrator.trial.run import run_trial
-    from orchestrator.trial.workplace import trial_at_hand
-
-    if differing := difference(compared_versions(), versions):
-        tune.report({"refused": differing, "node": ray.get_runtime_context().get_node_id()})
-        return
-
-    def report(record: dict[str, Any]) -> None:
-        if metric is not None and metric in record:
-            tune.report({"epoch": record["epoch"], "iteration": record["iteration"], metric: record[metric]})
-
-    with trial_at_hand(runs_at(runs, asking=False), sweep, config["trial_id"]) as (trial, cache, should_stop):
-        state = run_trial(trial, cache, should_stop=should_stop, on_epoch=report, gpus=config["gpus"])
-    tune.report({"state": str(state)})

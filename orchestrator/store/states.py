@@ -30,6 +30,7 @@ class State(StrEnum):
 class Attempt:
     """One run of a trial by one worker: when, where and with which code. Values that are not known yet are None.
 
+    ``code`` is a digest of the files of our packages: it tells code apart that has the same ``commit``.
     ``started`` and ``ended`` are seconds since 1970; ``ended`` is None for an attempt that runs or was killed.
     ``resumed_at`` is the critic iteration at which it began, ``unreadable`` says which checkpoints it could not use.
     ``state``, ``error`` and ``errno`` are those of its end. ``last_epoch`` is the last epoch it stored, if it is DONE.
@@ -40,6 +41,7 @@ class Attempt:
     host: str = ""
     pid: int = 0
     commit: str = "unknown"
+    code: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     device: str | None = None
@@ -85,6 +87,11 @@ class Status:
     def commits(self) -> list[str]:
         """The commits of all attempts, each once."""
         return list(dict.fromkeys(attempt.commit for attempt in self.attempts))
+
+    @property
+    def codes(self) -> list[str]:
+        """The digests of the code of all attempts, each once."""
+        return list(dict.fromkeys(attempt.code for attempt in self.attempts if attempt.code is not None))
 
     @property
     def devices(self) -> list[str]:

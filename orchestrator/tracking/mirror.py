@@ -376,6 +376,7 @@ def _tags(status: Status, references: Mapping[str, Any]) -> dict[str, str]:
         "state": str(status.state),
         "attempt": str(len(status.attempts)),
         "git_commit": ", ".join(status.commits),
+        "code": ", ".join(status.codes),
         "mlflow.source.git.commit": last.commit,
         "host": last.host,
         "device": last.device or "",

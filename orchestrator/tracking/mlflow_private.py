@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,13 @@ REMEMBERED = {"mlflow.workflowType_v1": '"machine_learning"', "mlflow.assistant.
 """What MLflow's pages keep in the browser: "model training" at the top left, and that the assistant has been shown.
 
 Reason: MLflow has no setting for either. MLflow 3.17.0 to 3.18.0."""
+
+
+NOT_FROM_HERE = {"PYTHONSAFEPATH": "1", "UVICORN_APP_DIR": os.devnull}
+"""The environment in which MLflow's server, and uvicorn, which it starts, import nothing from the working directory.
+
+Reason: uvicorn puts its ``--app-dir`` before all else into the search path for modules, and that is the working
+directory unless it is told. No module can lie in a file. MLflow 3.17.0 to 3.18.0."""
 
 
 def saved_view(name: str, state: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import sys
 from orchestrator.errors import UserError
 from orchestrator.store.identity import known_identity
 from orchestrator.store.runs import Runs, folder_of, location, runs_argument
+from orchestrator.tracking import mlflow_private
 from orchestrator.tracking.address import check_uri, chosen_uri, is_default, quiet_client, shown
 from orchestrator.tracking.mlflow_private import charts_address, experiments_address
 from orchestrator.tracking.views import METHODS, TRIALS
@@ -59,9 +60,10 @@ def serve(runs: Runs, tracking_uri: str | None, port: int | None, name: str | No
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes that we do not need
         "PYTHONWARNINGS": "ignore",
+        **mlflow_private.NOT_FROM_HERE,
     }
     artifacts = (folder_of(runs) / "mlflow-artifacts").resolve().as_uri()
-    command = ["-m", "mlflow", "server", "--app-name", "orchestrator"]
+    command = ["-P", "-m", "mlflow", "server", "--app-name", "orchestrator"]
     command += ["--backend-store-uri", uri, "--default-artifact-root", artifacts, "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--uvicorn-opts", "--log-level warning"]
     os.execv(sys.executable, [sys.executable, *command])  # replaces this process, so that signals reach the server

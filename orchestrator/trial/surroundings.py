@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.store.states import Attempt
+from orchestrator.trial import code
 
 COMMIT = "ORCHESTRATOR_COMMIT"
 """The environment variable that tells workers of a cluster the commit of the code that was sent to them."""
@@ -26,7 +27,12 @@ PACKAGES = ("torch", "torch-fidelity", "POT", "scikit-learn", "numpy", "ray", "m
 def begin_attempt() -> Attempt:
     """An attempt that begins now, in this process."""
     return Attempt(
-        started=time.time(), host=socket.gethostname(), pid=os.getpid(), commit=git_commit(), versions=versions()
+        started=time.time(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        commit=git_commit(),
+        code=code.digest(),
+        versions=versions(),
     )
 
 

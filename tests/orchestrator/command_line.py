@@ -37,7 +37,7 @@ EAGER_WORKERS = {"RAY_worker_niceness": "0"}
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment, without variables that a Ray in this process may have added."""
-    from_ray = ("RAY_", "TUNE_", "PYTHONBREAKPOINT")  # Ray has a debugger of its own
+    from_ray = ("RAY_", "TUNE_", "PYTHONBREAKPOINT", "PYTHONSAFEPATH")  # Ray has a debugger of its own
     ours = {key: value for key, value in os.environ.items() if not key.startswith(from_ray)}
     return ours | {"COLUMNS": "200"} | EAGER_WORKERS | changes
 

@@ -23,6 +23,7 @@ from command_line import orchestrator, started, wait_until
 from hand_made import write_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from traps import Traps, copy_packages, imports_first
 
 from orchestrator.engine.placement import (
     Assignment,
@@ -181,7 +182,7 @@ def test_a_refused_node_no_longer_counts_and_is_reported_once() -> None:
     assert placement.at_once() == 2
     assert _bundle(placement.begin("a"), placement).bundles == [{"CPU": 1.0}]
     for _ in range(2):
-        placement.refuse("id-b", "torch 9 there and 2 here")
+        placement.refuse("id-b", "has torch 9 there and 2 here")
     assert told == ["node b gets no trials: it has torch 9 there and 2 here"]
     assert placement.at_once() == 1
     bundle = _bundle(placement.begin("b"), placement)
@@ -210,7 +211,7 @@ def test_versions_differ_by_package_and_not_by_build() -> None:
     ours = {"torch": "2.15.0", "numpy": "2.4.1"}
     assert difference(ours, ours) is None
     told = difference({"torch": "2.14.1", "numpy": "missing"}, ours)
-    assert told == "torch 2.14.1 there and 2.15.0 here, numpy missing there and 2.4.1 here"
+    assert told == "has torch 2.14.1 there and 2.15.0 here, numpy missing there and 2.4.1 here"
 
 
 SWEEP = """\
@@ -232,6 +233,7 @@ class Nodes:
     command: list[object]
     environment: dict[str, str]
     store: SweepStore
+    traps: Traps
     raylets: dict[int, str] = field(default_factory=dict)
     seen: dict[str, str] = field(default_factory=dict)
     code: int = -1
@@ -273,13 +275,14 @@ class Nodes:
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """A sweep that begins on a node with a GPU, which is only said to be there. A node with another torch joins, then
-    a sound one.
+    a sound one. In the command's directory lies a module for every name that a library might import.
 
     The worker on the first node is held (SIGSTOP), so that its trial is there as long as the others come.
     """
     from ray.cluster_utils import Cluster
 
-    folder = tmp_path_factory.mktemp("nodes")
+    traps = Traps(tmp_path_factory.mktemp("nodes"))
+    folder = traps.folder
     paths = {"stale": folder / "stale", "other": folder / "other"}
     for package in ("orchestrator", "trainers"):
         write_file(paths["stale"] / package, STALE, "__init__.py")
@@ -293,7 +296,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     try:
         text = write_file(folder, SWEEP)
         command = ["sweep", text, "--name", "nodes", "--offline", "--address", cluster.address]
-        there = Nodes(cluster, command, token, SweepStore(folder / "runs", "nodes"))
+        there = Nodes(cluster, command, token, SweepStore(folder / "runs", "nodes"), traps)
         there.add("gpu", num_gpus=1, env_vars={"PYTHONPATH": str(paths["stale"])})
         with started(*there.command, cwd=folder, **token) as running:
             assert running.process.stdout is not None
@@ -338,10 +341,22 @@ def test_attempts_of_a_cluster_tell_the_commit_of_the_code_that_came_to_them(nod
 
 
 @pytest.mark.long
-def test_nodes_with_other_versions_are_refused_by_name_before_anything_starts(nodes: Nodes) -> None:
+def test_no_node_executes_what_lies_in_the_command_s_directory(nodes: Nodes) -> None:
+    assert nodes.traps.executed == ""
+
+
+@pytest.mark.long
+def test_nodes_with_other_versions_or_code_are_refused_by_name_before_anything_starts(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    copied = copy_packages(tmp_path / "copy")
+    (copied / "trainers" / "steps.py").write_text("# other steps\n")
+    nodes.add("copy", env_vars=imports_first(copied, tmp_path / "site"))
     runs = nodes.store.runs_dir.with_name("refused")
     ran = orchestrator(*nodes.command, "--runs-dir", runs, cwd=runs.parent, **nodes.environment)
     assert ran.returncode == 2, ran.stdout + ran.stderr
     assert re.search(rf"node \S+ \(\S+\) has torch 9\.9\.9 there and {compared_versions()['torch']}", ran.stderr)
+    told = rf"node \S+ \(\S+\) runs other code than this command: trainers/steps\.py \(differs\) in {copied}/trainers"
+    assert re.search(told, ran.stderr)
     assert "Traceback" not in ran.stderr
     assert not list(runs.glob("nodes/trials/*/metrics.jsonl"))

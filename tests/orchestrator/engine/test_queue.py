@@ -166,7 +166,7 @@ def test_a_trial_that_a_node_refused_comes_again_first_and_has_lost_nothing(
     placement = Placement(requests, tell=told.append, look=lambda: two)
     driven.queue = Queue(store, driven.ids, retries=0, placement=placement)
     assert [driven.ask(), driven.ask(), driven.ask()] == [*driven.ids[:2], None]
-    driven.queue.refused(driven.ids[0], "id-b", "torch 9 there and 2 here")
+    driven.queue.refused(driven.ids[0], "id-b", "has torch 9 there and 2 here")
     assert told == ["node b gets no trials: it has torch 9 there and 2 here"]
     assert driven.ask() is None  # one node is left, and busy
     driven.end(State.DONE, asked=2)
@@ -174,6 +174,37 @@ def test_a_trial_that_a_node_refused_comes_again_first_and_has_lost_nothing(
     assert store.trial(driven.ids[0]).status() == Status()
     driven.queue.ended(driven.ids[0], died=True)
     assert [driven.ask(), driven.ask()] == [driven.ids[2], None]
+
+
+def test_when_no_node_is_left_trials_that_run_go_on_and_no_more_begin(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven = Driven(store, 2, monkeypatch)
+    requests = dict.fromkeys(driven.ids, (("CPU", 1.0),))
+    nodes = [Node("id-head", "head", {}), Node("id-a", "a", {"CPU": 2})]
+    driven.queue = Queue(store, driven.ids, retries=2, placement=Placement(requests, look=lambda: nodes))
+    assert [driven.ask(), driven.ask(), driven.ask()] == [*driven.ids[:2], None]
+    driven.queue.refused(driven.ids[1], "id-a", "runs other code")
+    assert driven.queue.stopped_because == "no node is left to begin trials on: node a runs other code"
+    assert driven.ask() == "finished"
+    assert driven.end(State.DONE, asked=1) is State.DONE
+    assert [store.trial(trial_id).status() for trial_id in driven.ids[1:]] == [Status()] * 3
+
+
+def test_trials_that_only_a_refused_node_can_run_are_waited_for_no_longer_than_others_run(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven = Driven(store, 0, monkeypatch)
+    first, second = driven.ids[:2]
+    kinds = {first: (("CPU", 1.0),), second: (("CPU", 1.0), ("GPU", 1.0))}
+    nodes = [Node("id-a", "a", {"CPU": 1}), Node("id-b", "b", {"CPU": 1, "GPU": 1})]
+    driven.queue = Queue(store, [first, second], retries=0, placement=Placement(kinds, look=lambda: nodes))
+    assert [driven.ask(), driven.ask()] == [first, second]
+    driven.queue.refused(second, "id-b", "runs other code")
+    assert driven.ask() is None
+    driven.end(State.DONE, asked=1)
+    assert driven.ask() == "finished"
+    assert driven.queue.stopped_because == "no node is left to begin trials on: node b runs other code"
 
 
 def test_a_trial_without_room_lets_trials_with_room_pass(store: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:

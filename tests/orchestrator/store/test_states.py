@@ -22,6 +22,7 @@ ATTEMPTS = st.builds(
     unreadable=st.lists(st.text()),
     device=st.none() | st.text(),
     resumed_at=st.none() | st.integers(0),
+    code=st.none() | st.text(),
     errno=st.none() | st.integers(1),
     ended=st.none() | st.floats(0, 2e9),
     state=st.none() | st.sampled_from([str(state) for state in State]),
@@ -59,9 +60,11 @@ def test_what_a_newer_version_wrote_is_kept() -> None:
     assert attempt_from(newer).to_dict() == newer
 
 
-def test_commits_and_devices_of_attempts() -> None:
-    status = Status(attempts=[attempt(commit="a", device=None), attempt(commit="b"), attempt(commit="a")])
+def test_commits_code_and_devices_of_attempts() -> None:
+    attempts = [attempt(commit="a", device=None), attempt(commit="b", code="1"), attempt(commit="a", code="2")]
+    status = Status(attempts=attempts)
     assert status.commits == ["a", "b"]
+    assert status.codes == ["1", "2"]  # older versions wrote none
     assert status.devices == ["cpu (x86_64)"] * 2
 
 

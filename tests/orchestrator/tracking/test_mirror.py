@@ -155,7 +155,7 @@ def test_a_trial_that_failed_and_then_was_done_looks_as_if_mirrored_only_then(
     store: SweepStore, tracking_uri: str, empty_database: Path
 ) -> None:
     entry = store.entries()[0]
-    failed = attempt(state="FAILED", error="OSError: out of paper", commit="aaaaaaaaaaaa")
+    failed = attempt(state="FAILED", error="OSError: out of paper", commit="aaaaaaaaaaaa", code="c0ffee")
     store.trial(entry.trial_id).write_status(Status(State.FAILED, [failed], "OSError: out of paper"))
     Mirror(store, tracking_uri).finish()
     run = dump(tracking_uri, "hand")[name_of(entry)]
@@ -164,11 +164,13 @@ def test_a_trial_that_failed_and_then_was_done_looks_as_if_mirrored_only_then(
     finish(store, entry, {"exact_w1": 0.5})
     trial = store.trial(entry.trial_id)
     status = trial.status()
+    status.attempts[-1].code = "decade"
     trial.write_status(Status(State.DONE, [failed, *status.attempts]))
     Mirror(store, tracking_uri).finish()
     run = dump(tracking_uri, "hand", times=False)[name_of(entry)]
     assert run["tags"]["attempt"] == "2"
     assert run["tags"]["git_commit"] == "aaaaaaaaaaaa, 0123456789ab"
+    assert run["tags"]["code"] == "c0ffee, decade"
     assert not run["tags"]["error"]
 
     other = store.runs_dir / "other.db"

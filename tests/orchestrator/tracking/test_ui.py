@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine, started, wait_until
+from traps import Traps
 
 from orchestrator.store.sweep import SweepStore
 from orchestrator.tracking.mirror import Mirror
@@ -28,7 +29,9 @@ def page(address: str) -> str:
 def test_the_pages_are_there_until_they_are_interrupted(
     store: SweepStore, tracking_uri: str, closed_port: int, tmp_path: Path
 ) -> None:
+    """Neither MLflow's server nor uvicorn below it executes what lies in the working directory."""
     Mirror(store, tracking_uri).finish()
+    traps = Traps(tmp_path)
     address = f"http://127.0.0.1:{closed_port}"
     with started("ui", "--port", closed_port, cwd=tmp_path) as running:
         wait_until(lambda: page(f"{address}/health") == "OK")
@@ -36,6 +39,7 @@ def test_the_pages_are_there_until_they_are_interrupted(
         os.kill(running.process.pid, signal.SIGINT)
         _, out, _ = running.end()
         assert running.left_over(10) == []
+    assert traps.executed == ""
     assert out.startswith(f"all sweeps: {address}/#/experiments")  # the line to click on
 
 

@@ -17,6 +17,7 @@ from orchestrator.files import reason
 from orchestrator.screen.console import say
 from orchestrator.screen.progress import Watch
 from orchestrator.store.lock import Driver, driver_lock, end_marked
+from orchestrator.store.readable import leave_out_unreadable
 from orchestrator.store.sweep import SweepStore
 
 
@@ -35,8 +36,9 @@ def conclude(
     """
     watch = Watch(store)
     watch.refresh()
-    counts = watch.counts()
-    if any(seen.epoch for seen in watch.trials):
+    counts, problems = watch.counts(), watch.problems()
+    leave_out_unreadable(store)
+    if any(seen.epoch for seen in watch.trials if seen.entry.trial_id not in store.left_out):
         _show_table(store, console)
     where = as_arguments(store, options)
     if mirroring is None:
@@ -46,11 +48,15 @@ def conclude(
             say(console, f"MLflow is behind ({behind}); update it with: orchestrator sync {store.name}{where}")
         if mirroring.note:
             say(console, mirroring.note)
+        for problem in mirroring.problems:
+            say(console, f"MLflow lacks what cannot be read: {problem}")
         say(console, f"Curves, samples and generators in MLflow: orchestrator ui {store.name}{where}")
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
     say(console, f"{store.name}: {told}")
+    for problem in problems:
+        say(console, f"Cannot be read: {problem}")
     if all(state.is_result for state in counts):
-        return 0
+        return 1 if problems else 0
     if stopped_because:
         say(console, f"Stopped early: {stopped_because}")
     what = "Stopped" if interrupted else "Some trials did not finish"

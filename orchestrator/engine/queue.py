@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine.placement import Assignment, Placement, anywhere
 from orchestrator.files import reason
+from orchestrator.store.folders import is_of_one_trial
+from orchestrator.store.plan_file import known
 from orchestrator.store.states import Attempt, State
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.file import EarlyStopping
@@ -145,12 +147,13 @@ class Queue:
     def _noticing_disk_errors(self) -> Iterator[None]:
         """Stops the queue if the store cannot be written; what is stored stays.
 
-        If only one trial's directory was deleted, the other trials go on.
+        If only one trial's directory was deleted or is broken, the other trials go on.
         """
         try:
             yield
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and (self.store.path / "trials").exists():
+            is_one = isinstance(error, FileNotFoundError) or is_of_one_trial(error)
+            if is_one and os.access(self.store.path / "trials", os.W_OK):
                 return
             self.stopped_because = f"{self.store.path}: {reason(error)}"
 
@@ -162,7 +165,7 @@ def make_queue(store: SweepStore, trial_ids: Sequence[str], placement: Placement
     if plan["early_stopping"]:
         from orchestrator.engine.early_stopping import Stopper
 
-        stopper = Stopper(store, EarlyStopping(**plan["early_stopping"]))
+        stopper = Stopper(store, EarlyStopping(**known(EarlyStopping, plan["early_stopping"])))
     return Queue(
         store,
         trial_ids,

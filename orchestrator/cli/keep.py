@@ -18,6 +18,7 @@ def sync(name: SweepName, runs_dir: RunsDir = "runs", tracking_uri: TrackingUri 
     from orchestrator.tracking.mirror import level
 
     store = SweepStore.open(runs_at(runs_dir), name)
+    store.plan()  # a damaged one is told before MLflow is asked
     uri = chosen_uri(tracking_uri, store.runs)
     check_uri(uri)
     with driver_lock(store, tell):

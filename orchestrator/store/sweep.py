@@ -28,7 +28,7 @@ from orchestrator.remote.news import exchange_news
 from orchestrator.remote.replica import FORK_ORDER
 from orchestrator.store.folders import copy_plain, is_of_one_trial
 from orchestrator.store.plan_file import TRIAL_ID, Entry, entries_of, parse_plan, read_plan
-from orchestrator.store.runs import Runs, cache_dir, folder_of, location, sweep_names
+from orchestrator.store.runs import Runs, cache_dir, folder_of, has_plan, location, sweep_names
 from orchestrator.store.states import State, Status
 from orchestrator.store.trial import CHECKPOINT_FILES, TrialStore, epoch_of
 from orchestrator.sweep.names import check_name
@@ -72,7 +72,7 @@ class SweepStore:
         check_name(name, UserError)
         store = cls(runs, name)
         store.pull(checkpoints)
-        if not os.path.lexists(store.path / "plan.json"):
+        if not has_plan(store.path):
             known = sweep_names(runs)
             there = nearest(name, known) if known else f"; there are no sweeps in '{location(runs)}'"
             raise UserError(f"there is no sweep called '{name}' in '{location(runs)}'{there}")

@@ -82,7 +82,9 @@ class TrialStore:
         try:
             return status_from((self.path / "status.json").read_bytes())
         except FileNotFoundError:
-            return Status()
+            if not self.path.is_symlink() or self.path.exists():
+                return Status()
+            return Status(State.LOST, error=f"{STATUS_FILE} cannot be read: the trial's folder is a link to nothing")
         except OSError as error:
             return Status(State.LOST, error=f"{STATUS_FILE} cannot be read: {error.strerror}")
 
@@ -117,7 +119,7 @@ class TrialStore:
         for file in (self.path / "config.yaml", self.checkpoint_file, self.previous_checkpoint_file, self.log_file):
             if os.path.lexists(file) and not file.is_file():
                 return f"{file}: is not a file; delete or move it, then run the sweep file again"
-        if self.path.exists() and not os.access(self.path, os.W_OK | os.X_OK):
+        if self.path.exists() and not os.access(self.path, os.W_OK | os.X_OK, effective_ids=True):
             return f"{self.path}: cannot be written; give this user the right to write there, then resume"
         return None
 

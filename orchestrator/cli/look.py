@@ -28,14 +28,12 @@ def status(
     for each in names:
         try:
             known.append(sweep_status(SweepStore.open(runs, each)))
-            damaged = known[-1]["damaged"]
+            unread += len(known[-1]["damaged"])
         except UserError as problem:  # a damaged sweep must not hide the others
             if name:
                 raise
-            damaged = [str(problem)]
-        for part in damaged:
-            tell(f"orchestrator: {part}", err=True)
-        unread += len(damaged)
+            tell(f"orchestrator: {problem}", err=True)
+            unread += 1
     if not names:
         tell(f"there is no sweep in '{runs_dir}' yet", err=True)
     if json:

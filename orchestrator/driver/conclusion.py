@@ -36,7 +36,7 @@ def conclude(
     """
     watch = Watch(store)
     watch.refresh()
-    counts, problems = watch.counts(), watch.problems()
+    counts = watch.counts()
     leave_out_unreadable(store)
     if any(seen.epoch for seen in watch.trials if seen.entry.trial_id not in store.left_out):
         _show_table(store, console)
@@ -53,10 +53,10 @@ def conclude(
         say(console, f"Curves, samples and generators in MLflow: orchestrator ui {store.name}{where}")
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
     say(console, f"{store.name}: {told}")
-    for problem in problems:
-        say(console, f"Cannot be read: {problem}")
+    if unread := len(watch.problems()):
+        say(console, f"Results of {unread} trials cannot be read, see above")
     if all(state.is_result for state in counts):
-        return 1 if problems else 0
+        return 1 if unread else 0
     if stopped_because:
         say(console, f"Stopped early: {stopped_because}")
     what = "Stopped" if interrupted else "Some trials did not finish"

@@ -49,7 +49,7 @@ def best_again(
                 found[trial.trial_id] = kept
                 continue
             state = read_state(Subject(trial.trial_id, trial, trial.best_file), "best")
-        except UserError as problem:
+        except (UserError, OSError) as problem:
             tell(str(problem))
             continue
         tell(f"measuring the best checkpoint of {trial.trial_id} on fresh noise")

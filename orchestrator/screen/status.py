@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,11 +34,19 @@ def sweep_status(store: SweepStore) -> dict[str, Any]:
 
     For each trial, ``epoch`` is the last stored epoch and ``epoch_at`` its time (seconds since 1970).
     ``peak_memory_mb`` is the GPU's, or that of the process on a CPU. ``error`` says how the last attempt failed, or why
-    the trial's files cannot be read. ``damaged`` has a sentence for each part of the sweep that cannot be read.
+    the trial's files cannot be read. ``damaged`` has a sentence for each part of the sweep that cannot be read. Each is
+    also a warning.
     """
     watch = Watch(store)
     watch.refresh()
     lost = [seen for seen in watch.trials if seen.status.is_unreadable and not seen.problem]
+    damaged = [
+        *store.plan_problems(),
+        *watch.problems(),
+        *(f"{seen.label}: {store.trial(seen.entry.trial_id).path}: {seen.status.error}" for seen in lost),
+    ]
+    for problem in damaged:
+        warnings.warn(problem, stacklevel=2)
     running = sum(seen.status.state is State.RUNNING for seen in watch.trials)
     return {
         "sweep": store.name,
@@ -46,11 +55,7 @@ def sweep_status(store: SweepStore) -> dict[str, Any]:
         "seconds_left": watch.seconds_left(max(running, 1)),
         "disk_bytes": disk_usage([store.path]),
         "removed": len(store.removed()),
-        "damaged": [
-            *store.plan_problems(),
-            *watch.problems(),
-            *(f"{seen.label}: {store.trial(seen.entry.trial_id).path}: {seen.status.error}" for seen in lost),
-        ],
+        "damaged": damaged,
         "metric": watch.metric,
         "trials": [
             {

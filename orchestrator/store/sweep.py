@@ -134,8 +134,8 @@ class SweepStore:
                 try:
                     TrialStore(self.path / "trials" / trial.trial_id).create(trial.config.to_dict())
                 except OSError as error:
-                    if not is_of_one_trial(error):  # otherwise the trial is told when it is to run
-                        raise
+                    if not is_of_one_trial(error) or not (self.path / "trials").is_dir():
+                        raise  # otherwise the trial is told when it is to run
             write_atomically(self.path / "plan.json", json.dumps(content, indent=1))
             self.publish()
         except OSError as error:
@@ -371,10 +371,11 @@ class SweepStore:
             if not TRIAL_ID.fullmatch(trial_id):
                 continue
             ours = replaced.with_name(trial_id)
-            if os.path.lexists(ours):
-                remove(replaced)
-            else:
+            if not os.path.lexists(ours):
                 replaced.rename(ours)
+                continue
+            with contextlib.suppress(OSError):  # the next command tries again
+                remove(replaced)
         entries = []
         with contextlib.suppress(UserError):  # a plan that is missing or damaged is written anew before trials run
             entries = self.entries()

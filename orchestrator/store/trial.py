@@ -198,7 +198,7 @@ class TrialStore:
             return {}
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
-            warnings.warn(f"{file}: is damaged and left out ({why}); delete it, then resume", stacklevel=2)
+            warnings.warn(f"{file}: is damaged and left out ({why}); delete it", stacklevel=2)
             return {}
 
     def write_references(self, references: Mapping[str, Any]) -> None:

@@ -75,7 +75,7 @@ def _digest(content: Content) -> str:
     found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.contiguous().cpu().flatten().view(torch.uint8).numpy())
+        found.update(tensor.contiguous().cpu().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

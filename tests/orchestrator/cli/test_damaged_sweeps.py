@@ -278,7 +278,6 @@ def test_a_trial_that_cannot_be_read_is_named_and_left_out(
     code, out, errors = command_line("resume", "hand", "--offline", "--executor", "local", "--runs-dir", runs)
     assert code == 1
     assert place in out
-    assert "go on with" in out or "Cannot be read" in out or "skipped" in out
     pruned(command_line, runs)
     assert_precious(runs)
 

@@ -23,9 +23,8 @@ def states(store: SweepStore) -> list[State]:
     return [store.trial(entry.trial_id).status().state for entry in store.entries()]
 
 
-@pytest.mark.parametrize("executor", ["ray", "local"])
 @pytest.mark.long
-def test_the_others_run_and_the_damaged_one_is_named(tmp_path: Path, command_line: CommandLine, executor: str) -> None:
+def test_the_others_run_and_the_damaged_one_is_named(tmp_path: Path, command_line: CommandLine) -> None:
     """With early stopping, which reads the epochs of all trials."""
     store = make_sweep(tmp_path, TWO_CELLS + EARLY)
     first, second, third, _ = (store.trial(entry.trial_id) for entry in store.entries())
@@ -34,7 +33,7 @@ def test_the_others_run_and_the_damaged_one_is_named(tmp_path: Path, command_lin
     second.path.write_text("no folder")
     (third.path / "config.yaml").unlink()
     (third.path / "config.yaml").mkdir()
-    common = ["--offline", "--executor", executor, "--runs-dir", store.runs_dir]
+    common = ["--offline", "--executor", "local", "--runs-dir", store.runs_dir]
     code, out, errors = command_line("resume", "hand", *common)
     assert code == 1, errors
     for place in (first.metrics_file, second.path, third.path / "config.yaml"):

@@ -111,7 +111,7 @@ class Queue:
             return
         self._running.remove(trial_id)
         waiting = len(self._waiting)
-        with self._noticing_disk_errors():
+        with self._noticing_disk_errors(of_the_end=True):
             self._conclude(trial_id, died, broken)
         self.placement.end(trial_id, finished=len(self._waiting) == waiting)
 
@@ -144,15 +144,16 @@ class Queue:
             self.store.stop_file.touch()
 
     @contextlib.contextmanager
-    def _noticing_disk_errors(self) -> Iterator[None]:
+    def _noticing_disk_errors(self, *, of_the_end: bool = False) -> Iterator[None]:
         """Stops the queue if the store cannot be written; what is stored stays.
 
-        If only one trial's directory was deleted or is broken, the other trials go on.
+        If only one trial's directory was deleted, the other trials go on. So they do at ``of_the_end`` of an attempt if
+        the trial's directory is broken.
         """
         try:
             yield
         except OSError as error:
-            is_one = isinstance(error, FileNotFoundError) or is_of_one_trial(error)
+            is_one = isinstance(error, FileNotFoundError) or (of_the_end and is_of_one_trial(error))
             if is_one and os.access(self.store.path / "trials", os.W_OK):
                 return
             self.stopped_because = f"{self.store.path}: {reason(error)}"

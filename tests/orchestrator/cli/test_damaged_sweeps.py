@@ -275,11 +275,19 @@ def test_a_trial_that_cannot_be_read_is_named_and_left_out(
     found = trials(out)
     assert all(found[entry.trial_id] == states[entry.trial_id] for entry in others)
     assert found[bad.trial_id]["error"]
-    code, out, errors = command_line("resume", "hand", "--offline", "--executor", "local", "--runs-dir", runs)
-    assert code == 1
-    assert place in out
     pruned(command_line, runs)
     assert_precious(runs)
+
+
+@pytest.mark.parametrize("name", ["a file in the place of the folder", "a line cut short"])
+def test_a_sweep_whose_results_cannot_all_be_read_has_not_ended_well(
+    runs: Path, command_line: CommandLine, name: str
+) -> None:
+    _, place = damaged(runs, LEFT_OUT[name])
+    code, out, _ = command_line("resume", "hand", "--offline", "--executor", "local", "--runs-dir", runs)
+    assert code == 1
+    assert f"is skipped: {place}" in out
+    assert_others_are_whole(command_line, runs)
 
 
 @pytest.mark.parametrize("damage", LOST.values(), ids=LOST)
@@ -366,7 +374,6 @@ PICTURES = {
     "a folder that is a picture": in_the_place_of("samples/epoch_000002.png", "a folder"),
     "a file in the place of the pictures": in_the_place_of("samples", "a file"),
     "a line without its iteration": LEFT_OUT["a line without its iteration"],
-    "an epoch twice with other numbers": LEFT_OUT["an epoch twice with other numbers"],
     "a trial_id that is a path": PARTS["a trial_id that is a path"],
     "a sweep file of aliases": lambda trial: write("sweep.yaml", BOMB)(trial.parents[1]),
     "a sweep file that is none": lambda trial: write("sweep.yaml", "just text")(trial.parents[1]),

@@ -8,6 +8,8 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
+from orchestrator.printing import printable
+
 
 class UserError(Exception):
     """An error that the user can act on. The message is one short paragraph: where, what was expected, what helps."""
@@ -36,7 +38,7 @@ def notes() -> Iterator[None]:
         text = " ".join(str(message).split())
         if text not in told:
             told.add(text)
-            print(f"note: {text}", file=sys.stderr)
+            print(f"note: {printable(text)}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: show(message)

@@ -14,6 +14,7 @@ from orchestrator.cli.keep import prune, sync
 from orchestrator.cli.look import status, ui
 from orchestrator.cli.run import resume, stop, sweep, train
 from orchestrator.errors import Aborted, UserError, check_platform, notes
+from orchestrator.printing import printable
 
 COMMANDS = {
     "Run": (sweep, resume, stop, train),
@@ -101,7 +102,7 @@ def main() -> None:
             check_one_copy()
             app()
     except (UserError, ConfigError) as error:
-        print(f"orchestrator: {error}", file=sys.stderr)
+        print(f"orchestrator: {printable(error)}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, Aborted):
         sys.exit(130)

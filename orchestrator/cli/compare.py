@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import FeatureWeights, RunsDir, SweepName, given_path
+from orchestrator.cli.options import FeatureWeights, RunsDir, SweepName, given_path, tell
 from orchestrator.errors import UserError
 
 
@@ -55,28 +56,27 @@ def export(
     from orchestrator.results.export import exported, format_for
     from orchestrator.store.runs import runs_at
 
-    def tell(text: str) -> None:
-        typer.echo(text, err=True)
-
-    text = exported(
+    note = functools.partial(tell, err=True)
+    text, damaged = exported(
         runs_at(runs_dir),
         names,
-        format_for(output, format, tell),
+        format_for(output, format, note),
         rows=rows,
         columns=columns,
         metrics=metrics,
         at=at,
         baseline=baseline,
         feature_weights=feature_weights,
-        tell=tell,
+        tell=note,
     )
     if output is None:
         typer.echo(text, nl=False)
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--output {output}: cannot be written: {error.strerror}") from None
+    else:
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--output {output}: cannot be written: {error.strerror}") from None
+    raise typer.Exit(1 if damaged else 0)
 
 
 def plot(
@@ -98,14 +98,17 @@ def plot(
 ) -> None:
     """Draw a sweep's figures as SVG and PNG: curves, heat maps, parallel coordinates, samples."""
     from orchestrator.results.figures import sweep_pictures, write_pictures
+    from orchestrator.store.readable import leave_out_unreadable
     from orchestrator.store.runs import runs_at
     from orchestrator.store.sweep import SweepStore
 
     store = SweepStore.open(runs_at(runs_dir), name)
+    damaged = leave_out_unreadable(store)
     folder = output or store.path / "figures"
     for path in write_pictures(sweep_pictures(store, metric), folder):
-        typer.echo(path)
+        tell(path)
     store.keep(folder)
+    raise typer.Exit(1 if damaged else 0)
 
 
 def report(
@@ -124,13 +127,16 @@ def report(
 ) -> None:
     """Write a sweep's report, one HTML file: question, table, figures, samples, failures, cost, how to repeat it."""
     from orchestrator.results.report import write_report
+    from orchestrator.store.readable import leave_out_unreadable
     from orchestrator.store.runs import runs_at
     from orchestrator.store.sweep import SweepStore
 
     store = SweepStore.open(runs_at(runs_dir), name)
+    damaged = leave_out_unreadable(store)
     file = write_report(store, output or store.path / f"{name}.html")
-    typer.echo(file)
+    tell(file)
     store.keep(file)
+    raise typer.Exit(1 if damaged else 0)
 
 
 def evaluate(
@@ -165,7 +171,7 @@ def evaluate(
 
     words = tuple(overrides or []), tuple(trial or [])
     request = Request(target, *words, checkpoint, runs_at(runs_dir), feature_weights)
-    scores = evaluate(request, tell=lambda text: typer.echo(text, err=True))
+    scores = evaluate(request, tell=functools.partial(tell, err=True))
     if json:
         typer.echo(dumps(scores.to_dict(), indent=1))
     else:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import RunsDir, SweepName, TrackingUri
+from orchestrator.cli.options import RunsDir, SweepName, TrackingUri, tell
 
 
 def sync(name: SweepName, runs_dir: RunsDir = "runs", tracking_uri: TrackingUri = None) -> None:
@@ -18,13 +18,15 @@ def sync(name: SweepName, runs_dir: RunsDir = "runs", tracking_uri: TrackingUri 
     from orchestrator.tracking.mirror import level
 
     store = SweepStore.open(runs_at(runs_dir), name)
+    store.plan()  # a damaged one is told before MLflow is asked
     uri = chosen_uri(tracking_uri, store.runs)
     check_uri(uri)
-    with driver_lock(store, typer.echo):
-        note = level(store, uri)
-    typer.echo(f"MLflow is up to date with '{name}'.")
-    if note:
-        typer.echo(f"{note}.")
+    with driver_lock(store, tell):
+        note, problems = level(store, uri)
+    tell(f"MLflow is up to date with '{name}'{', except for:' if problems else '.'}")
+    for line in (*problems, *([note] if note else [])):
+        tell(f"{line}.")
+    raise typer.Exit(1 if problems else 0)
 
 
 def prune(
@@ -46,11 +48,15 @@ def prune(
     from orchestrator.store.sweep import SweepStore
 
     store = SweepStore.open(runs_at(runs_dir), name)
-    with driver_lock(store, typer.echo), store.outline() as outline:
+    with driver_lock(store, tell), store.outline() as outline:
         paths = prunable(outline, checkpoints=checkpoints, removed=removed)
         if dry_run:
             for path in paths:
-                typer.echo(f"{in_bytes(size_of(path)):>9}  {location(store.runs)}/{path.relative_to(outline.runs_dir)}")
-            typer.echo(f"{in_bytes(sum(map(size_of, paths)))} could be freed. Nothing was deleted.")
-        else:
-            typer.echo(f"{in_bytes(prune(paths))} freed.")
+                tell(f"{in_bytes(size_of(path)):>9}  {location(store.runs)}/{path.relative_to(outline.runs_dir)}")
+            tell(f"{in_bytes(sum(map(size_of, paths)))} could be freed. Nothing was deleted.")
+            return
+        freed, problems = prune(paths)
+    for problem in problems:
+        tell(f"orchestrator: {problem}", err=True)
+    tell(f"{in_bytes(freed)} freed.")
+    raise typer.Exit(1 if problems else 0)

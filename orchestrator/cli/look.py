@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import RunsDir, TrackingUri
+from orchestrator.cli.options import RunsDir, TrackingUri, tell
 from orchestrator.errors import UserError
 
 
@@ -28,13 +28,14 @@ def status(
     for each in names:
         try:
             known.append(sweep_status(SweepStore.open(runs, each)))
+            unread += len(known[-1]["damaged"])
         except UserError as problem:  # a damaged sweep must not hide the others
             if name:
                 raise
-            typer.echo(f"orchestrator: {problem}", err=True)
+            tell(f"orchestrator: {problem}", err=True)
             unread += 1
     if not names:
-        typer.echo(f"there is no sweep in '{runs_dir}' yet", err=True)
+        tell(f"there is no sweep in '{runs_dir}' yet", err=True)
     if json:
         typer.echo(dumps(known[0] if name else known, indent=1))
     else:

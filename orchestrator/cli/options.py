@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.errors import UserError
+from orchestrator.printing import printable
 from trainers.paths import full_path
 
 if TYPE_CHECKING:
     from orchestrator.driver.options import Options
     from orchestrator.store.runs import Runs
+
+
+def tell(text: object, *, err: bool = False) -> None:
+    """Prints a line for a person, with its control characters written out."""
+    typer.echo(printable(text), err=err)
 
 
 def given_path(name: str, kind: type[Path] | type[str] = Path) -> Callable[[str], Path | str]:

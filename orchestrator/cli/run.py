@@ -18,6 +18,7 @@ from orchestrator.cli.options import (
     TrackingUri,
     given_path,
     run_options,
+    tell,
 )
 from orchestrator.errors import disk_errors
 
@@ -106,8 +107,8 @@ def stop(name: SweepName, runs_dir: RunsDir = "runs") -> None:
     from orchestrator.store.runs import runs_at
     from orchestrator.store.sweep import SweepStore
 
-    stop_driver(SweepStore.open(runs_at(runs_dir), name), typer.echo)
-    typer.echo(f"'{name}' has stopped.")
+    stop_driver(SweepStore.open(runs_at(runs_dir), name), tell)
+    tell(f"'{name}' has stopped.")
 
 
 def train(

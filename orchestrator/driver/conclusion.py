@@ -20,6 +20,7 @@ from orchestrator.files import reason
 from orchestrator.screen.console import say
 from orchestrator.screen.progress import Watch
 from orchestrator.store.lock import Driver, driver_lock, end_marked, read_driver
+from orchestrator.store.readable import leave_out_unreadable
 from orchestrator.store.runs import location, runs_at
 from orchestrator.store.sweep import SweepStore
 from orchestrator.tracking.address import PASSWORD, USER
@@ -43,7 +44,8 @@ def conclude(
     watch = Watch(store)
     watch.refresh()
     counts = watch.counts()
-    if any(seen.epoch for seen in watch.trials):
+    leave_out_unreadable(store)
+    if any(seen.epoch for seen in watch.trials if seen.entry.trial_id not in store.left_out):
         _show_table(store, console)
     where, behind = as_arguments(store, options), None
     if mirroring is None:
@@ -58,11 +60,15 @@ def conclude(
             say(console, f"MLflow is behind ({behind}); update it with: orchestrator sync {store.name}{where}")
         if mirroring.note:
             say(console, mirroring.note)
+        for problem in mirroring.problems:
+            say(console, f"MLflow lacks what cannot be read: {problem}")
         say(console, f"Curves, samples and generators in MLflow: orchestrator ui {store.name}{where}")
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
     say(console, f"{store.name}: {told}")
+    if unread := len(watch.problems()):
+        say(console, f"Results of {unread} trials cannot be read, see above")
     if all(state.is_result for state in counts):
-        return 130 if interrupted and behind else 0
+        return 130 if interrupted and behind else 1 if unread else 0
     if stopped_because:
         say(console, f"Stopped early: {stopped_because}")
     what = "Stopped" if interrupted else "Some trials did not finish"

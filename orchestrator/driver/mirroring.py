@@ -26,6 +26,8 @@ class MirrorThread:
         self._error: str | None = None
         self.note: str | None = None
         """What the user should know of the sweep in MLflow."""
+        self.problems: list[str] = []
+        """What could not be mirrored because it cannot be read."""
 
     def start(self) -> None:
         """Begins mirroring. The thread also imports MLflow and makes its database."""
@@ -53,7 +55,7 @@ class MirrorThread:
                 self._mirror = Mirror(self._store, self._uri)
                 self.note = self._mirror.note()
             do(self._mirror)
-            self._error = None
+            self._error, self.problems = None, self._mirror.problems()
         except Exception as error:  # whatever MLflow or its database raise: training goes on
             self._mirror = None  # MLflow may have lost what the mirror knows: the next mirror asks MLflow again
             self._error = told(error, self._uri)

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from orchestrator.errors import disk_errors
-from orchestrator.store.forking import ancestors
+from orchestrator.files import reason
+from orchestrator.store.folders import is_of_one_trial
+from orchestrator.store.forking import Ancestor, ancestors
 from orchestrator.store.runs import runs_argument
 from orchestrator.store.selection import EVERYTHING, Selection
 from orchestrator.store.states import State
-from orchestrator.store.sweep import SweepStore
+from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.store.trial import TrialStore
 from trainers.datasets import Dataset
 from trainers.evaluation import Evaluation
@@ -21,7 +23,10 @@ from trainers.parts import build_part
 def prepare(
     store: SweepStore, tell: Callable[[str], None] = lambda text: None, selection: Selection = EVERYTHING
 ) -> list[str]:
-    """The selected trials without a result, in the plan's order. Copies trials that another sweep has finished."""
+    """The selected trials without a result, in the plan's order. Copies trials that another sweep has finished.
+
+    A trial that cannot be read or written is told and skipped: it has failed before it began.
+    """
     store.clear_stop()
     store.mend()
     entries = store.entries()
@@ -31,12 +36,16 @@ def prepare(
     for entry in entries:
         trial = store.trial(entry.trial_id)
         state = trial.status().state
+        if (obstacle := trial.obstacle()) is not None:
+            tell(f"{entry.label} seed={entry.seed} is skipped: {obstacle}")
+            continue
         if entry.trial_id in untouched:
             if source := store.copy_finished(entry):
                 tell(f"{entry.trial_id}: finished in sweep '{source}', copied from there")
                 continue
-            if entry.trial_id in origins:
-                origins[entry.trial_id].fork(store, entry)
+            if (origin := origins.get(entry.trial_id)) is not None and (why := _fork(origin, store, entry)) is not None:
+                tell(f"{entry.label} seed={entry.seed} is skipped: the trial that it continues cannot be read: {why}")
+                continue
         if not trial.path.exists():
             tell(f"{trial.path}: is missing and skipped; run the sweep file again to create it")
             continue
@@ -75,6 +84,19 @@ def tell_removed(store: SweepStore, tell: Callable[[str], None]) -> None:
             f"{len(removed)} trials are no longer in the sweep file and are kept as they are ({names}); "
             f"orchestrator prune {store.name} --removed{runs_argument(store.runs)} deletes them"
         )
+
+
+def _fork(origin: Ancestor, store: SweepStore, entry: Entry) -> str | None:
+    """Begins a trial where a finished one ended. Returns why the finished one cannot be read, or None."""
+    if origin.problem is not None:
+        return origin.problem
+    try:
+        origin.fork(store, entry)
+    except OSError as error:
+        if not is_of_one_trial(error):
+            raise
+        return f"{error.filename or origin.trial.path}: {reason(error)}"
+    return None
 
 
 def _is_untouched(trial: TrialStore) -> bool:

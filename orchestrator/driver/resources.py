@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from orchestrator.engine.placement import Demand, demand_of
 from orchestrator.errors import UserError
+from orchestrator.store.plan_file import known
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.file import Resources
 
@@ -15,7 +16,9 @@ from orchestrator.sweep.file import Resources
 def demands(store: SweepStore, trial_ids: Sequence[str], address: str | None) -> dict[str, Demand]:
     """What each trial asks of its node. Raises :class:`UserError` for anything that this machine does not have."""
     device_of = {trial_id: config["device"] for trial_id, config in store.configs(trial_ids)}
-    resources = needed_resources(Resources(**store.plan()["resources"]), list(device_of.values()), address)
+    resources = needed_resources(
+        Resources(**known(Resources, store.plan()["resources"])), list(device_of.values()), address
+    )
     return {trial_id: demand_of(resources, device_of.get(trial_id, "auto")) for trial_id in trial_ids}
 
 

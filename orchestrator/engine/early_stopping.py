@@ -55,7 +55,8 @@ class Stopper:
         return ray_private.stops(self._scheduler, trial_id, record)
 
     def _replay(self) -> None:
-        stored = [(id_, record) for id_ in self._epochs for record in self._store.trial(id_).epochs()]
+        readable = [id_ for id_ in self._epochs if self._store.trial(id_).problem() is None]  # the others do not run
+        stored = [(id_, record) for id_ in readable for record in self._store.trial(id_).epochs()]
         last = {trial_id: record["epoch"] for trial_id, record in stored if self._metric in record}
         for trial_id, record in sorted(stored, key=lambda pair: pair[1]["timestamp"]):
             if record["epoch"] == last.get(trial_id):

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine.placement import Assignment, Placement, anywhere
 from orchestrator.files import reason
+from orchestrator.store.folders import is_of_one_trial
+from orchestrator.store.plan_file import known
 from orchestrator.store.states import Attempt, State
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.file import EarlyStopping
@@ -113,7 +115,7 @@ class Queue:
             return
         self._running.remove(trial_id)
         waiting = len(self._waiting)
-        with self._noticing_disk_errors():
+        with self._noticing_disk_errors(of_the_end=True):
             self._conclude(trial_id, died, broken)
         self.placement.end(trial_id, finished=len(self._waiting) == waiting)
         if self._waiting and not self._running:
@@ -148,15 +150,17 @@ class Queue:
             self.store.stop_file.touch()
 
     @contextlib.contextmanager
-    def _noticing_disk_errors(self) -> Iterator[None]:
+    def _noticing_disk_errors(self, *, of_the_end: bool = False) -> Iterator[None]:
         """Stops the queue if the store cannot be written; what is stored stays.
 
-        If only one trial's directory was deleted, the other trials go on.
+        If only one trial's directory was deleted, the other trials go on. So they do at ``of_the_end`` of an attempt if
+        the trial's directory is broken.
         """
         try:
             yield
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and (self.store.path / "trials").exists():
+            is_one = isinstance(error, FileNotFoundError) or (of_the_end and is_of_one_trial(error))
+            if is_one and os.access(self.store.path / "trials", os.W_OK):
                 return
             self.stopped_because = f"{self.store.path}: {reason(error)}"
 
@@ -168,7 +172,7 @@ def make_queue(store: SweepStore, trial_ids: Sequence[str], placement: Placement
     if plan["early_stopping"]:
         from orchestrator.engine.early_stopping import Stopper
 
-        stopper = Stopper(store, EarlyStopping(**plan["early_stopping"]))
+        stopper = Stopper(store, EarlyStopping(**known(EarlyStopping, plan["early_stopping"])))
     return Queue(
         store,
         trial_ids,

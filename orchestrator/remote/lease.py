@@ -76,7 +76,8 @@ def holder(store: ObjectStore, name: str) -> dict[str, Any] | None:
         return None
     try:
         told = json.loads(content)
-        alive = isinstance(told, dict) and not told.get("released") and store.age(last) < STALE_SECONDS
+        whole = isinstance(told, dict) and {"host", "machine", "pid", "started"} <= told.keys()
+        alive = whole and not told.get("released") and store.age(last) < STALE_SECONDS
     except (ValueError, FileNotFoundError):  # the object is damaged, or another driver has just taken over
         return None
     return told if alive else None

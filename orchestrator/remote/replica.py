@@ -303,10 +303,11 @@ class Replica(ObjectStore):
 
     def _read_manifest(self, prefix: str) -> None:
         """Reads what the last command left up to date. A file that has changed since then has another stamp."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             known = json.loads((self.copy / prefix / MANIFEST).read_text())
             for key, (version, (changed, size)) in known.items():
-                self._remember(key, version, (changed, size))
+                if _below(key, prefix) and not _stays_local(key):  # no path that leads elsewhere
+                    self._remember(key, version, (changed, size))
 
     def _write_manifest(self, prefix: str) -> None:
         known = {key: self._known_of(key) for key in self._known_below(prefix)}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.files import write_atomically
+from orchestrator.files import parse_json, write_atomically
 from orchestrator.results.evaluate import Subject, read_state
 from orchestrator.store import checkpoints
 from orchestrator.store.states import State
@@ -35,20 +36,20 @@ def best_again(
         (store, store.trial(entry.trial_id))
         for store in stores
         for entry in store.entries()
-        if store.trial(entry.trial_id).best_file.exists()
+        if store.trial(entry.trial_id).best_file.is_file()
         and store.trial(entry.trial_id).status().state in (State.DONE, State.STOPPED)
     ]
     if not todo:
         raise UserError("--at best: no trial has a best checkpoint; none was evaluated, or they were pruned")
     for store, trial in todo:
-        key = json.dumps([checkpoints.checksum(trial.best_file), trial.config(), trial.references()])
-        file = store.cache_dir / "again" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            found[trial.trial_id] = json.loads(file.read_text())
-            continue
         try:
+            key = json.dumps([checkpoints.checksum(trial.best_file), trial.config(), trial.references()])
+            file = store.cache_dir / "again" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+            if (kept := _kept(file)) is not None:
+                found[trial.trial_id] = kept
+                continue
             state = read_state(Subject(trial.trial_id, trial, trial.best_file), "best")
-        except UserError as problem:
+        except (UserError, OSError) as problem:
             tell(str(problem))
             continue
         tell(f"measuring the best checkpoint of {trial.trial_id} on fresh noise")
@@ -59,8 +60,28 @@ def best_again(
         found[trial.trial_id] = metrics
         with contextlib.suppress(OSError):  # in a read-only directory it is measured again the next time
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, json.dumps(found[trial.trial_id]))
+            write_atomically(file, json.dumps({"metrics": metrics, "sha256": _digest(metrics)}))
     return found
+
+
+def _kept(file: Path) -> dict[str, float] | None:
+    """The metrics that were measured before. None if there are none, with a warning if the file is damaged."""
+    try:
+        values = parse_json(file.read_bytes())
+        metrics = values.get("metrics", values)  # earlier versions kept the metrics alone
+        whole = all(isinstance(value, int | float) for value in metrics.values())
+        if whole and (metrics is values or values.get("sha256") == _digest(metrics)):
+            return metrics
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, AttributeError):
+        pass
+    warnings.warn(f"{file}: is damaged, and is measured again", stacklevel=2)
+    return None
+
+
+def _digest(metrics: Mapping[str, float]) -> str:
+    return hashlib.sha256(json.dumps(metrics, sort_keys=True).encode()).hexdigest()
 
 
 def _measure_again(

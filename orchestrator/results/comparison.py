@@ -38,6 +38,7 @@ _Trial = dict[Any, Any]
 class _Trials:
     """The trials of the compared sweeps, in the order of their plans, each with its sweep, values and references."""
 
+    stores: Sequence[SweepStore]
     plans: list[dict[str, Any]]
     owners: list[tuple[SweepStore, Entry]]
     frame: Any
@@ -108,6 +109,7 @@ def _read(stores: Sequence[SweepStore], at: At, again: Mapping[str, Mapping[str,
     owners = [(store, entry) for store in stores for entry in store.entries()]
     frames = [trials_frame(store, at, again) for store in stores]
     return _Trials(
+        stores=stores,
         plans=[store.plan() for store in stores],
         owners=owners,
         frame=pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0],
@@ -254,6 +256,8 @@ def _notes(trials: _Trials, at: At, baseline: str) -> list[str]:
     counts = trials.frame["state"].value_counts()
     scope = ", ".join(f"{number} {state}" for state, number in counts.items())
     notes = [f"mean ± standard deviation over seeds; {scope}"]
+    left_out = [trial_id for store in trials.stores for trial_id in store.left_out]
+    notes += [f"left out, because they cannot be read: {', '.join(left_out)}"] if left_out else []
     notes += [f"{name}: {value}" for name, value in trials.info.items()]
     if at != LAST:
         notes.append(f"each trial at: {at}")

@@ -23,7 +23,7 @@ from trainers.config import TrialConfig, identity_of, is_runtime_option
 from trainers.datasets import Dataset
 from trainers.evaluation import FeatureEvaluation
 from trainers.metrics import EVALUATION_SECONDS
-from trainers.parts import nearest
+from trainers.parts import ConfigError, nearest
 
 FILES_OF = {"last": ("checkpoint.pt", "checkpoint-previous.pt"), "best": ("best.pt",)}
 """The files of a trial that may be measured, by the value of ``--checkpoint``."""
@@ -134,7 +134,13 @@ def read_state(subject: Subject, which: str) -> dict[str, Any]:
         raise UserError(f"trial {subject.trial.trial_id} ({subject.label}) has no {which} checkpoint") from None
     except checkpoints.Unreadable as problem:
         raise UserError(f"{name} cannot be used: {problem}") from None
-    if not checkpoints.belongs(subject.trial, state, identity := identity_of(subject.trial.config())):
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror}") from None
+    try:
+        identity = identity_of(subject.trial.config())
+    except ConfigError as error:
+        raise UserError(f"{subject.trial.path / 'config.yaml'}: {error}") from None
+    if not checkpoints.belongs(subject.trial, state, identity):
         raise UserError(f"{name} belongs to trial {state['identity']}, but config.yaml is that of trial {identity}")
     return state
 

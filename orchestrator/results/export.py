@@ -10,6 +10,7 @@ from orchestrator.results.comparison import comparison_table
 from orchestrator.results.formats import FORMATS
 from orchestrator.results.frames import parse_at
 from orchestrator.results.pivot import lay_out
+from orchestrator.store.readable import leave_out_unreadable
 from orchestrator.store.runs import Runs
 from orchestrator.store.sweep import SweepStore
 from trainers.parts import nearest
@@ -45,8 +46,10 @@ def exported(
     baseline: str = "",
     feature_weights: Path | None = None,
     tell: Callable[[str], None] = lambda text: None,
-) -> str:
+) -> tuple[str, list[str]]:
     """The table of one sweep or several, in one of :data:`~orchestrator.results.formats.FORMATS`.
+
+    Also returns what is left out of it because it cannot be read (:func:`leave_out_unreadable`).
 
     The options are those of ``orchestrator export``. With ``at="best"`` checkpoints are measured again, and ``tell`` is
     called with a line for each. Raises :class:`UserError` for unknown names, and if no trial has ended.
@@ -59,6 +62,7 @@ def exported(
     again = None
     if feature_weights is not None and when.what != "best":
         raise UserError("--feature-weights needs --at best: no other evaluation is measured again")
+    damaged = leave_out_unreadable(*stores)
     if not any(store.has_results() for store in stores):
         raise UserError(f"there is nothing to show yet: no trial of '{', '.join(names)}' has ended")
     if when.what == "best":
@@ -68,4 +72,4 @@ def exported(
         lay_out(comparison_table(*stores, metrics=wanted, baseline=baseline), rows, columns)
         again = best_again(stores, feature_weights, tell=tell)
     table = comparison_table(*stores, at=when, metrics=wanted, baseline=baseline, again=again)
-    return FORMATS[format_name][1](lay_out(table, rows, columns))
+    return FORMATS[format_name][1](lay_out(table, rows, columns)), damaged

@@ -8,10 +8,11 @@ import io
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.files import write_atomically
+from orchestrator.printing import one_line, printable
 from orchestrator.results.tables import Row, Table, Value, heading
 from orchestrator.store.sweep import SweepStore
 from trainers.metrics import Metric
@@ -217,23 +218,31 @@ def to_json(table: Table) -> str:
 
 def to_html(table: Table) -> str:
     """The table as an HTML element. Best values are bold, notes are below."""
-    shown, markup = columns(table), Markup(text=html.escape, bold="<b>{}</b>".format, reference="<i>{}</i>".format)
-    head = "".join(f'<th scope="col">{html.escape(column.name)}</th>' for column in shown)
-    lines = [f"<table>\n<caption>{html.escape(table.title)}</caption>", f"<thead><tr>{head}</tr></thead>", "<tbody>"]
+    shown, markup = columns(table), Markup(text=_html, bold="<b>{}</b>".format, reference="<i>{}</i>".format)
+    head = "".join(f'<th scope="col">{_html(column.name)}</th>' for column in shown)
+    lines = [f"<table>\n<caption>{_html(table.title)}</caption>", f"<thead><tr>{head}</tr></thead>", "<tbody>"]
     for row in table.rows:
         cells = "".join(f"<td>{column.cell(row, markup)}</td>" for column in shown)
         lines.append(f"<tr>{cells}</tr>")
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
+    notes = "".join(f"<li>{_html(note)}</li>" for note in table.notes)
     return "\n".join([*lines, "</tbody>", "</table>", f"<ul>{notes}</ul>"]) + "\n"
+
+
+def _html(text: str) -> str:
+    return html.escape(printable(text))
 
 
 def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown. Best values are bold, notes are below."""
     shown = columns(table)
-    markup = Markup(text=lambda text: text.replace("|", r"\|"), bold="**{}**".format, reference="*{}*".format)
+    markup = Markup(text=_markdown, bold="**{}**".format, reference="*{}*".format)
     lines = [_markdown_line([markup.text(column.name) for column in shown]), _markdown_line(["---"] * len(shown))]
     lines += [_markdown_line([column.cell(row, markup) for column in shown]) for row in table.rows]
-    return "\n".join(lines) + "\n\n" + "\n".join(f"- {note}" for note in table.notes) + "\n"
+    return "\n".join(lines) + "\n\n" + "\n".join(f"- {one_line(note)}" for note in table.notes) + "\n"
+
+
+def _markdown(text: str) -> str:
+    return one_line(text).replace("\\", "\\\\").replace("|", r"\|")
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
@@ -255,11 +264,13 @@ def to_latex(table: Table) -> str:
             lines.append(r"\midrule")
             ruled = True
         lines.append(" & ".join(column.cell(row, markup) for column in shown) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in table.notes)]) + "\n"
+    return (
+        "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {one_line(note)}" for note in table.notes)]) + "\n"
+    )
 
 
 def _latex(text: str) -> str:
-    return text.translate(LATEX)
+    return one_line(text).translate(LATEX)
 
 
 FORMATS: dict[str, tuple[str, Callable[[Table], str]]] = {
@@ -293,9 +304,10 @@ def rich_table(table: Table, width: int) -> Any:
     from rich import box
     from rich.markup import escape
     from rich.table import Table as RichTable
+    from rich.text import Text
 
-    plain = Markup() if width >= 110 else Markup(plus_minus="±", significant=2)
-    styled = Markup(escape, "[bold green]{}[/]".format, plus_minus=plain.plus_minus, significant=plain.significant)
+    plain = Markup(printable) if width >= 110 else Markup(printable, plus_minus="±", significant=2)
+    styled = replace(plain, text=lambda text: escape(printable(text)), bold="[bold green]{}[/]".format)
     for intervals in (True, False):
         shown = columns(table, intervals=intervals)
         labels = [column for column in shown if column.name in ("sweep", "method", "setting")]
@@ -309,11 +321,12 @@ def rich_table(table: Table, width: int) -> Any:
     table_shown.padding, table_shown.pad_edge, table_shown.caption_justify = (0, 2, 0, 0), False, "left"
     table_shown.add_column("cell", overflow="fold")
     for column in numbers[:fitting]:
-        table_shown.add_column(broken(column.name), justify="right", no_wrap=True)
+        table_shown.add_column(Text(broken(printable(column.name))), justify="right", no_wrap=True)
     for column in remarks:
         table_shown.add_column(column.name)
     if fitting < len(numbers):
-        table_shown.caption = f"too narrow for: {', '.join(column.name for column in numbers[fitting:])}"
+        names = ", ".join(printable(column.name) for column in numbers[fitting:])
+        table_shown.caption = Text(f"too narrow for: {names}")
     ruled = False
     for row in table.rows:
         if row.reference and not ruled:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.errors import UserError
 from orchestrator.store.epochs import POSITION
+from orchestrator.store.readable import leave_out_unreadable
 from orchestrator.store.references import stored_metrics
 from orchestrator.store.runs import runs_at
 from orchestrator.store.sweep import Entry, SweepStore
@@ -42,7 +43,8 @@ def load(path: str | Path) -> Results:
     ``path`` is the sweep's directory, for example ``runs/ground_metrics`` or ``s3://bucket/runs/ground_metrics``.
     Names and states are categories, counts are nullable integers, ``timestamp`` is a time in UTC, and every other
     column is a float. An axis keeps the type of its values, except that integers become floats if a variant lacks the
-    axis. ``~`` and variables in the path are replaced. Raises :class:`UserError` if there is no sweep.
+    axis. ``~`` and variables in the path are replaced. A trial that cannot be read is left out, with a warning. Raises
+    :class:`UserError` if there is no sweep.
     """
     try:
         path = full_path(str(path))
@@ -53,6 +55,7 @@ def load(path: str | Path) -> Results:
     else:
         runs, name = str(Path(path).parent), Path(path).name
     store = SweepStore.open(runs_at(runs), name)
+    leave_out_unreadable(store)
     return Results(_typed(trials_frame(store).drop(columns="short")), _typed(epochs_frame(store)))
 
 
@@ -185,7 +188,7 @@ def _trial_row(entry: Entry, trial: TrialStore, at: At) -> dict[str, Any]:
             row |= {f"untrained.{name}": value for name, value in record.items() if name not in POSITION}
         else:
             row |= record
-            training_seconds += record["epoch_seconds"]
+            training_seconds += record.get("epoch_seconds", math.nan)
     row[TRAINING_SECONDS.name] = training_seconds
     ended = len(kept) == len(records)
     row["short"] = ended and (

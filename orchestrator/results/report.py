@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -61,6 +62,8 @@ def report_html(store: SweepStore) -> str:
     from jinja2 import Environment, StrictUndefined
 
     plan = store.plan()
+    if not store.entries():
+        raise UserError(f"no trial of '{store.name}' can be read, so that there is nothing to report")
     trials = []
     for entry in store.entries():
         trial = store.trial(entry.trial_id)
@@ -72,15 +75,15 @@ def report_html(store: SweepStore) -> str:
         why_none = str(problem)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("orchestrator.results") / TEMPLATE).read_text(encoding="utf-8"))
-    document = read_document(store.path / "sweep.yaml")
+    written, text = _written(store.path / "sweep.yaml")
     return template.render(
         plan=plan,
         counts=_counts(trials),
         unfinished=sum(not trial.status.state.is_result for trial in trials),
         trials=len(trials),
         settings=_settings(store, trials),
-        base=_words(document.data),
-        grid=_grid(trials, document.data),
+        base=_words(written),
+        grid=_grid(trials, written),
         table=to_html(comparison_table(store)),
         figures=[picture for picture in pictures if picture.name != SAMPLES],
         samples=[picture for picture in pictures if picture.name == SAMPLES],
@@ -92,9 +95,22 @@ def report_html(store: SweepStore) -> str:
         commits=_number_of(attempt.commit for trial in trials for attempt in trial.status.attempts),
         versions=_versions(trials),
         commands=_commands(store, plan, trials),
-        file=document.text,
+        file=text,
         data_uri=lambda picture: "data:image/svg+xml;base64," + base64.b64encode(picture.files["svg"]).decode(),
     )
+
+
+def _written(file: Path) -> tuple[Mapping[str, Any], str]:
+    """The content of the sweep file and its text. Empty with a warning if it is damaged."""
+    try:
+        document = read_document(file)
+        if isinstance(document.data, dict):
+            return document.data, document.text
+        problem = f"{file}: is no sweep file"
+    except UserError as error:
+        problem = str(error)
+    warnings.warn(f"{problem}; the report is without it; run the sweep file again to write it anew", stacklevel=2)
+    return {}, ""
 
 
 def _number_of(words: Iterable[str]) -> dict[str, int]:
@@ -137,7 +153,8 @@ def _grid(trials: list[_Trial], written: Mapping[str, Any]) -> list[dict[str, An
     rows: dict[str, dict[str, Any]] = {}
     for trial in _one_a_cell(trials):
         name = trial.entry.variant
-        own = (written.get("variants") or {}).get(name) or {}
+        variants = written.get("variants")
+        own = (variants.get(name) if isinstance(variants, dict) else None) or {}
         row = rows.setdefault(name, {"variant": name, "base": _words(own), "axes": {}, "cells": 0})
         row["cells"] += 1
         for axis, value in trial.entry.axes.items():
@@ -146,7 +163,8 @@ def _grid(trials: list[_Trial], written: Mapping[str, Any]) -> list[dict[str, An
 
 
 def _words(written: Mapping[str, Any]) -> str:
-    return " ".join(map(str, written.get("base") or []))
+    base = written.get("base") if isinstance(written, dict) else None
+    return " ".join(map(str, base)) if isinstance(base, list) else ""
 
 
 def _costs(trials: list[_Trial]) -> list[dict[str, Any]]:

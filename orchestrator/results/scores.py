@@ -9,9 +9,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.printing import printable
 from orchestrator.results.formats import LABEL_WIDTH, broken
 from orchestrator.results.tables import FLOOR, heading
-from orchestrator.screen.console import wide_console
+from orchestrator.screen.console import say, wide_console
 from trainers.metrics import find_metric
 
 
@@ -53,7 +54,7 @@ def show_scores(scores: Scores) -> None:
     console = wide_console()
     console.print(_table(scores, console.width))
     for text in _notes(scores):
-        console.print(Text(text), soft_wrap=True)
+        say(console, text)
 
 
 def _table(scores: Scores, width: int) -> Table:
@@ -76,12 +77,12 @@ def _table(scores: Scores, width: int) -> Table:
         for title, *_ in columns:
             table.add_column(title, justify="right", no_wrap=True)
         for index, (label, epoch, numbers) in enumerate(lines):
-            table.add_row(Text(label), epoch, *numbers, style="dim" if index == len(scores.scores) else None)
+            table.add_row(Text(printable(label)), epoch, *numbers, style="dim" if index == len(scores.scores) else None)
         return table
     table.show_header = False
     table.add_column("", justify="right", no_wrap=True)
     for label, epoch, numbers in lines:
-        table.add_row(Text(label, "bold"), epoch and f"epoch {epoch}")
+        table.add_row(Text(printable(label), "bold"), epoch and f"epoch {epoch}")
         for title, number in zip(titles, numbers, strict=True):
             table.add_row(title, number)
     return table

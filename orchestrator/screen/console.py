@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from orchestrator.printing import printable
+
 PIPE_WIDTH = 160
 
 
@@ -16,5 +18,8 @@ def wide_console() -> Console:
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """Prints plain text: a path in brackets is no style, and long lines are left to the terminal."""
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    """Prints plain text: a path in brackets is no style, and long lines are left to the terminal.
+
+    Control characters are shown, see :func:`~orchestrator.printing.printable`.
+    """
+    console.print(printable(text), style=style, highlight=False, markup=False, soft_wrap=True)

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.printing import printable
+from orchestrator.screen.console import say
 from orchestrator.screen.units import in_bytes
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.plan import Plan
@@ -48,7 +50,7 @@ def show_plan(plan: Plan, store: SweepStore) -> None:
     table.add_column("seeds", justify="right")
     table.add_column("done", justify="right")
     for label, finished in cells.items():
-        table.add_row(Text(label), str(len(finished)), str(sum(finished)))
+        table.add_row(Text(printable(label)), str(len(finished)), str(sum(finished)))
     console.print(table)
     iterations = sum(trial.config.budget for trial in plan.trials)
     console.print(
@@ -58,7 +60,7 @@ def show_plan(plan: Plan, store: SweepStore) -> None:
         soft_wrap=True,
     )
     for line in [*store.changes(plan), *(disk_lines(to_run, store.runs_dir) if to_run else [])]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
 
 
 def disk_lines(trials: Sequence[TrialConfig], runs_dir: Path) -> list[str]:

@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.errors import UserError
+from orchestrator.printing import printable
 from orchestrator.screen.units import duration
 from orchestrator.store.epochs import Tail
 from orchestrator.store.states import Attempt, State, Status
@@ -48,11 +50,18 @@ class Seen:
     timed: int = 0
     memory: float | None = None
     """Peak memory in MB: of the GPU, or of the process on a CPU."""
+    problem: str | None = None
+    """Why the trial's epochs cannot be read, with the file and what helps."""
 
     @property
     def label(self) -> str:
         """The cell and the seed: ``qp-wgan q=1 p=2 seed=0``."""
         return f"{self.entry.label} seed={self.entry.seed}"
+
+    @property
+    def error(self) -> str | None:
+        """How the last attempt failed, or why the trial cannot be read."""
+        return self.problem or self.status.error
 
     @property
     def seconds_per_epoch(self) -> float | None:
@@ -76,18 +85,29 @@ class Watch:
             before = seen.status
             if before.state.is_result and seen.epoch:
                 continue
-            seen.status = self.store.trial(seen.entry.trial_id).status()
-            for record in seen.tail.read():
-                seen.epoch, seen.epoch_at = record["epoch"], record["timestamp"] / 1000
-                seen.metric = record.get(self.metric, seen.metric)
-                if "peak_memory_mb" in record:
-                    seen.memory = max(seen.memory or 0.0, record["peak_memory_mb"])
-                if "epoch_seconds" in record:
-                    seen.seconds += record["epoch_seconds"] + record.get("evaluation_seconds", 0.0)
-                    seen.timed += 1
+            trial = self.store.trial(seen.entry.trial_id)
+            seen.status = trial.status()
+            try:
+                self._read(seen)
+            except UserError as problem:
+                seen.problem = trial.problem() or str(problem)
             if (before.state, len(before.attempts)) != (seen.status.state, len(seen.status.attempts)):
                 changed.append((seen, before.state))
         return changed
+
+    def _read(self, seen: Seen) -> None:
+        for record in seen.tail.read():
+            seen.epoch, seen.epoch_at = record["epoch"], record["timestamp"] / 1000
+            seen.metric = record.get(self.metric, seen.metric)
+            if "peak_memory_mb" in record:
+                seen.memory = max(seen.memory or 0.0, record["peak_memory_mb"])
+            if "epoch_seconds" in record:
+                seen.seconds += record["epoch_seconds"] + record.get("evaluation_seconds", 0.0)
+                seen.timed += 1
+
+    def problems(self) -> list[str]:
+        """Why trials cannot be read, one sentence a trial, with the file and what helps."""
+        return [f"{seen.label}: {seen.problem}" for seen in self.trials if seen.problem]
 
     def counts(self) -> dict[State, int]:
         """How many trials are in each state."""
@@ -132,16 +152,17 @@ class Progress:
         """Shows changes. A failure is printed at once, with its error and the path of its log."""
         for seen, attempt in self._unreadable():
             way_on = "continuing from the previous one" if attempt.resumed_at else "starting from scratch"
-            self._say(Text(f"{seen.label}: {'; '.join(attempt.unreadable)}; {way_on}", style="yellow"))
+            self._say(Text(printable(f"{seen.label}: {'; '.join(attempt.unreadable)}; {way_on}"), style="yellow"))
         for seen, before in changed:
             state = seen.status.state
+            failure = Text(printable(f"{state} {seen.label}: {seen.status.error}"), style=STYLES[state])
             if state in (State.FAILED, State.LOST):
                 log = self._watch.store.trial(seen.entry.trial_id).log_file
-                self._say(Text(f"{state} {seen.label}: {seen.status.error}", style=STYLES[state]), f"(log: {log})")
+                self._say(failure, printable(f"(log: {log})"))
             elif state is State.DIVERGED:
-                self._say(Text(f"{state} {seen.label}: {seen.status.error}", style=STYLES[state]))
+                self._say(failure)
             elif self._live is None and (state.is_result or state is State.RUNNING or before is State.RUNNING):
-                self._say(Text(self._line(seen)))
+                self._say(Text(printable(self._line(seen))))
         if self._live:
             self._live.update(self._table(), refresh=True)
 
@@ -187,7 +208,7 @@ class Progress:
             "seed",  # its own column, because the end of a long trial name is cut off
             "state",
             "epoch",
-            watch.metric if self._console.width >= 100 else watch.metric.rpartition("_")[2],
+            Text(printable(watch.metric if self._console.width >= 100 else watch.metric.rpartition("_")[2])),
             "s/epoch",
             "left",
         ):
@@ -196,7 +217,7 @@ class Progress:
             state, pace = seen.status.state, seen.seconds_per_epoch
             left = (seen.entry.epochs - seen.epoch) * pace if pace and state is State.RUNNING else None
             table.add_row(
-                Text(seen.entry.label),
+                Text(printable(seen.entry.label)),
                 str(seen.entry.seed),
                 Text(str(state), style=STYLES[state]),
                 f"{seen.epoch}/{seen.entry.epochs}",

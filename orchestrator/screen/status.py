@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.files import disk_usage
+from orchestrator.printing import printable
 from orchestrator.remote.lease import holder
 from orchestrator.screen.console import wide_console
 from orchestrator.screen.progress import STYLES, Watch
@@ -31,10 +33,20 @@ def sweep_status(store: SweepStore) -> dict[str, Any]:
     sweep's directory. ``removed`` counts the trials that are no longer in the sweep file.
 
     For each trial, ``epoch`` is the last stored epoch and ``epoch_at`` its time (seconds since 1970).
-    ``peak_memory_mb`` is the GPU's, or that of the process on a CPU. ``error`` says how the last attempt failed.
+    ``peak_memory_mb`` is the GPU's, or that of the process on a CPU. ``error`` says how the last attempt failed, or why
+    the trial's files cannot be read. ``damaged`` has a sentence for each part of the sweep that cannot be read. Each is
+    also a warning.
     """
     watch = Watch(store)
     watch.refresh()
+    lost = [seen for seen in watch.trials if seen.status.is_unreadable and not seen.problem]
+    damaged = [
+        *store.plan_problems(),
+        *watch.problems(),
+        *(f"{seen.label}: {store.trial(seen.entry.trial_id).path}: {seen.status.error}" for seen in lost),
+    ]
+    for problem in damaged:
+        warnings.warn(problem, stacklevel=2)
     running = sum(seen.status.state is State.RUNNING for seen in watch.trials)
     return {
         "sweep": store.name,
@@ -43,6 +55,7 @@ def sweep_status(store: SweepStore) -> dict[str, Any]:
         "seconds_left": watch.seconds_left(max(running, 1)),
         "disk_bytes": disk_usage([store.path]),
         "removed": len(store.removed()),
+        "damaged": damaged,
         "metric": watch.metric,
         "trials": [
             {
@@ -56,7 +69,7 @@ def sweep_status(store: SweepStore) -> dict[str, Any]:
                 "epoch_at": seen.epoch_at,
                 watch.metric: seen.metric,
                 "peak_memory_mb": seen.memory,
-                "error": seen.status.error,
+                "error": seen.error,
             }
             for seen in watch.trials
         ],
@@ -75,13 +88,13 @@ def show_status(sweeps: Sequence[dict[str, Any]], *, with_trials: bool) -> None:
     """Prints one line per sweep and, with ``with_trials``, a table of its trials and their errors."""
     console = wide_console()
     for known in sweeps:
-        console.print(Text(_headline(known)), soft_wrap=True)
+        console.print(Text(printable(_headline(known))), soft_wrap=True)
         if with_trials:
             console.print(_trials(known, console.width))
             for trial in known["trials"]:
                 if trial["error"]:
                     text = f"{trial['state']} {trial['trial_id']}: {trial['error']}"
-                    console.print(Text(text, style=STYLES[State(trial["state"])]), soft_wrap=True)
+                    console.print(Text(printable(text), style=STYLES[State(trial["state"])]), soft_wrap=True)
 
 
 def _headline(known: dict[str, Any]) -> str:
@@ -105,9 +118,9 @@ def _trials(known: dict[str, Any], width: int) -> Table:
     A cell's name is folded before a column is left out. The cell and the state always stay.
     """
     table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
-    metric = known["metric"]
+    metric = printable(known["metric"])
     names = ["trial", "cell", "state", "epoch", "attempts", metric, "last epoch"]
-    rows = [dict(zip(names, _row(trial, metric), strict=True)) for trial in known["trials"]]
+    rows = [dict(zip(names, _row(trial, known["metric"]), strict=True)) for trial in known["trials"]]
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
     widths["cell"] = min(widths["cell"], LEAST_CELL_WIDTH)
     shown = list(names)
@@ -129,7 +142,7 @@ def _row(trial: dict[str, Any], metric: str) -> tuple[str, ...]:
     value, at = trial[metric], trial["epoch_at"]
     return (
         trial["trial_id"],
-        f"{trial['cell']} seed={trial['seed']}",
+        printable(f"{trial['cell']} seed={trial['seed']}"),
         trial["state"],
         f"{trial['epoch']}/{trial['epochs']}",
         str(trial["attempts"]),

@@ -18,6 +18,9 @@ POSITION = ("epoch", "iteration", "timestamp")
 """What a line says beside its metrics: where its epoch stands."""
 CLOCKS = TIMING | {"timestamp"}
 """Fields that may differ between two runs of the same epoch."""
+NUMBERS = frozenset({int, float})
+HIGHEST = 2**43
+"""Upper bound of whole numbers in a line. As a timestamp it is in the year 2248."""
 LINE_BYTES = 2**16
 """Upper bound of the length of one epoch's line."""
 
@@ -58,8 +61,7 @@ class EpochLog:
         empty for a new epoch, and whenever resuming is exact.
         """
         if (stored := self._stored.get(record["epoch"])) is not None:
-            names = sorted((set(record) | set(stored)) - CLOCKS)
-            return [name for name in names if repr(stored.get(name)) != repr(record.get(name))]
+            return _differences(record, stored)
         stamped = {**record, "timestamp": int(time.time() * 1000)}
         with self.path.open("a") as file:
             file.write(json.dumps(stamped) + "\n")
@@ -75,45 +77,81 @@ class Tail:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
+        self._last: dict[str, Any] = {}
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """The new epochs, in order. Raises :class:`UserError` for a line that does not hold an epoch."""
+        """The new epochs, in order. An epoch that is there twice with the same numbers is returned once.
+
+        Raises :class:`UserError` for a file that cannot be read, for a line that does not hold an epoch, and for an
+        epoch that is there twice with different numbers or stands behind a later one.
+        """
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 content = file.read()
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot be read: {error.strerror}; {way_on(error)}") from None
         whole = content.rfind(b"\n") + 1
         self._offset += whole
         lines = content[:whole].splitlines()
-        if (records := _epochs(lines)) is not None:
-            yield from records
-            return
-        for line in lines:
-            if (record := _epoch(line)) is None:
-                problem = f"a line is damaged ({line[:40]!r}…): delete this line and all that follow, then resume"
-                raise UserError(f"{self._path}: {problem}")
+        records = _epochs(lines)
+        for index, line in enumerate(lines):
+            record = records[index] if records is not None else _epoch(line)
+            if record is None:
+                raise self._damaged(f"a line is damaged ({line[:40]!r}…)")
+            if self._last and record["epoch"] <= self._last["epoch"]:
+                if _differences(record, self._last):
+                    what = "twice, with different numbers" if record["epoch"] == self._last["epoch"] else "too late"
+                    raise self._damaged(f"epoch {record['epoch']} is there {what}")
+                continue
+            self._last = record
             yield record
+
+    def _damaged(self, problem: str) -> UserError:
+        return UserError(f"{self._path}: {problem}: delete this line and all that follow, then resume")
+
+
+def way_on(error: OSError) -> str:
+    """What helps with a file that cannot be read."""
+    if isinstance(error, PermissionError):
+        return "give this user the right to read it"
+    return "delete or move what is in its place, then resume"
 
 
 def _epochs(lines: list[bytes]) -> list[dict[str, Any]] | None:
     """The epochs of all lines, parsed at once in two thirds of the time; None if a line does not hold an epoch."""
     try:
         records = json.loads(b"[" + b",".join(lines) + b"]")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    whole = len(records) == len(lines) and all(isinstance(each, dict) for each in records)
-    return records if whole and all(isinstance(each.get("epoch"), int) for each in records) else None
+    return records if len(records) == len(lines) and all(map(_is_epoch, records)) else None
 
 
 def _epoch(line: bytes) -> dict[str, Any] | None:
     """The epoch of a line; None if the line does not hold one."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("epoch"), int) else None
+    return record if _is_epoch(record) else None
+
+
+def _is_epoch(record: Any) -> bool:
+    """Whether a value has the numbers of an epoch, and nothing but numbers. A metric may be NaN or infinite."""
+    return (
+        isinstance(record, dict)
+        and set(map(type, record.values())) <= NUMBERS
+        and all(type(record.get(name)) is int and 0 <= record[name] <= HIGHEST for name in POSITION)
+        and all(abs(value) <= HIGHEST for value in record.values() if type(value) is int)
+    )
+
+
+def _differences(record: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The fields, apart from timings, in which two records differ."""
+    names = sorted((set(record) | set(other)) - CLOCKS)
+    return [name for name in names if repr(record.get(name)) != repr(other.get(name))]
 
 
 def last_epoch(path: Path) -> int | None:

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ancestor:
-    """A finished trial of a smaller budget, and the name of its sweep."""
+    """A finished trial of a smaller budget, and the name of its sweep.
+
+    ``problem`` says why it cannot be read. A trial that would continue it has to wait.
+    """
 
     sweep: str
     trial: TrialStore
+    problem: str | None = None
 
     def fork(self, store: SweepStore, entry: Entry) -> None:
         """Begins a longer trial where this one ended."""
@@ -53,7 +57,8 @@ def _ancestors(runs: Runs, name: str, configs: Iterable[tuple[str, dict[str, Any
     for trial_id, config in configs:
         shorter = [each for each in known.get(_kind(config), []) if each[0] < config["budget"]]
         if shorter:
-            found[trial_id] = Ancestor(name, max(shorter, key=lambda each: each[0])[1])
+            longest = max(shorter, key=lambda each: each[0])[1]
+            found[trial_id] = Ancestor(name, longest, longest.problem())
     return found
 
 

@@ -12,7 +12,7 @@ import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestrator.files import write_atomically
+from orchestrator.files import parse_json, write_atomically
 from orchestrator.store.runs import Runs
 from orchestrator.store.sweep import SweepStore
 
@@ -81,7 +81,9 @@ def _has_original(store: SweepStore, known: Identity) -> bool:
 def _parse(content: bytes) -> Identity | None:
     """The content of ``store.json``; None if it is damaged."""
     try:
-        values = json.loads(content)
-        return Identity(values["id"], tuple(values["places"]), tuple(values["copy_of"])) if values["places"] else None
+        values = parse_json(content)
+        known = Identity(values["id"], tuple(values["places"]), tuple(values["copy_of"]))
+        texts = (known.id, *known.places, *known.copy_of)
+        return known if known.places and all(isinstance(text, str) for text in texts) else None
     except (ValueError, TypeError, KeyError):
         return None

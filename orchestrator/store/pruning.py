@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.errors import UserError
-from orchestrator.files import disk_usage
+from orchestrator.files import disk_usage, remove
+from orchestrator.store.plan_file import TRIAL_ID
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import TrialStore
+
+INCOMING = re.compile(rf"\.{TRIAL_ID.pattern}\.incoming")
 
 
 def prunable(store: SweepStore, *, checkpoints: bool, removed: bool) -> list[Path]:
@@ -21,30 +25,39 @@ def prunable(store: SweepStore, *, checkpoints: bool, removed: bool) -> list[Pat
     weights are gone. ``removed`` adds the trials that are no longer in the plan.
     """
     dropped = {trial.path for trial in store.removed()}
-    found = list((store.path / "trials").glob(".*.incoming"))
+    found = [path for path in (store.path / "trials").glob(".*.incoming") if INCOMING.fullmatch(path.name)]
     for entry in store.entries():
         found += _of_trial(store.trial(entry.trial_id), checkpoints)
     for path in sorted(dropped):
         found += [path] if removed else _of_trial(TrialStore(path), checkpoints)
-    return found
+    return [path for path in found if _is_inside(path, store.path)]
 
 
-def prune(paths: list[Path]) -> int:
-    """Deletes files and folders. Returns the number of bytes freed. Raises :class:`UserError`."""
-    freed = 0
+def prune(paths: list[Path]) -> tuple[int, list[str]]:
+    """Deletes files and folders. Returns the number of bytes freed, and a sentence for each that cannot be deleted."""
+    freed, problems = 0, []
     for path in paths:
-        size = size_of(path)
         try:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            size = size_of(path)
+            remove(path)
+            freed += size
         except OSError as error:
-            raise UserError(f"{path} cannot be deleted: {error.strerror}") from None
-        freed += size
-    return freed
+            problems.append(f"{path} cannot be deleted: {error.strerror}")
+    return freed, problems
 
 
 def size_of(path: Path) -> int:
-    """The size in bytes of a file, or of all files in a folder."""
-    return disk_usage([path]) if path.is_dir() else path.stat().st_size
+    """The size in bytes of a file, of a link itself, or of all files in a folder."""
+    return disk_usage([path]) if path.is_dir() and not path.is_symlink() else path.lstat().st_size
+
+
+def _is_inside(path: Path, sweep: Path) -> bool:
+    """Whether a path is reached without a link below the sweep's directory. Otherwise warns: it may be anywhere."""
+    there = os.path.realpath(path.parent)
+    if there == os.path.join(os.path.realpath(sweep), path.parent.relative_to(sweep)):
+        return True
+    warnings.warn(f"{path}: is left alone, because a link leads to it: it is in {there}", stacklevel=2)
+    return False
 
 
 def _of_trial(trial: TrialStore, checkpoints: bool) -> Iterator[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from orchestrator.files import is_number, parse_json
 from trainers.metrics import Direction, Metric
 
 
@@ -30,3 +31,20 @@ def stored_metrics(references: Mapping[str, Any]) -> dict[str, Metric]:
         return "max" if name in higher else None if name in neutral else "min"
 
     return {name: Metric(name, direction(name)) for name in references.get("metrics", ())}
+
+
+def references_from(content: bytes) -> dict[str, Any]:
+    """The content of a ``references.json``. Raises ValueError if it is damaged."""
+    values = parse_json(content)
+    if not isinstance(values, dict):
+        raise ValueError("it holds no references")
+    floor, info = values.get("floor", {}), values.get("info", {})
+    if not isinstance(floor, dict) or not all(isinstance(value, int | float) for value in floor.values()):
+        raise ValueError("its 'floor' cannot be used")
+    if not isinstance(info, dict) or not all(isinstance(value, str) or is_number(value) for value in info.values()):
+        raise ValueError("its 'info' cannot be used")
+    for key in ("metrics", "higher_is_better", "neutral"):
+        names = values.get(key, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"its '{key}' cannot be used")
+    return values

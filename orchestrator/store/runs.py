@@ -22,8 +22,19 @@ def cache_dir(runs_dir: Path) -> Path:
 def sweep_names(runs: Runs) -> list[str]:
     """The names of all sweeps below a runs directory."""
     if isinstance(runs, Path):
-        return sorted(file.parent.name for file in runs.glob("*/plan.json"))
+        return sorted(folder.name for folder in runs.glob("*") if has_plan(folder))
     return [name for name in runs.names() if name != "cache" and runs.exists(f"{name}/plan.json")]
+
+
+def has_plan(folder: Path) -> bool:
+    """Whether a folder is a sweep's: it has a ``plan.json``, be it a damaged one, or it is not known what it has."""
+    try:
+        os.lstat(folder / "plan.json")
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def runs_at(text: str, *, asking: bool = True) -> Runs:

@@ -8,6 +8,12 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from orchestrator.files import is_number, parse_json
+
+STATUS_FILE = "status.json"
+DAMAGED = f"{STATUS_FILE} was damaged"
+"""The error of a trial whose ``status.json`` is damaged."""
+
 
 class State(StrEnum):
     """The state of a trial."""
@@ -84,6 +90,11 @@ class Status:
     restarts: int = 0
 
     @property
+    def is_unreadable(self) -> bool:
+        """Whether this stands for a ``status.json`` that is damaged or cannot be read."""
+        return self.state is State.LOST and (self.error or "").startswith(STATUS_FILE) and not self.attempts
+
+    @property
     def commits(self) -> list[str]:
         """The commits of all attempts, each once."""
         return list(dict.fromkeys(attempt.commit for attempt in self.attempts))
@@ -107,8 +118,39 @@ class Status:
 def status_from(content: bytes) -> Status:
     """Reads ``status.json``. A damaged file is LOST: the trial's checkpoint and its epochs are in other files."""
     try:
-        values = json.loads(content)
+        values = parse_json(content)
         attempts = [attempt_from(each) for each in values.get("attempts", [])]
-        return Status(**{**values, "state": State(values["state"]), "attempts": attempts})
+        status = Status(**{**values, "state": State(values["state"]), "attempts": attempts})
+        return status if _is_whole(status) else Status(State.LOST, error=DAMAGED)
     except (ValueError, TypeError, KeyError, AttributeError):
-        return Status(State.LOST, error="status.json was damaged")
+        return Status(State.LOST, error=DAMAGED)
+
+
+def _is_whole(status: Status) -> bool:
+    """Whether every value is of its kind."""
+    origin = status.continued_from
+    return (
+        _is_text(status.error, status.copied_from)
+        and _is_count(status.restarts)
+        and (origin is None or (_is_text(origin["sweep"], origin["trial_id"]) and _is_count(origin["iteration"])))
+        and all(map(_is_whole_attempt, status.attempts))
+    )
+
+
+def _is_whole_attempt(attempt: Attempt) -> bool:
+    counts = (attempt.pid, attempt.resumed_at, attempt.errno, attempt.last_epoch)
+    return (
+        is_number(attempt.started)
+        and (attempt.ended is None or is_number(attempt.ended))
+        and all(each is None or _is_count(each) for each in counts)
+        and _is_text(attempt.host, attempt.commit, attempt.device, attempt.state, attempt.error, *attempt.unreadable)
+        and _is_text(*attempt.versions.keys(), *attempt.versions.values())
+    )
+
+
+def _is_text(*values: Any) -> bool:
+    return all(value is None or isinstance(value, str) for value in values)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -14,20 +14,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
-from orchestrator.files import reason, write_atomically
+from orchestrator.files import reason, remove, write_atomically
 from orchestrator.remote.news import exchange_news
 from orchestrator.remote.replica import FORK_ORDER
-from orchestrator.store.runs import Runs, cache_dir, folder_of, location, sweep_names
+from orchestrator.store.folders import copy_plain, is_of_one_trial
+from orchestrator.store.plan_file import TRIAL_ID, Entry, entries_of, parse_plan, read_plan
+from orchestrator.store.runs import Runs, cache_dir, folder_of, has_plan, location, sweep_names
 from orchestrator.store.states import State, Status
-from orchestrator.store.trial import CHECKPOINT_FILES, TrialStore
-from orchestrator.sweep.names import cell_label, check_name
+from orchestrator.store.trial import CHECKPOINT_FILES, TrialStore, epoch_of
+from orchestrator.sweep.names import check_name
 from trainers.config import TrialConfig
 from trainers.parts import ConfigError, nearest
 
@@ -35,21 +39,7 @@ if TYPE_CHECKING:
     from orchestrator.sweep.plan import Plan
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A trial of the plan, as ``plan.json`` holds it."""
-
-    trial_id: str
-    variant: str
-    setting: str
-    axes: Mapping[str, Any]
-    seed: int
-    epochs: int
-
-    @property
-    def label(self) -> str:
-        """The cell in words: ``qp-wgan q=1 p=2``."""
-        return cell_label(self.variant, self.setting)
+__all__ = ["Entry", "SweepStore"]
 
 
 class SweepStore:
@@ -63,6 +53,8 @@ class SweepStore:
         self.path = runs_dir / name
         self.at_work: set[str] = set()
         """The trials that workers run now. Only the workers write into their directories."""
+        self.left_out: dict[str, str] = {}
+        """Why trials are left out of :meth:`entries`, see ``store.readable``."""
         self._elsewhere: dict[str, list[str]] | None = None
         self.stop_file = self.path / "stop"
         self.lock_file = self.path / "driver.lock"
@@ -80,7 +72,7 @@ class SweepStore:
         check_name(name, UserError)
         store = cls(runs, name)
         store.pull(checkpoints)
-        if not (store.path / "plan.json").exists():
+        if not has_plan(store.path):
             known = sweep_names(runs)
             there = nearest(name, known) if known else f"; there are no sweeps in '{location(runs)}'"
             raise UserError(f"there is no sweep called '{name}' in '{location(runs)}'{there}")
@@ -139,7 +131,11 @@ class SweepStore:
         try:
             write_atomically(self.path / "sweep.yaml", file.document.text)
             for trial in plan.trials:
-                TrialStore(self.path / "trials" / trial.trial_id).create(trial.config.to_dict())
+                try:
+                    TrialStore(self.path / "trials" / trial.trial_id).create(trial.config.to_dict())
+                except OSError as error:
+                    if not is_of_one_trial(error) or not (self.path / "trials").is_dir():
+                        raise  # otherwise the trial is told when it is to run
             write_atomically(self.path / "plan.json", json.dumps(content, indent=1))
             self.publish()
         except OSError as error:
@@ -148,14 +144,12 @@ class SweepStore:
     def plan(self) -> dict[str, Any]:
         """The content of ``plan.json``: everything of the sweep file that a resumed sweep needs.
 
-        Raises :class:`UserError` if the file is damaged.
+        Warns of each part that is left out of it. Raises :class:`UserError` if the file is damaged.
         """
-        content = (self.path / "plan.json").read_text()
-        with contextlib.suppress(ValueError):
-            plan = json.loads(content)
-            if isinstance(plan, dict) and plan.keys() >= {"compare", "trials"}:
-                return plan
-        raise UserError(f"{self.path / 'plan.json'}: is damaged; run the sweep file again to write it anew")
+        plan, problems = read_plan(self.path / "plan.json")
+        for problem in problems:
+            warnings.warn(problem, stacklevel=2)
+        return plan
 
     def changes(self, plan: Plan) -> list[str]:
         """Lines that say what a new plan would add to the plan of this sweep, and remove from it. Empty if nothing.
@@ -165,7 +159,7 @@ class SweepStore:
         there: dict[str, Any] = {"trials": []}
         with contextlib.suppress(FileNotFoundError, UserError):
             there = self.plan()
-        old = [Entry(**values) for values in there["trials"]]
+        old = entries_of(there)
         new = {trial.trial_id for trial in plan.trials}
         gone = [entry for entry in old if entry.trial_id not in new]
         added = len(new - {entry.trial_id for entry in old})
@@ -185,8 +179,16 @@ class SweepStore:
         return lines
 
     def entries(self) -> list[Entry]:
+        """The trials of the plan, in its order, without those that are left out."""
+        return [entry for entry in self.planned() if entry.trial_id not in self.left_out]
+
+    def planned(self) -> list[Entry]:
         """The trials of the plan, in its order."""
-        return [Entry(**values) for values in self.plan()["trials"]]
+        return entries_of(self.plan())
+
+    def plan_problems(self) -> list[str]:
+        """What is left out of the plan. Unless it is empty, nobody knows which trials are no longer in the plan."""
+        return read_plan(self.path / "plan.json")[1]
 
     def trial(self, trial_id: str) -> TrialStore:
         """The directory of one trial, which may not exist."""
@@ -257,25 +259,51 @@ class SweepStore:
         return any(self.trial(entry.trial_id).status().state not in waiting for entry in self.entries())
 
     def removed(self) -> list[TrialStore]:
-        """The trials that have a directory but are no longer in the plan."""
-        planned = {entry.trial_id for entry in self.entries()}
-        folders = sorted((self.path / "trials").glob("[!.]*"))
-        return [TrialStore(folder) for folder in folders if folder.name not in planned]
+        """The trials that have a directory but are no longer in the plan; none while the plan is damaged.
+
+        Warns of what is in ``trials`` and is no trial's directory. It is left alone.
+        """
+        plan, problems = read_plan(self.path / "plan.json")
+        planned = {entry.trial_id for entry in entries_of(plan)}
+        found = []
+        for folder in sorted((self.path / "trials").glob("[!.]*")):
+            if folder.name in planned:
+                continue
+            if TRIAL_ID.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
+                found.append(TrialStore(folder))
+            else:
+                warnings.warn(f"{folder}: is no trial's folder and is left alone; delete or move it", stacklevel=2)
+        return [] if problems else found
 
     def copy_finished(self, entry: Entry) -> str | None:
-        """Copies the same trial from another sweep that has finished it. Returns that sweep's name, or None."""
+        """Copies the same trial from another sweep that has finished it. Returns that sweep's name, or None.
+
+        A trial that cannot be read there is not copied, with a warning.
+        """
         for name in self._others_with(entry.trial_id):
             other = SweepStore(self.runs, name).trial(entry.trial_id)
             if other.others_status().state is not State.DONE:
                 continue
             if self.replica is not None:
                 self.replica.pull(self.replica.key(other.path), checkpoints=CHECKPOINT_FILES)
+            if (problem := other.problem()) is not None:
+                warnings.warn(f"{problem}; until then it is not copied from there", stacklevel=2)
+                continue
             status = other.status()
             status.copied_from = name
             status.restarts = self.trial(entry.trial_id).status().restarts
-            with self._incoming(entry) as folder:
-                shutil.copytree(other.path, folder, ignore=shutil.ignore_patterns("attempts"))
-                TrialStore(folder).write_status(status)
+            try:
+                with self._incoming(entry) as folder:
+                    copy_plain(other.path, folder, "attempts")
+                    TrialStore(folder).write_status(status)
+            except OSError as error:
+                if not is_of_one_trial(error):
+                    raise
+                warnings.warn(
+                    f"{error.filename or other.path}: {reason(error)}; until then the trial is not copied from there",
+                    stacklevel=2,
+                )
+                continue
             self.trial(entry.trial_id).publish()
             return name
         return None
@@ -288,8 +316,9 @@ class SweepStore:
             self._elsewhere = {}
             for name in sweep_names(self.runs):
                 if name != self.name:
-                    for planned in json.loads(self.replica.read(f"{name}/plan.json") or b"{}").get("trials", []):
-                        self._elsewhere.setdefault(planned["trial_id"], []).append(name)
+                    with contextlib.suppress(ValueError):  # a damaged sweep has nothing to copy
+                        for planned in entries_of(parse_plan(self.replica.read(f"{name}/plan.json") or b"", name)[0]):
+                            self._elsewhere.setdefault(planned.trial_id, []).append(name)
         return self._elsewhere.get(trial_id, [])
 
     def fork(self, entry: Entry, source: TrialStore, *, sweep: str, iteration: int, whole_epochs: int) -> None:
@@ -302,14 +331,13 @@ class SweepStore:
         if self.replica is not None:
             self.replica.pull(self.replica.key(source.path), checkpoints=CHECKPOINT_FILES)
         with self._incoming(entry) as folder:
-            ignored = shutil.ignore_patterns("status.json", "config.yaml", "log.txt", "attempts", "early_stop.json")
-            shutil.copytree(source.path, folder, ignore=ignored)
+            copy_plain(source.path, folder, "status.json", "config.yaml", "log.txt", "attempts", "early_stop.json")
             begun = TrialStore(folder)
             shutil.copyfile(self.trial(entry.trial_id).path / "config.yaml", folder / "config.yaml")
             kept = [record for record in source.epochs() if record["epoch"] <= whole_epochs]
             write_atomically(begun.metrics_file, "".join(json.dumps(record) + "\n" for record in kept))
             for file in [*begun.sample_files(), *begun.probes.glob("epoch_*.json")]:
-                if int(file.stem.split("_")[1]) > whole_epochs:
+                if (epoch_of(file) or 0) > whole_epochs:
                     file.unlink()
             origin = {"sweep": sweep, "trial_id": source.trial_id, "iteration": iteration}
             begun.write_status(Status(continued_from=origin, restarts=self.trial(entry.trial_id).status().restarts))
@@ -321,14 +349,16 @@ class SweepStore:
         """A folder that becomes the trial's directory when it is complete."""
         ours = self.trial(entry.trial_id).path
         incoming, replaced = (ours.with_name(f".{entry.trial_id}.{name}") for name in ("incoming", "replaced"))
-        shutil.rmtree(incoming, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            remove(incoming)
         yield incoming
         if (ours / "attempts").exists():
-            shutil.copytree(ours / "attempts", incoming / "attempts")
-        if ours.exists():
+            copy_plain(ours / "attempts", incoming / "attempts")
+        if os.path.lexists(ours):
             ours.rename(replaced)
         incoming.rename(ours)
-        shutil.rmtree(replaced, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove(replaced)
 
     def mend(self, why: str = "the driver of an earlier run died") -> None:
         """Repairs what the last driver left half-done when it died or left at once. Its workers must have ended.
@@ -337,15 +367,26 @@ class SweepStore:
         becomes LOST, with the error ``why``; it becomes STOPPED if early stopping had already decided so.
         """
         for replaced in (self.path / "trials").glob(".*.replaced"):
-            ours = replaced.with_name(replaced.name.split(".")[1])
-            if ours.exists():
-                shutil.rmtree(replaced)
-            else:
+            trial_id = replaced.name.removeprefix(".").removesuffix(".replaced")
+            if not TRIAL_ID.fullmatch(trial_id):
+                continue
+            ours = replaced.with_name(trial_id)
+            if not os.path.lexists(ours):
                 replaced.rename(ours)
-        for entry in self.entries() if (self.path / "plan.json").exists() else []:
+                continue
+            with contextlib.suppress(OSError):  # the next command tries again
+                remove(replaced)
+        entries = []
+        with contextlib.suppress(UserError):  # a plan that is missing or damaged is written anew before trials run
+            entries = self.entries()
+        for entry in entries:
             trial = self.trial(entry.trial_id)
             state = trial.status().state
-            if not state.is_result and trial.early_stop_file.exists():
-                trial.set_state(State.STOPPED)
-            elif state is State.RUNNING:
-                trial.set_state(State.LOST, why)
+            try:
+                if not state.is_result and trial.early_stop_file.exists():
+                    trial.set_state(State.STOPPED)
+                elif state is State.RUNNING:
+                    trial.set_state(State.LOST, why)
+            except OSError as error:
+                if not is_of_one_trial(error):
+                    raise

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,20 @@ import yaml
 from orchestrator.errors import UserError
 from orchestrator.files import write_atomically
 from orchestrator.remote.replica import Replica
-from orchestrator.store.epochs import Tail, last_epoch
-from orchestrator.store.states import State, Status, status_from
+from orchestrator.store.epochs import Tail, last_epoch, way_on
+from orchestrator.store.references import references_from
+from orchestrator.store.states import STATUS_FILE, State, Status, status_from
+from orchestrator.store.yaml_file import read_yaml
 
 CHECKPOINT_FILES = ("checkpoint.pt", "checkpoint-previous.pt", "best.pt")
 PUBLISH_SECONDS = 2.0
 """Shortest time between two uploads of epochs. They may wait, because only a checkpoint needs them stored."""
-SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is available
+
+
+def epoch_of(file: Path) -> int | None:
+    """The epoch in the name of a picture, or of a file of curves: ``epoch_000003_lipschitz.png``. None without one."""
+    digits = file.stem.removeprefix("epoch_")[:6]
+    return int(digits) if len(digits) == 6 and digits.isascii() and digits.isdigit() else None
 
 
 class TrialStore:
@@ -42,13 +51,17 @@ class TrialStore:
         self.early_stop_file = path / "early_stop.json"
 
     def create(self, config: Mapping[str, Any]) -> None:
-        """Makes the directory of a new trial. A trial without a result takes over the runtime options of ``config``."""
+        """Makes the directory of a new trial. A trial without a result takes over the runtime options of ``config``.
+
+        A configuration that is missing or damaged is written again. Raises OSError.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "status.json").exists():
+        is_new = not (self.path / "status.json").exists()
+        there = None if is_new else self._config()
+        if there is None or (there != config and not self.status().state.is_result):
             write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        if is_new:
             self.write_status(Status())
-        elif not self.status().state.is_result and self._config() != config:
-            write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration. Raises :class:`UserError` if the file is missing or damaged."""
@@ -59,17 +72,56 @@ class TrialStore:
 
     def _config(self) -> dict[str, Any] | None:
         try:
-            config = yaml.load((self.path / "config.yaml").read_text(), Loader=SAFE_LOADER)
-        except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError):
+            config = read_yaml((self.path / "config.yaml").read_bytes())
+        except (OSError, ValueError, yaml.YAMLError):
             return None
         return config if isinstance(config, dict) else None
 
     def status(self) -> Status:
-        """The status; PENDING if there is no ``status.json`` yet, LOST if the file is damaged."""
+        """The status; PENDING if there is no ``status.json`` yet, LOST if the file is damaged or cannot be read."""
         try:
             return status_from((self.path / "status.json").read_bytes())
         except FileNotFoundError:
-            return Status()
+            if not self.path.is_symlink() or self.path.exists():
+                return Status()
+            return Status(State.LOST, error=f"{STATUS_FILE} cannot be read: the trial's folder is a link to nothing")
+        except OSError as error:
+            return Status(State.LOST, error=f"{STATUS_FILE} cannot be read: {error.strerror}")
+
+    def problem(self) -> str | None:
+        """Why the trial's results cannot be read: which file, what is wrong, and what helps. None if they can.
+
+        A trial that has not run, and one whose directory is missing, has nothing that cannot be read. A damaged
+        ``status.json`` is none either: such a trial is LOST and goes on.
+        """
+        if os.path.lexists(self.path) and not self.path.is_dir():
+            return f"{self.path}: is not a folder; delete or move it, then run the sweep file again"
+        try:
+            (self.path / "status.json").read_bytes()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            return f"{self.path / 'status.json'}: cannot be read: {error.strerror}; {way_on(error)}"
+        try:
+            for _ in self.tail().read():
+                pass
+        except UserError as error:
+            return str(error)
+        return None
+
+    def obstacle(self) -> str | None:
+        """Why the trial cannot run here, apart from its own errors: what cannot be read, or written. None if it can."""
+        if (problem := self.problem()) is not None:
+            return problem
+        for folder in (self.path / "attempts", self.samples, self.probes):
+            if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+                return f"{folder}: is not a folder of this trial; delete or move it, then resume"
+        for file in (self.path / "config.yaml", self.checkpoint_file, self.previous_checkpoint_file, self.log_file):
+            if os.path.lexists(file) and not file.is_file():
+                return f"{file}: is not a file; delete or move it, then run the sweep file again"
+        if self.path.exists() and not os.access(self.path, os.W_OK | os.X_OK, effective_ids=True):
+            return f"{self.path}: cannot be written; give this user the right to write there, then resume"
+        return None
 
     def write_status(self, status: Status) -> None:
         """Replaces the status atomically: a reader sees the old one or the new one."""
@@ -137,13 +189,17 @@ class TrialStore:
     def references(self) -> dict[str, Any]:
         """The content of ``references.json``: the floor, which metrics are better high, and what they depend on.
 
-        Empty before the trial starts, and if the file is damaged.
+        Empty before the trial starts. Empty with a warning if the file is damaged.
         """
+        file = self.path / "references.json"
         try:
-            values = json.loads((self.path / "references.json").read_text())
-        except (FileNotFoundError, ValueError):
+            return references_from(file.read_bytes())
+        except FileNotFoundError:
             return {}
-        return values if isinstance(values, dict) else {}
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            warnings.warn(f"{file}: is damaged and left out ({why}); delete it", stacklevel=2)
+            return {}
 
     def write_references(self, references: Mapping[str, Any]) -> None:
         """Replaces ``references.json``."""
@@ -151,7 +207,7 @@ class TrialStore:
 
     def sample_files(self) -> list[Path]:
         """The sample grids and the pictures of probes, oldest first."""
-        return sorted(self.samples.glob("epoch_*.png"))
+        return sorted(file for file in self.samples.glob("epoch_*.png") if epoch_of(file) is not None)
 
     def write_curves(self, epoch: int, curves: Mapping[Any, Mapping[str, list[float]]]) -> None:
         """Replaces the curves of an epoch's probes, ``probes/epoch_N.json``. Does nothing without curves."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.store.identity import identify
+from orchestrator.store.plan_file import TRIAL_ID
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.address import is_own_file
@@ -160,7 +161,7 @@ class SweepExperiment:
 
     def _starts(self, trial_id: str | None) -> set[int]:
         """When the attempts of a trial began with which a run may have been made, in ms; also before a restart."""
-        if trial_id is None:
+        if trial_id is None or not TRIAL_ID.fullmatch(trial_id):
             return set()
         trial = self._store.trial(trial_id)
         folders = [trial.path, *(trial.path / "attempts").glob("*")]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import UserError
 from orchestrator.store import checkpoints
 from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.mlflow_private import save_program
@@ -42,7 +43,7 @@ def final_generator(trial: TrialStore) -> Generator:
     """
     try:
         config = TrialConfig.from_dict(trial.config())
-    except ConfigError as error:  # written by another version
+    except (ConfigError, UserError) as error:  # written by another version, or damaged
         raise NoGenerator(f"config.yaml cannot be used: {error}") from None
     if not config.opponent.trained:
         raise NoGenerator(f"the critic's opponent was {config.opponent.words}")
@@ -51,7 +52,7 @@ def final_generator(trial: TrialStore) -> Generator:
             state = checkpoints.read(file)["training"]
     except FileNotFoundError:
         raise NoGenerator(f"{trial.checkpoint_file.name} has been deleted") from None
-    except checkpoints.Unreadable as problem:
+    except (checkpoints.Unreadable, OSError) as problem:
         raise NoGenerator(f"{trial.checkpoint_file.name} cannot be used: {problem}") from None
     epoch = -(-state["iteration"] // config.epoch_length)
     return Generator(config.network, config.dataset.shape, _weights(state), epoch)

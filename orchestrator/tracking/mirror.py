@@ -29,6 +29,7 @@ from orchestrator.tracking.address import quiet_client, shown, without_secrets
 from orchestrator.tracking.experiment import PARENT_TAG, STORE_TAG, SWEEP_TAG, TRIAL_TAG, SweepExperiment
 from orchestrator.tracking.mlflow_private import PICTURES_TAG, THUMBNAIL, log_output, picture_names
 from orchestrator.tracking.views import NOTE_TAG, describe
+from trainers.data.decoding import open_image
 from trainers.metrics import TRAINING_SECONDS
 
 if TYPE_CHECKING:
@@ -70,23 +71,29 @@ class _Mirrored:
     generator: bool = False  # whether MLflow has the model, or a tag that says why there is none
     seconds: float = 0.0  # of training, up to the last epoch read
     pending: list[dict[str, Any]] = field(default_factory=list)
+    problem: str | None = None
+    """Why the trial's epochs cannot be read. Those before the damage are mirrored."""
 
     def read(self) -> None:
         """Adds new epochs to ``pending``, each with the seconds of training so far."""
-        for record in self.tail.read():
-            self.seconds += record.get("epoch_seconds", 0.0)
-            self.pending.append({**record, TRAINING_SECONDS.name: self.seconds})
+        try:
+            for record in self.tail.read():
+                self.seconds += record.get("epoch_seconds", 0.0)
+                self.pending.append({**record, TRAINING_SECONDS.name: self.seconds})
+        except UserError as error:
+            self.problem = str(error)
 
 
-def level(store: SweepStore, uri: str) -> str | None:
-    """Updates MLflow from the store of one sweep. Returns what the user should know, see :meth:`Mirror.note`.
+def level(store: SweepStore, uri: str) -> tuple[str | None, list[str]]:
+    """Updates MLflow from the store of one sweep.
 
-    Raises :class:`UserError` if that fails for any reason.
+    Returns what the user should know (:meth:`Mirror.note`) and what could not be mirrored (:meth:`Mirror.problems`).
+    Raises :class:`UserError` if that fails for any other reason.
     """
     try:
         mirror = Mirror(store, uri)
         mirror.finish()
-        return mirror.note()
+        return mirror.note(), mirror.problems()
     except UserError:
         raise
     except Exception as error:  # MLflow and its database raise many types
@@ -108,7 +115,8 @@ class Mirror:
         self._client = quiet_client(uri)
         self._found = SweepExperiment(self._client, store, uri)
         self._experiment = self._found.id
-        self._trials = [_Mirrored(entry, store.trial(entry.trial_id).tail()) for entry in store.entries()]
+        self._pictures: dict[Path, str] = {}
+        self._trials = [_Mirrored(entry, store.trial(entry.trial_id).tail()) for entry in store.planned()]
         runs = self._find_runs()
         if None in runs:
             self._parent = runs[None].info.run_id
@@ -117,7 +125,8 @@ class Mirror:
             self._parent = self._create_parent()
         describe(self._client, self._experiment, store.plan(), runs.get(None))
         planned = {trial.entry.trial_id for trial in self._trials}
-        for run in [run for trial_id, run in runs.items() if trial_id is not None and trial_id not in planned]:
+        gone = [run for trial_id, run in runs.items() if trial_id is not None and trial_id not in planned]
+        for run in [] if store.plan_problems() else gone:  # of a damaged plan nobody knows which trials it had
             self._delete_run(run.info.run_id)  # the plan does not have the trial any more
         for trial in self._trials:
             run = runs.get(trial.entry.trial_id)
@@ -164,6 +173,14 @@ class Mirror:
     def note(self) -> str | None:
         """What the user should know: MLflow has a sweep of this name that belongs to another store."""
         return self._found.note()
+
+    def problems(self) -> list[str]:
+        """What could not be mirrored because it cannot be read, each with its file and what helps."""
+        told = [trial.problem for trial in self._trials if trial.problem]
+        for trial in (self._store.trial(trial.entry.trial_id) for trial in self._trials):
+            if (status := trial.status()).is_unreadable:
+                told.append(f"{trial.path}: {status.error}")
+        return told + list(self._pictures.values())
 
     def _level_tags(self, entry: Entry, run: Run) -> None:
         """Sets what the plan says of a trial that MLflow has: a variant may have been renamed since."""
@@ -249,7 +266,12 @@ class Mirror:
 
     def _sync_generator(self, trial: _Mirrored) -> None:
         store = self._store.trial(trial.entry.trial_id)
-        if trial.run_id is None or trial.generator or store.status().state not in (State.DONE, State.STOPPED):
+        if (
+            trial.run_id is None
+            or trial.generator
+            or trial.problem
+            or store.status().state not in (State.DONE, State.STOPPED)
+        ):
             return
         self._client.set_tag(trial.run_id, GENERATOR, self._log_generator(trial.run_id, store))
         trial.generator = True
@@ -259,15 +281,17 @@ class Mirror:
 
         MLflow's own client puts random digits where we put the trial's id, so that a picture logged twice exists twice.
         """
-        from PIL import Image
-
         _, epoch, *probe = picture.stem.split("_", 2)
         target, name, small = picture_names(probe[0] if probe else "samples", epoch, trial_id)
         with tempfile.TemporaryDirectory() as folder:
-            shutil.copyfile(picture, Path(folder) / name)
-            with Image.open(picture) as image:
-                image.thumbnail((THUMBNAIL, THUMBNAIL))
-                image.save(Path(folder) / small)
+            try:
+                with open_image(picture) as image:
+                    image.thumbnail((THUMBNAIL, THUMBNAIL))
+                    image.save(Path(folder) / small)
+                shutil.copyfile(picture, Path(folder) / name)
+            except Exception as error:  # Pillow's plugins raise any error on a broken file
+                self._pictures[picture] = f"{picture}: is left out, because it cannot be read ({error}); delete it"
+                return
             self._client.log_artifacts(run_id, folder, target)
 
     def _log_generator(self, run_id: str, trial: TrialStore) -> str:

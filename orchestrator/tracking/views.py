@@ -56,7 +56,7 @@ def view_tags(plan: Mapping[str, Any]) -> dict[str, str]:
         "type": "IMAGE",
         "imageKeys": ["samples"],
         "showRunParams": False,
-        "step": max(trial["epochs"] for trial in plan["trials"]),
+        "step": max((trial["epochs"] for trial in plan["trials"]), default=1),
     }
     methods = everywhere | {
         # Time is the x axis, because over a metric MLflow averages points of equal rank, not of equal step.

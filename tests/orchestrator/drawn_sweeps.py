@@ -50,7 +50,8 @@ def store_trial(
     lines = []
     for epoch, metrics in epochs.items():
         times = {"epoch_seconds": seconds, "critic_loss": -0.5 * epoch} if epoch else {}
-        lines.append({"epoch": epoch, "iteration": 17 * epoch, **times, "evaluation_seconds": 0.25, **metrics})
+        position = {"epoch": epoch, "iteration": 17 * epoch, "timestamp": 1000 * epoch}
+        lines.append({**position, **times, "evaluation_seconds": 0.25, **metrics})
         Image.new("L", (44, 44), shade + epoch).save(trial.samples / f"epoch_{epoch:06d}.png")
     trial.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     values = {} if floor is None else {METRIC: floor}

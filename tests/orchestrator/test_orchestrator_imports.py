@@ -80,6 +80,7 @@ ORDER = (
     ("store",),
     ("sweep", "remote"),
     ("errors", "files", "leaving", "threads"),
+    ("printing",),
 )
 """Folders and modules of ``orchestrator``. Each may import what stands below it; no line imports its own line."""
 

@@ -92,17 +92,47 @@ def decoded(path: Path, size: int, channels: int, bits: int = 16, depths: Depths
     """
     from PIL import Image
 
-    image = upright(path, channels, bits, depths)
-    side = min(image.size)
-    if image.size != (size, size):
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-        image = image.resize((size, size), Image.Resampling.LANCZOS, box)
-    return to_pixels(image, channels)
+    with _opened(path) as opened:
+        image = upright(opened, channels, bits, depths)
+        side = min(image.size)
+        if image.size != (size, size):
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            box = (left, top, left + side, top + side)
+            image = image.resize((size, size), Image.Resampling.LANCZOS, box)
+        return to_pixels(image, channels)
 
 
-def upright(path: Path, channels: int, bits: int = 16, depths: Depths | None = None) -> Image.Image:
-    """Decodes any image file to a Pillow image in mode L (one channel) or RGB (three), in its own size.
+def decoded_as_it_is(
+    path: Path, shape: tuple[int, ...], bits: int = 16, depths: Depths | None = None
+) -> NDArray[np.uint8]:
+    """Decodes any image file of ``shape`` (C, H, W) to uint8, without resampling. See :func:`upright` for the colours.
+
+    An image of another size is not decoded: the result has its shape and no values.
+    """
+    import numpy as np
+
+    channels, *sides = shape
+    with _opened(path) as opened:
+        if sorted(opened.size) != sorted(sides):
+            return np.broadcast_to(np.uint8(0), (channels, opened.height, opened.width))
+        return to_pixels(upright(opened, channels, bits, depths), channels)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Opens an image file that is not too large. Within the context a large image is the only one in memory."""
+    if not path.is_file():
+        raise ValueError("not a regular file")
+    with open_image(path) as opened:
+        pixels = opened.width * opened.height
+        if pixels > MAX_PIXELS:
+            raise ValueError(f"{opened.width}×{opened.height} pixels, more than {MAX_PIXELS:,}")
+        with _one_large_image if pixels > LARGE else contextlib.nullcontext():
+            yield opened
+
+
+def upright(opened: Image.Image, channels: int, bits: int = 16, depths: Depths | None = None) -> Image.Image:
+    """Decodes an opened image file to a Pillow image in mode L (one channel) or RGB (three), in its own size.
 
     The image is turned as its EXIF orientation says. Transparency becomes white. Of grey values in 16-bit files, which
     must take ``bits`` bits, the upper eight of these bits are kept. ``depths`` receives the largest value. Of several
@@ -110,24 +140,17 @@ def upright(path: Path, channels: int, bits: int = 16, depths: Depths | None = N
     """
     from PIL import ImageOps
 
-    if not path.is_file():
-        raise ValueError("not a regular file")
     depths = Depths() if depths is None else depths
-    with open_image(path) as opened:
-        pixels = opened.width * opened.height
-        if pixels > MAX_PIXELS:
-            raise ValueError(f"{opened.width}×{opened.height} pixels, more than {MAX_PIXELS:,}")
-        with _one_large_image if pixels > LARGE else contextlib.nullcontext():
-            name = opened.format
-            is_deep = name in ("PNG", "TIFF") and any(";16" in str(tile[3]) for tile in getattr(opened, "tile", ()))
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I;16") or (image.mode == "I" and name in ("PNG", "PPM")):
-                image = _eight_bits(image, bits, depths)
-            elif image.mode in ("I", "F"):
-                raise ValueError("32-bit values, whose range is not known")
-            elif is_deep:
-                depths.colour.append(_largest(image))
-            return _opaque(image).convert("L" if channels == 1 else "RGB")
+    name = opened.format
+    is_deep = name in ("PNG", "TIFF") and any(";16" in str(tile[3]) for tile in getattr(opened, "tile", ()))
+    image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I;16") or (image.mode == "I" and name in ("PNG", "PPM")):
+        image = _eight_bits(image, bits, depths)
+    elif image.mode in ("I", "F"):
+        raise ValueError("32-bit values, whose range is not known")
+    elif is_deep:
+        depths.colour.append(_largest(image))
+    return _opaque(image).convert("L" if channels == 1 else "RGB")
 
 
 def open_image(path: Path) -> Image.Image:

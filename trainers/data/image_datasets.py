@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 import socket
 import struct
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """Must be increased when the same files come to give other arrays."""
+MOST_BYTES = 60_000 * 28 * 28 * 8 + 4096
+"""Upper bound of the unpacked bytes of an array of MNIST, with eight bytes for each value."""
 SILENCE = 20.0
 """Seconds without an answer after which a download fails."""
 
@@ -308,7 +311,7 @@ def _read_idx(folder: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.u
         content = file.read_bytes()
         header = 4 * (1 + dimensions)
         magic, *sizes = struct.unpack(f">{1 + dimensions}i", content[:header].ljust(header, b"\0"))
-        if magic != 0x800 + dimensions or len(content) != header + int(np.prod(sizes)):
+        if magic != 0x800 + dimensions or min(sizes) < 0 or len(content) != header + math.prod(sizes):
             raise ConfigError("dataset.root", f"'{file}' is damaged or is not a file in MNIST's format")
         arrays.append(np.frombuffer(content, dtype=np.uint8, offset=header).reshape(sizes))
     return arrays[0], arrays[1]
@@ -323,8 +326,20 @@ def _read_npz(file: Path, split: str) -> tuple[NDArray[Any], NDArray[Any]]:
     ending = "train" if split == "train" else "test"
     try:
         with np.load(file) as arrays:  # never unpickles
+            for name in (f"x_{ending}", f"y_{ending}"):
+                if (size := arrays.zip.getinfo(f"{name}.npy").file_size) > MOST_BYTES:
+                    raise ValueError(f"{name} would take {size:,} bytes")
             return arrays[f"x_{ending}"], arrays[f"y_{ending}"]
-    except (ValueError, EOFError, KeyError, OSError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except (
+        MemoryError,
+        ValueError,
+        EOFError,
+        KeyError,
+        OSError,
+        AttributeError,
+        TypeError,
+        zipfile.BadZipFile,
+    ) as error:
         problem = f"'{file}' is not Keras's mnist.npz with the arrays x_train, y_train, x_test and y_test"
         raise ConfigError("dataset.root", f"{problem} ({error})") from None
 

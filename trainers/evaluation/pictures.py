@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trainers.data.decoding import Depths, composed, decode_all, decoded, is_image, printable, to_pixels, upright, walk
+from trainers.data.decoding import (
+    Depths,
+    composed,
+    decode_all,
+    decoded,
+    decoded_as_it_is,
+    is_image,
+    printable,
+    walk,
+)
 from trainers.data.splits import Unclear, find_split, may_be_image, refuse_inner_splits
 from trainers.parts import ConfigError
 
@@ -68,7 +77,7 @@ def load_images(
     def decode(path: Path) -> NDArray[np.uint8]:
         if resize:
             return decoded(path, shape[1], shape[0], bits or 16, depths)
-        return to_pixels(upright(path, shape[0], bits or 16, depths), shape[0])
+        return decoded_as_it_is(path, shape, bits or 16, depths)
 
     depths = Depths()
     images = _decode(folder, paths, shape, decode)

@@ -146,18 +146,20 @@ def read_sweep(store: SweepStore, metric: str | None = None) -> Sweep:
 
     Raises :class:`UserError` if no epoch is finished, or if no trial has logged the metric.
     """
-    epochs, trials = epochs_frame(store), trials_frame(store)
+    epochs = epochs_frame(store)
     if epochs.empty or not (epochs["epoch"] > 0).any():
         raise UserError(
             f"no trial of '{store.name}' has finished an epoch, so that there is nothing to plot; "
             f"orchestrator status {store.name}{runs_argument(store.runs)} tells how far it has come"
         )
-    compare = store.plan()["compare"]
+    trials, compare = trials_frame(store), store.plan()["compare"]
     logged = frozenset(name for name in map(str, epochs) if name not in NO_METRICS and not name.startswith("axis."))
     name = metric or compare["metric"]
     if name not in logged:
         option = f"--metric {metric}: " if metric else ""
         raise UserError(f"{option}no trial of '{store.name}' has logged '{name}'{nearest(name, logged)}")
+    if "epoch_seconds" not in epochs:
+        epochs["epoch_seconds"] = 0.0
     epochs["seconds"] = epochs["epoch_seconds"].fillna(0.0).groupby(epochs["trial_id"]).cumsum()
     mode = _mode(store, name)
     ranked_by = name if mode else compare["metric"]

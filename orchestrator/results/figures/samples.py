@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.results.figures.data import CellResult, Sweep
 from orchestrator.results.figures.style import WIDTH, columns_for
 from orchestrator.store.states import State
+from trainers.data.decoding import open_image
 from trainers.parts import stored_class
 
 if TYPE_CHECKING:
@@ -59,14 +60,13 @@ def sample_grids(sweep: Sweep) -> Figure | None:
 def _pixels(file: Path, *, whole: bool) -> np.ndarray | None:
     """The picture's pixels, or those of the quarter with the first 4 × 4 images. None if it cannot be read."""
     import numpy as np
-    from PIL import Image
 
     try:
-        with Image.open(file) as picture:
+        with open_image(file) as picture:
             scatter = picture.mode == "RGBA"  # a scatter plot of points has no quarters
             part = 1 if whole or scatter else 2
             return np.asarray(picture.crop((0, 0, picture.width // part, picture.height // part)).convert("RGB"))
-    except OSError:
+    except Exception:  # Pillow's plugins raise any error on a broken file
         return None
 
 

@@ -355,13 +355,19 @@ def test_a_state_that_cannot_be_written_ends_the_sweep_and_leaves_what_is_stored
         assert {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("instead", ["nothing", "a file", "a folder in the place of its status"])
 def test_where_one_trial_s_directory_has_gone_the_others_go_on(
-    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch, instead: str
 ) -> None:
     driven = Driven(store, 2, monkeypatch)
     first = driven.ask()
     assert first is not None
-    shutil.rmtree(store.trial(store.entries()[0].trial_id).path)
+    trial = store.trial(store.entries()[0].trial_id).path
+    shutil.rmtree(trial)
+    if instead == "a file":
+        trial.write_text("no folder")
+    elif instead != "nothing":
+        (trial / "status.json").mkdir(parents=True)
     driven.queue.ended(driven.ids[0], died=True)
     assert driven.queue.stopped_because is None
     assert driven.ask() is not None

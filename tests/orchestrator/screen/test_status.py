@@ -61,6 +61,7 @@ def test_every_key_for_programs(running: SweepStore, command_line: CommandLine) 
         "counts": {"RUNNING": 1, "FAILED": 1, "DONE": 1, "PENDING": 1},
         "disk_bytes": disk_usage([running.path]),
         "removed": 1,
+        "damaged": [],
         "metric": "exact_w1",
     }
     # 3 epochs of 0.25 s and one evaluation of 0.5 s, 2 epochs and the untrained one of 2 s; 1 + 3 + 3 epochs left
@@ -207,9 +208,10 @@ def test_a_damaged_sweep_hides_no_other(running: SweepStore, command_line: Comma
     plan = running.runs_dir / "damaged" / "plan.json"
     plan.parent.mkdir()
     plan.write_text(content)
-    told = f"orchestrator: {plan}: is damaged; run the sweep file again to write it anew\n"
-    code, out, errors = command_line("status", "--json", "--runs-dir", running.runs_dir)
-    assert (code, errors) == (1, told)
+    code, out, told = command_line("status", "--json", "--runs-dir", running.runs_dir)
+    assert code == 1
+    assert told.startswith(f"orchestrator: {plan}: is damaged (")
+    assert told.endswith("); run the sweep file again to write it anew\n")
     assert [summary["sweep"] for summary in json.loads(out)] == ["hand"]
     code, out, errors = command_line("status", "--runs-dir", running.runs_dir)
     assert (code, errors) == (1, told)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,6 @@ from command_line import CommandLine
 from hand_made import TWO_CELLS, finish, make_sweep, plan_file, write_file
 from small_trials import contents
 
-from orchestrator.errors import UserError
 from orchestrator.files import disk_usage
 from orchestrator.screen.units import in_bytes
 from orchestrator.store.pruning import prunable, prune, size_of
@@ -147,11 +149,70 @@ def test_pruning_an_unknown_sweep_names_the_nearest(furnished: SweepStore, comma
     assert "did you mean 'hand'?" in errors
 
 
+def reach_by_a_link(furnished: SweepStore, tmp_path: Path, what: str) -> Path:
+    """Puts a folder with a trial's files outside of the runs directory, with a link to it. Returns the folder."""
+    entry = furnished.entries()[0]
+    trial = furnished.trial(entry.trial_id).path
+    outside = tmp_path / "outside"
+    if what == "attempts":
+        outside.mkdir()
+        (outside / "1").mkdir()
+        (outside / "1" / "checkpoint.pt").write_bytes(bytes(10))
+        shutil.rmtree(trial / "attempts", ignore_errors=True)
+        (trial / "attempts").symlink_to(outside)
+        return outside
+    shutil.copytree(trial, outside)
+    if what == "the trial":
+        shutil.rmtree(trial)
+        trial.symlink_to(outside)
+    elif what == "trials":
+        shutil.rmtree(outside)
+        (furnished.path / "trials").rename(outside)
+        (furnished.path / "trials").symlink_to(outside)
+    else:  # a trial that is not in the plan, or half of a copy
+        (trial.parent / what).symlink_to(outside)
+    return outside
+
+
+@pytest.mark.parametrize(
+    "what", ["attempts", "the trial", "trials", "0123456789ab", ".0123456789ab.incoming", ".0123456789ab.replaced"]
+)
+def test_nothing_is_deleted_that_a_link_leads_to(furnished: SweepStore, tmp_path: Path, what: str) -> None:
+    outside = reach_by_a_link(furnished, tmp_path, what)
+    before = {path: path.is_file() and path.read_bytes() for path in outside.rglob("*")}
+    assert before
+    if what != "trials":  # of a running trial it writes the state
+        furnished.mend()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        prune(prunable(furnished, checkpoints=True, removed=True))
+    assert {path: path.is_file() and path.read_bytes() for path in outside.rglob("*")} == before
+    assert what.startswith(".") or any("is left alone" in str(warning.message) for warning in caught)
+
+
+@pytest.mark.parametrize("trial_id", ["../../../outside", "{outside}", "..", "", "0123456789AB"])
+def test_no_trial_of_a_plan_leads_out_of_the_sweep(furnished: SweepStore, tmp_path: Path, trial_id: str) -> None:
+    outside = tmp_path / "outside"
+    shutil.copytree(furnished.trial(furnished.entries()[0].trial_id).path, outside)
+    before = sorted(outside.rglob("*"))
+    plan = json.loads((furnished.path / "plan.json").read_text())
+    plan["trials"][0]["trial_id"] = trial_id.format(outside=outside)
+    (furnished.path / "plan.json").write_text(json.dumps(plan))
+    with pytest.warns(UserWarning, match="not twelve hex digits, and is left out; run the sweep file again"):
+        assert len(furnished.entries()) == len(plan["trials"]) - 1
+    prune(prunable(furnished, checkpoints=True, removed=True))
+    assert sorted(outside.rglob("*")) == before
+
+
 def test_what_cannot_be_deleted_is_told_by_its_path(tmp_path: Path) -> None:
     path = tmp_path / "gone"
     path.write_bytes(bytes(10))
     assert size_of(path) == 10
     busy = Path("/proc/self/status")  # nobody deletes that
-    with pytest.raises(UserError, match="/proc/self/status cannot be deleted: "):
-        prune([path, busy])
+    other = tmp_path / "other"
+    other.write_bytes(bytes(5))
+    freed, problems = prune([path, busy, other])
+    assert freed == 15
+    assert [problem.partition(" cannot be deleted: ")[0] for problem in problems] == ["/proc/self/status"]
     assert not path.exists()
+    assert not other.exists()

@@ -206,7 +206,9 @@ def test_more_points_and_options_than_one_request_may_carry(store: SweepStore, t
     (trial.path / "config.yaml").write_text(json.dumps(long))  # JSON is YAML
     log = EpochLog(trial.metrics_file)
     for epoch in range(5):
-        log.append({"epoch": epoch, **{f"metric_{number}": float(number) for number in range(230)}})
+        log.append(
+            {"epoch": epoch, "iteration": 17 * epoch, **{f"metric_{number}": float(number) for number in range(230)}}
+        )
     trial.write_status(Status(State.DONE, [attempt()]))
     Mirror(store, tracking_uri).finish()
     run = dump(tracking_uri, "hand")[name_of(entry)]

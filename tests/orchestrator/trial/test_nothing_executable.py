@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,6 +13,7 @@ import pytest
 import torch
 from command_line import Cluster, CommandLine, environment
 from hand_made import POINTS, finish, make_sweep, write_file
+from PIL import Image
 
 from orchestrator.errors import UserError
 from orchestrator.store.states import State
@@ -96,6 +99,63 @@ def test_no_name_leaves_the_runs_directory(
         assert len(errors.splitlines()) == 1, arguments
     after = [item for item in sorted(tmp_path.rglob("*")) if "files" not in item.relative_to(tmp_path).parts]
     assert after == before
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+INTERPRETER = """#!/bin/sh
+touch "{evil}"
+cat > /dev/null
+"""
+
+
+@pytest.fixture
+def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that a PostScript interpreter makes here when it is started, as Pillow does for an EPS."""
+    from PIL import EpsImagePlugin
+
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(INTERPRETER.format(evil=tmp_path / "evil"))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # it looks once
+    return tmp_path / "evil"
+
+
+def test_the_interpreter_would_be_started_by_pillow_alone(evil: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(POSTSCRIPT)
+    with pytest.raises(OSError), Image.open(tmp_path / "a.jpg") as image:  # noqa: PT011
+        image.load()
+    assert evil.exists()
+
+
+@pytest.mark.parametrize("command", ["sweep", "evaluate", "report", "sync"])
+def test_no_picture_starts_an_interpreter(
+    evil: Path, tmp_path: Path, command_line: CommandLine, empty_database: Path, command: str
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(120):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(pictures / f"{number}.png")
+    for number in (200, 201):
+        (pictures / f"{number}.jpg").write_bytes(POSTSCRIPT)
+    folder = f"dataset=image_folder, dataset.root={pictures}, dataset.size=8, dataset.max_bad=0.5"
+    file = write_file(tmp_path, f"name: folder\nbase: [{folder}, evaluation=none, device=cpu, budget=4]\n")
+    store = make_sweep(tmp_path / "stored")
+    for entry in store.entries():
+        finish(store, entry, {"exact_w1": 0.5})
+        (store.trial(entry.trial_id).samples / "epoch_000002.png").write_bytes(POSTSCRIPT)
+    shutil.copy(empty_database, store.runs_dir / "mlflow.db")
+    options = ["dataset=digits", "evaluation=classifier", "evaluation.samples=122"]
+    arguments = {
+        "sweep": [file, "--dry-run", "--runs-dir", tmp_path / "runs"],
+        "evaluate": [pictures, *options, "--runs-dir", tmp_path / "runs"],
+        "report": ["hand", "--runs-dir", store.runs_dir],
+        "sync": ["hand", "--runs-dir", store.runs_dir],
+    }
+    code, _, errors = command_line(command, *arguments[command])
+    assert code == {"sweep": 0, "evaluate": 2, "report": 0, "sync": 1}[command], errors
+    assert not evil.exists()
 
 
 ASK = """

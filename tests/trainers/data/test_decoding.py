@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from collections.abc import Callable
@@ -222,6 +224,32 @@ def test_a_large_image_is_refused_whatever_pillow_allows(tmp_path: Path, monkeyp
     monkeypatch.setattr(decoding, "LARGE", 10)  # one after the other
     path = save(COLOUR, tmp_path / "a.png")
     assert all(isinstance(each, np.ndarray) for each in decode_all([path] * 20, lambda path: decoded(path, 8, 3)))
+
+
+LARGE_ONES = """
+import resource, sys
+from pathlib import Path
+from PIL import Image
+from trainers.data.decoding import decode_all, decoded, decoded_as_it_is
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+paths = sorted(Path(sys.argv[1]).iterdir())
+decode = {"resized": lambda path: decoded(path, 8, 3), "as they are": lambda path: decoded_as_it_is(path, (3, 8, 8))}
+shapes = {image.shape for image in decode_all(paths, decode[sys.argv[2]])}
+print(*shapes, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1000)
+"""
+
+
+@pytest.mark.parametrize(("how", "shape", "most"), [("resized", (3, 8, 8), 500), ("as they are", (3, 5000, 5000), 60)])
+def test_of_many_large_images_one_is_in_memory(tmp_path: Path, how: str, shape: tuple[int, ...], most: int) -> None:
+    """Pillow takes 100 MB for each of these, and up to three copies at a time while it turns and converts it."""
+    Image.new("RGB", (5000, 5000)).save(tmp_path / "0.png", compress_level=1)
+    for number in range(1, 8):
+        (tmp_path / f"{number}.png").write_bytes((tmp_path / "0.png").read_bytes())
+    program = [sys.executable, "-c", LARGE_ONES, tmp_path, how]
+    ran = subprocess.run(program, capture_output=True, text=True, timeout=200, check=True)
+    found, _, megabytes = ran.stdout.rpartition(" ")
+    assert found == str(shape)
+    assert int(megabytes) < most
 
 
 def test_a_file_for_which_memory_does_not_suffice_is_named(tmp_path: Path) -> None:

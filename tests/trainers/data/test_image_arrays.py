@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from trainers.data import image_arrays
 from trainers.data.image_arrays import kept, open_images, open_labels, write_array, write_images
 
 
@@ -71,6 +72,69 @@ def test_a_damaged_folder_is_built_anew(tmp_path: Path, damage: str) -> None:
         about.write_text("[]" if damage == "about no mapping" else about.read_text()[:20])
     assert kept(tmp_path / "set", build_small) == first
     assert open_images(tmp_path / "set", "train").sum() == sum(range(48))
+
+
+def flip(file: Path, place: int) -> None:
+    """Flips one bit, and leaves the times of the file as a bad disk does."""
+    times = file.stat()
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def reopened(folder: Path) -> dict[str, Any]:
+    """What another process gets, with the warnings that it gives."""
+    image_arrays._verified.clear()
+    return kept(folder, build_small)
+
+
+@pytest.mark.parametrize(
+    ("file", "place"), [("train.npy", -1), ("train.npy", 70), ("train_labels.npy", -8), ("about.json", 15)]
+)
+def test_a_flipped_bit_is_told_and_the_folder_is_built_again(tmp_path: Path, file: str, place: int) -> None:
+    first = kept(tmp_path / "set", build_small)
+    flip(tmp_path / "set" / file, place)
+    with pytest.warns(UserWarning, match=r"set' does not match the digest .* is damaged, and is made again"):
+        assert reopened(tmp_path / "set") == first
+    assert open_images(tmp_path / "set", "train").sum() == sum(range(48))
+    labels = open_labels(tmp_path / "set", "train")
+    assert labels is not None
+    assert labels.tolist() == [0, 1, 2, 3]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reopened(tmp_path / "set")
+
+
+def test_damaged_arrays_whose_source_has_gone_are_not_used(tmp_path: Path) -> None:
+    def gone(folder: Path) -> dict[str, Any]:
+        raise FileNotFoundError("the images are not there any more")
+
+    kept(tmp_path / "set", build_small)
+    flip(tmp_path / "set" / "train.npy", -1)
+    image_arrays._verified.clear()
+    with pytest.warns(UserWarning, match="is damaged"), pytest.raises(FileNotFoundError, match="not there any more"):
+        kept(tmp_path / "set", gone)
+
+
+def test_a_process_compares_the_files_again_only_when_they_have_changed(tmp_path: Path) -> None:
+    kept(tmp_path / "set", build_small)
+    array = tmp_path / "set" / "train.npy"
+    flip(array, -1)  # with the same size and time: this process has read the file and does not read it again
+    kept(tmp_path / "set", lambda folder: pytest.fail("built again"))
+    array.touch()
+    with pytest.warns(UserWarning, match="is damaged"):
+        kept(tmp_path / "set", build_small)
+
+
+def test_a_folder_of_an_earlier_version_is_used_as_it_is(tmp_path: Path) -> None:
+    first = kept(tmp_path / "set", build_small)
+    file = tmp_path / "set" / "about.json"
+    earlier = {key: value for key, value in first.items() if key != "about_digest"}
+    file.write_text(json.dumps(earlier))
+    assert reopened(tmp_path / "set") == earlier
+    file.write_text(json.dumps({key: value for key, value in earlier.items() if key != "digest"}))
+    assert reopened(tmp_path / "set") == first  # made again: nobody knows whether the arrays are whole
 
 
 def test_a_builder_that_fails_or_was_killed_leaves_nothing_in_the_way(tmp_path: Path) -> None:

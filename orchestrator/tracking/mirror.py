@@ -26,6 +26,7 @@ from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.address import quiet_client, shown, without_secrets
+from orchestrator.tracking.database import why_unusable
 from orchestrator.tracking.experiment import PARENT_TAG, STORE_TAG, SWEEP_TAG, TRIAL_TAG, SweepExperiment
 from orchestrator.tracking.mlflow_private import PICTURES_TAG, THUMBNAIL, log_output, picture_names
 from orchestrator.tracking.views import NOTE_TAG, describe
@@ -96,6 +97,8 @@ def level(store: SweepStore, uri: str) -> str | None:
 
 def told(error: Exception, uri: str) -> str:
     """What went wrong in MLflow, in one line and without the password in its tracking URI."""
+    if known := why_unusable(uri, error):
+        return known
     message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return without_secrets(message.splitlines()[0], uri)
 

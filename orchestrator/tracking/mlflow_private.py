@@ -9,8 +9,10 @@ Everything here was seen to work with MLflow 3.17.0, 3.17.2 and 3.18.0.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,14 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "server/__init__.py": ("REL_STATIC_DIR = ", "app = Flask("),
     "server/fastapi_app.py": ("app = create_fastapi_app(",),
     "server/js/build/index.html": ("<head>",),
+    "store/db_migrations/versions/451aebb31d03_add_metric_step.py": (
+        'revision = "451aebb31d03"',
+        "down_revision = None",
+    ),
+    "store/tracking/sqlalchemy_store.py": (
+        "    _engine_map: dict[",
+        "def __init__(self, db_uri, default_artifact_root",
+    ),
     "tracking/client.py": ("def log_outputs(", "images/{sanitized_key}+step+{step}+timestamp+{timestamp}+"),
     "utils/credentials.py": ("def get_default_host_creds(",),
     "utils/mlflow_tags.py": ('"mlflow.loggedImages"',),
@@ -136,6 +146,39 @@ def health(uri: str) -> int:
     return int(answer.status_code)
 
 
+def installed() -> str:
+    """MLflow's version."""
+    return importlib.metadata.version("mlflow")
+
+
+def schema_versions() -> tuple[str, frozenset[str]]:
+    """The version of a database's tables that MLflow needs, and every version that it knows, without importing it.
+
+    Reason: MLflow has no call for it, and tells a wrong version only by an error in many words. MLflow 3.17.0 to
+    3.18.0.
+    """
+    texts = [file.read_text(encoding="utf-8") for file in (_folder() / "store/db_migrations/versions").glob("*.py")]
+    known = {found for text in texts for found in re.findall(r'^revision = "(\w+)"', text, re.MULTILINE)}
+    before = {found for text in texts for found in re.findall(r'^down_revision = "(\w+)"', text, re.MULTILINE)}
+    (latest,) = known - before
+    return latest, frozenset(known)
+
+
+def make_tables(uri: str, artifacts: str) -> None:
+    """Makes MLflow's tables and its experiment ``Default``, whose ``artifacts`` are a URI, and closes the database.
+
+    Reason: MLflow makes them with its first question to a database and then keeps the database open, but the file is
+    to be renamed. ``mlflow db upgrade`` makes no experiment. MLflow 3.17.0 to 3.18.0.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    try:
+        SqlAlchemyStore(uri, artifacts)
+    finally:
+        if (engine := SqlAlchemyStore._engine_map.pop(uri, None)) is not None:
+            engine.dispose()
+
+
 def save_program(program: ExportedProgram, folder: Path, model: Model) -> None:
     """Writes a graph with its weights and ``MLmodel`` into ``folder``, as a model of ``mlflow.pytorch``.
 
@@ -175,13 +218,18 @@ def server_with(page: Callable[[], Any]) -> FastAPI:
     return server
 
 
-def _missing() -> Iterator[str]:
-    """What MLflow does not have of :data:`NEEDED`."""
+def _folder() -> Path:
+    """Where MLflow is installed."""
     spec = importlib.util.find_spec("mlflow")  # imports nothing
     assert spec is not None
     assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def _missing() -> Iterator[str]:
+    """What MLflow does not have of :data:`NEEDED`."""
     for name, texts in NEEDED.items():
-        file = Path(spec.origin).parent / name
+        file = _folder() / name
         content = file.read_text(encoding="utf-8") if file.exists() else ""
         yield from (f"{text} in mlflow/{name}" for text in texts if text not in content)
 

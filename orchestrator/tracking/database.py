@@ -181,7 +181,7 @@ def _set_aside(file: Path, uri: str) -> str:
     quoted = shlex.quote(str(file))
     folder = file.parent
     names = sweep_names(folder)
-    where = "" if folder == Path("runs").resolve() else runs_argument(folder)
+    where = runs_argument(folder) if names and folder != Path("runs").resolve() else ""
     where += "" if is_default(uri, folder) else uri_argument(uri)
     sync = f"orchestrator sync {names[0] if len(names) == 1 else 'NAME'}{where}"
     if len(names) > 1:

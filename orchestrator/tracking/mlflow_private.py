@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from mlflow import MlflowClient
     from mlflow.models import Model
-    from torch.export import ExportedProgram
 
 VERSIONS = ">=3.17,<3.19"
 """The versions that work, as ``pyproject.toml`` has them."""
@@ -179,18 +178,15 @@ def make_tables(uri: str, artifacts: str) -> None:
             engine.dispose()
 
 
-def save_program(program: ExportedProgram, folder: Path, model: Model) -> None:
-    """Writes a graph with its weights and ``MLmodel`` into ``folder``, as a model of ``mlflow.pytorch``.
+def write_model(folder: Path, model: Model, torch_version: str) -> None:
+    """Writes ``MLmodel`` for the graph in ``data/model.pt2`` of a folder, as a model of ``mlflow.pytorch``.
 
-    Reason: ``mlflow.pytorch.save_model`` writes the same, but traces the graph for each trial anew. MLflow 3.17.0 to
-    3.18.0.
+    Reason: ``mlflow.pytorch.save_model`` writes the same, but traces the graph for each trial anew, in this process.
+    MLflow 3.17.0 to 3.18.0.
     """
-    import torch
     from mlflow import pyfunc
 
-    (folder / "data").mkdir(parents=True)
-    torch.export.save(program, folder / "data" / "model.pt2")
-    model.add_flavor("pytorch", model_data="data", pytorch_version=str(torch.__version__))
+    model.add_flavor("pytorch", model_data="data", pytorch_version=torch_version)
     pyfunc.add_to_model(model, loader_module="mlflow.pytorch", data="data", model_config={"device": "cpu"})
     model.save(folder / "MLmodel")
 

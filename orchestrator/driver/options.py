@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.errors import UserError
 from orchestrator.store.runs import runs_argument
 from orchestrator.store.sweep import SweepStore
-from orchestrator.tracking.address import is_default, shown
+from orchestrator.tracking.address import is_default, uri_argument
 from trainers.parts import nearest
 
 EXECUTORS = ("ray", "local")
@@ -42,12 +42,12 @@ class Options:
 def as_arguments(store: SweepStore, options: Options, *, secret: bool = False) -> str:
     """The options with which another command finds this sweep and its MLflow, as text.
 
-    A database's password is in them only if they stay ``secret``. Otherwise ``***`` stands for it.
+    A database's password is in them only if they stay ``secret``, see :func:`uri_argument`.
     """
     words = runs_argument(store.runs)
     uri = options.tracking_uri
     if uri is not None and not is_default(uri, store.runs):
-        words += f" --tracking-uri {shlex.quote(uri if secret else shown(uri))}"
+        words += uri_argument(uri, secret=secret)
     return words
 
 

@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import os
 import re
+import shlex
 import warnings
 from http import HTTPStatus
 from pathlib import Path
@@ -56,10 +57,14 @@ def default_uri(runs: Runs) -> str:
             f"--runs-dir {location(runs)}: MLflow's SQLite file cannot lie in an object store; give the address of an "
             "MLflow server with --tracking-uri, or run without MLflow with --offline"
         )
-    file = str((runs / "mlflow.db").resolve())
-    encoded = file.translate(ENCODED)
+    return file_uri((runs / "mlflow.db").resolve())
+
+
+def file_uri(file: Path) -> str:
+    """The URI of an SQLite file, which may have any characters in its path."""
+    encoded = str(file).translate(ENCODED)
     # With the name of the driver MLflow makes no folder that is called like the encoded path.
-    return f"sqlite:///{file}" if file == encoded else f"sqlite+pysqlite:///{encoded}"
+    return f"sqlite:///{file}" if str(file) == encoded else f"sqlite+pysqlite:///{encoded}"
 
 
 def is_default(uri: str, runs: Runs) -> bool:
@@ -106,6 +111,20 @@ def shown(uri: str) -> str:
     return SECRETS.sub(lambda found: "***" if found[1] is None else f"{found[1]}:***@", uri)
 
 
+def uri_argument(uri: str, *, secret: bool = False) -> str:
+    """The option with which a command finds MLflow, with a space before it.
+
+    A database's password is in it only if the command stays ``secret``. Otherwise the command takes the URI from
+    ``MLFLOW_TRACKING_URI``: the option is left out if that variable has the URI, and names the variable if not. A shell
+    in which the variable is not set makes an empty option of it, which is an error and not the default.
+    """
+    if shown(uri) == uri:
+        return f" --tracking-uri {shlex.quote(uri)}"
+    if os.environ.get(FROM_ENVIRONMENT) == uri:
+        return ""
+    return f" --tracking-uri {shlex.quote(uri)}" if secret else f' --tracking-uri "${FROM_ENVIRONMENT}"'
+
+
 def without_secrets(text: str, uri: str) -> str:
     """A message of MLflow or of its database, without the password in the tracking URI."""
     for found in SECRETS.finditer(uri):
@@ -119,7 +138,7 @@ def check_uri(uri: str) -> None:
 
     Its kind may be unknown, no server may answer there within seconds, or MLflow may refuse access.
     """
-    from orchestrator.tracking import mlflow_private  # importing it checks MLflow
+    from orchestrator.tracking import database, mlflow_private  # importing the latter checks MLflow
 
     uri = without_password(uri)
     where = f"{_option(uri)} {shown(uri)}"
@@ -134,7 +153,7 @@ def check_uri(uri: str) -> None:
                 raise OSError(f"HTTP status {status}")
             _ask(uri, where)
         elif scheme == "sqlite":
-            _check_file(uri)
+            database.check_file(uri)
         elif scheme in ("postgresql", "mysql", "mssql"):
             _connect(uri)
         else:
@@ -147,23 +166,6 @@ def check_uri(uri: str) -> None:
 def _option(uri: str) -> str:
     """Where a tracking URI was given."""
     return FROM_ENVIRONMENT if os.environ.get(FROM_ENVIRONMENT) == uri else "--tracking-uri"
-
-
-def _check_file(uri: str) -> None:
-    """Raises OSError if an SQLite file cannot be there."""
-    file = Path(unquote(uri.partition(":///")[2].partition("?")[0]))
-    if file.parent.exists() and not file.parent.is_dir():
-        raise OSError(f"'{file.parent}' is not a directory")
-    if file.is_dir():
-        raise OSError("it is a directory, not a file")
-    if "%" in uri:
-        import sqlalchemy
-
-        if sqlalchemy.make_url(uri).database != str(file):
-            raise OSError(
-                f"SQLAlchemy {sqlalchemy.__version__} takes it for another file, because its path has one of %, ? and "
-                "#; choose another --runs-dir, or install SQLAlchemy 2.1"
-            )
 
 
 def _unreachable(error: Exception) -> str:
@@ -208,13 +210,21 @@ def _connect(uri: str) -> None:
 
 
 def quiet_client(uri: str) -> MlflowClient:
-    """An MLflow client that gives up after seconds, not minutes, and does not print messages of its own."""
+    """An MLflow client that gives up after seconds, not minutes, and does not print messages of its own.
+
+    It makes the tables of a database that has none. Raises :class:`UserError` if an SQLite file cannot be used, and
+    SQLAlchemy's errors if a PostgreSQL database cannot be reached.
+    """
+    from orchestrator.tracking import database
+
     uri = without_password(uri)
     _prepare(uri)
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # importing mlflow sets its own level
-    return MlflowClient(tracking_uri=uri)
+    database.make_database(uri)
+    with database.making_tables(uri):
+        return MlflowClient(tracking_uri=uri)
 
 
 def _prepare(uri: str) -> None:

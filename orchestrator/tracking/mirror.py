@@ -4,15 +4,12 @@ A sweep is one experiment with one parent run; a trial is a child run. A run is 
 trial_id) tags before it is created. If an answer of the server got lost and a run exists twice, one of the two is
 deleted. A point is logged with its stored timestamp, so that logging it twice leaves one point. Only the driver writes.
 
-Pictures are named so that MLflow's charts can step through them. The generator of a finished trial is a model of its
-run, called ``generator``.
+Pictures are named so that MLflow's charts can step through them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,20 +17,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.errors import UserError
-from orchestrator.store.epochs import POSITION, Tail
-from orchestrator.store.references import stored_metrics
+from orchestrator.store.epochs import Tail
 from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.address import quiet_client, shown, without_secrets
+from orchestrator.tracking.database import why_unusable
 from orchestrator.tracking.experiment import PARENT_TAG, STORE_TAG, SWEEP_TAG, TRIAL_TAG, SweepExperiment
-from orchestrator.tracking.mlflow_private import PICTURES_TAG, THUMBNAIL, log_output, picture_names
+from orchestrator.tracking.gaps import CONFIGURATION, flat, lacking_files, lacking_points, points
+from orchestrator.tracking.generators import GeneratorProcess, NotSaved
+from orchestrator.tracking.mlflow_private import PICTURES_TAG
+from orchestrator.tracking.models import GENERATOR, log_generator, models_of
+from orchestrator.tracking.pictures import log_picture, picture_name
 from orchestrator.tracking.views import NOTE_TAG, describe
-from trainers.data.decoding import open_image
 from trainers.metrics import TRAINING_SECONDS
 
 if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel, Metric, Run
+    from mlflow.entities import Metric, Run
 
 T = TypeVar("T")
 
@@ -52,10 +52,8 @@ RUN_STATUS = {
     State.LOST: "KILLED",
 }
 MAX_METRICS, MAX_PARAMS, MAX_PARAM_LENGTH = 1000, 100, 6000  # MLflow's limits for one request
-NOT_METRICS = frozenset(POSITION) - {"iteration"}
-"""What MLflow has a place of its own for."""
-GENERATOR = "generator"
-"""What a trial's model is called: ``mlflow.pytorch.load_model("runs:/RUN_ID/generator")``."""
+MOST_FAILURES = 2
+"""After so many generators in a row that could not be saved no further one is tried."""
 
 
 @dataclass
@@ -87,11 +85,13 @@ class _Mirrored:
 def level(store: SweepStore, uri: str) -> tuple[str | None, list[str]]:
     """Updates MLflow from the store of one sweep.
 
-    Returns what the user should know (:meth:`Mirror.note`) and what could not be mirrored (:meth:`Mirror.problems`).
-    Raises :class:`UserError` if that fails for any other reason.
+    What MLflow has is compared with the store, point by point. Returns what the user should know (:meth:`Mirror.note`)
+    and what could not be mirrored (:meth:`Mirror.problems`). Raises :class:`UserError` if that fails for any other
+    reason.
     """
     try:
         mirror = Mirror(store, uri)
+        mirror.fill_gaps()
         mirror.finish()
         return mirror.note(), mirror.problems()
     except UserError:
@@ -103,6 +103,8 @@ def level(store: SweepStore, uri: str) -> tuple[str | None, list[str]]:
 
 def told(error: Exception, uri: str) -> str:
     """What went wrong in MLflow, in one line and without the password in its tracking URI."""
+    if known := why_unusable(uri, error):
+        return known
     message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return without_secrets(message.splitlines()[0], uri)
 
@@ -151,10 +153,40 @@ class Mirror:
             if status.attempts:
                 self._sync_trial(trial, status)
 
+    def fill_gaps(self) -> None:
+        """Logs what MLflow lacks of what its tags say it has: points, parameters, pictures, the configuration.
+
+        It costs one request for each metric of each trial, and two for the files. While a sweep runs nothing is asked:
+        its driver knows what it has logged.
+        """
+        runs = self._find_runs()
+        for trial in self._trials:
+            run = runs.get(trial.entry.trial_id)
+            if run is None:
+                continue
+            store = self._store.trial(trial.entry.trial_id)
+            stored = _Mirrored(trial.entry, store.tail())
+            stored.read()
+            metrics = lacking_points(self._client, run, points(stored.pending[: trial.epochs]))
+            params: list[tuple[str, Any]] = []
+            with contextlib.suppress(UserError):  # a damaged configuration: the trial reports it itself
+                params = [(key, value) for key, value in flat(store.config()) if key not in run.data.params]
+            if metrics or params:
+                self._log(run.info.run_id, params, metrics, {})
+            files = {("", CONFIGURATION): store.path / CONFIGURATION}
+            for picture in store.sample_files()[: _pictures_of(trial.level)]:
+                folder, name, _ = picture_name(picture, store.trial_id)
+                files[folder, name] = picture
+            for folder, name in lacking_files(self._client, run, files):
+                if folder:
+                    self._log_picture(run.info.run_id, store.trial_id, files[folder, name])
+                elif files[folder, name].exists():
+                    self._client.log_artifact(run.info.run_id, str(files[folder, name]))
+
     def finish(self, *, generators: bool = True) -> None:
         """Ends a driver's run: logs tables and status of the parent run, and the generators of trials that have ended.
 
-        The first generator takes seconds, because torch has to load its tracer.
+        The first generator takes seconds, because a process for generators has to load torch and its tracer.
         """
         self.sync()
         self._find_runs()
@@ -164,8 +196,8 @@ class Mirror:
         done = all(status.state.is_result for status in statuses)
         ended = [int(attempt.ended * 1000) for attempt in _attempts(statuses) if attempt.ended]
         self._client.set_terminated(self._parent, "FINISHED" if done else "KILLED", max(ended, default=None))
-        for trial in self._trials if generators else []:
-            self._sync_generator(trial)
+        if generators:
+            self._sync_generators()
 
     def _statuses(self) -> list[Status]:
         return [self._store.trial(trial.entry.trial_id).status() for trial in self._trials]
@@ -214,12 +246,9 @@ class Mirror:
         return found
 
     def _delete_run(self, run_id: str) -> None:
-        for model in self._models(run_id):
+        for model in models_of(self._client, self._experiment, run_id):
             self._client.delete_logged_model(model.model_id)
         self._client.delete_run(run_id)
-
-    def _models(self, run_id: str) -> Sequence[LoggedModel]:
-        return self._client.search_logged_models([self._experiment], f"source_run_id = '{run_id}'")
 
     def _create_parent(self) -> str:
         plan = self._store.plan()
@@ -246,11 +275,11 @@ class Mirror:
         params: list[tuple[str, Any]] = []
         if not trial.described:
             with contextlib.suppress(UserError):  # a damaged configuration: the trial reports it itself
-                params = list(_flat(store.config()))
-                self._client.log_artifact(trial.run_id, str(store.path / "config.yaml"))
+                params = list(flat(store.config()))
+                self._client.log_artifact(trial.run_id, str(store.path / CONFIGURATION))
             tags[DESCRIBED_TAG] = "true"
         if trial.level != level:
-            for picture in pictures[int(trial.level.split()[-1]) if trial.level else 0 :]:
+            for picture in pictures[_pictures_of(trial.level) :]:
                 self._log_picture(trial.run_id, store.trial_id, picture)
             ended = status.attempts[-1].ended
             if status.state is State.RUNNING or not ended:
@@ -260,84 +289,59 @@ class Mirror:
             tags |= {**_tags(status, store.references()), LEVEL_TAG: level}
             if pictures:
                 tags[PICTURES_TAG] = "True"
-        self._log(trial.run_id, params, trial.pending, tags)
+        self._log(trial.run_id, params, points(trial.pending), tags)
         trial.epochs += len(trial.pending)
         trial.pending, trial.described, trial.level = [], True, level
 
-    def _sync_generator(self, trial: _Mirrored) -> None:
-        store = self._store.trial(trial.entry.trial_id)
-        if (
-            trial.run_id is None
-            or trial.generator
-            or trial.problem
-            or store.status().state not in (State.DONE, State.STOPPED)
-        ):
-            return
-        self._client.set_tag(trial.run_id, GENERATOR, self._log_generator(trial.run_id, store))
-        trial.generator = True
-
     def _log_picture(self, run_id: str, trial_id: str, picture: Path) -> None:
-        """Logs ``samples/epoch_000003.png`` as ``images/samples+step+000003+…``, with a small version beside it.
+        if problem := log_picture(self._client, run_id, trial_id, picture):
+            self._pictures[picture] = problem
 
-        MLflow's own client puts random digits where we put the trial's id, so that a picture logged twice exists twice.
+    def _sync_generators(self) -> None:
+        """Logs the generators that MLflow lacks. An error of one trial costs no other trial's generator.
+
+        After two failures in a row the rest is left to the next call: the cause is probably not the trial's. Raises
+        :class:`UserError` with the first failure.
         """
-        _, epoch, *probe = picture.stem.split("_", 2)
-        target, name, small = picture_names(probe[0] if probe else "samples", epoch, trial_id)
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                with open_image(picture) as image:
-                    image.thumbnail((THUMBNAIL, THUMBNAIL))
-                    image.save(Path(folder) / small)
-                shutil.copyfile(picture, Path(folder) / name)
-            except Exception as error:  # Pillow's plugins raise any error on a broken file
-                self._pictures[picture] = f"{picture}: is left out, because it cannot be read ({error}); delete it"
-                return
-            self._client.log_artifacts(run_id, folder, target)
+        lacking = [trial for trial in self._trials if self._lacks_generator(trial)]
+        failures: list[str] = []
+        in_a_row = 0
+        with GeneratorProcess() as process:
+            for trial in lacking:
+                assert trial.run_id is not None
+                store = self._store.trial(trial.entry.trial_id)
+                try:
+                    where = log_generator(self._client, self._experiment, trial.run_id, store, process)
+                except (NotSaved, OSError, UserError) as error:
+                    failures.append(f"{trial.entry.trial_id}: {error}")
+                    in_a_row += 1
+                    if in_a_row == MOST_FAILURES:
+                        break
+                    continue
+                in_a_row = 0
+                self._client.set_tag(trial.run_id, GENERATOR, where)
+                trial.generator = True
+        if failures:
+            missing = sum(not trial.generator for trial in lacking)
+            raise UserError(f"{missing} of {len(lacking)} generators could not be saved; {failures[0]}")
 
-    def _log_generator(self, run_id: str, trial: TrialStore) -> str:
-        """Logs the final generator as a model of the run, once. Returns its URI, or why there is none."""
-        from mlflow.entities import LoggedModelStatus
-        from mlflow.models import Model
-
-        from orchestrator.tracking.generators import NoGenerator, check_traceable, final_generator, save_generator
-
-        try:
-            generator = final_generator(trial)
-            check_traceable(generator)
-        except NoGenerator as why:
-            return f"none: {why}"
-        if not any(model.status == LoggedModelStatus.READY for model in self._models(run_id)):
-            made = self._client.create_logged_model(self._experiment, GENERATOR, run_id)
-            model = Model(made.artifact_location, run_id, model_uuid=made.model_id, model_id=made.model_id)
-            with tempfile.TemporaryDirectory() as folder:
-                save_generator(generator, Path(folder) / GENERATOR, model)
-                self._client.log_model_artifacts(made.model_id, str(Path(folder) / GENERATOR))
-            self._client.log_batch(run_id, _last_evaluated(trial, made.model_id))
-            log_output(self._client, run_id, made.model_id, generator.epoch)
-            self._client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
-        for known in self._models(run_id):  # an earlier call was interrupted, or its answer got lost
-            if known.status != LoggedModelStatus.READY:
-                self._client.delete_logged_model(known.model_id)
-        return f"runs:/{run_id}/{GENERATOR}"
+    def _lacks_generator(self, trial: _Mirrored) -> bool:
+        if trial.run_id is None or trial.generator or trial.problem:
+            return False
+        return self._store.trial(trial.entry.trial_id).status().state in (State.DONE, State.STOPPED)
 
     def _log(
         self,
         run_id: str,
         params: Sequence[tuple[str, Any]],
-        epochs: Sequence[Mapping[str, Any]],
+        metrics: Sequence[Metric],
         tags: Mapping[str, str],
     ) -> None:
         """Logs in one request if MLflow's limits allow it. The tags come last, because they record what was logged."""
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Param, RunTag
 
-        points = [
-            Metric(name, float(value), record["timestamp"], record["epoch"])
-            for record in epochs
-            for name, value in record.items()
-            if name not in NOT_METRICS
-        ]
         options = [Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in params]
-        *more_points, last_points = list(_chunks(points, MAX_METRICS)) or [[]]
+        *more_points, last_points = list(_chunks(metrics, MAX_METRICS)) or [[]]
         *more_options, last_options = list(_chunks(options, MAX_PARAMS)) or [[]]
         for some_options in more_options:
             self._client.log_batch(run_id, params=some_options)
@@ -378,16 +382,9 @@ def _level_of(status: Status, trial: TrialStore) -> str:
     return f"{status.state} {len(status.attempts)} {len(trial.sample_files())}"
 
 
-def _last_evaluated(trial: TrialStore, model_id: str) -> list[Metric]:
-    """The last value of each evaluation metric, as metrics of the model, so that MLflow can sort models by them."""
-    from mlflow.entities import Metric
-
-    names = stored_metrics(trial.references())
-    last = {name: record for record in trial.epochs() for name in names if name in record}
-    return [
-        Metric(name, float(record[name]), record["timestamp"], record["epoch"], model_id)
-        for name, record in last.items()
-    ]
+def _pictures_of(level: str) -> int:
+    """The number of pictures in the text of :func:`_level_of`; 0 for an empty one."""
+    return int(level.rsplit(maxsplit=1)[-1]) if level else 0
 
 
 def _attempts(statuses: Sequence[Status]) -> list[Attempt]:
@@ -414,14 +411,6 @@ def _tags(status: Status, references: Mapping[str, Any]) -> dict[str, str]:
     tags |= {f"evaluation.{name}": str(value) for name, value in references.get("info", {}).items()}
     overwrites = {"error"} if len(status.attempts) > 1 else set()  # an empty error replaces that of an earlier attempt
     return {key: value for key, value in tags.items() if value or key in overwrites}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -9,9 +9,11 @@ Everything here was seen to work with MLflow 3.17.0, 3.17.2 and 3.18.0.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from mlflow import MlflowClient
     from mlflow.models import Model
-    from torch.export import ExportedProgram
 
 VERSIONS = ">=3.17,<3.19"
 """The versions that work, as ``pyproject.toml`` has them."""
@@ -33,6 +34,14 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "server/__init__.py": ("REL_STATIC_DIR = ", "app = Flask("),
     "server/fastapi_app.py": ("app = create_fastapi_app(",),
     "server/js/build/index.html": ("<head>",),
+    "store/db_migrations/versions/451aebb31d03_add_metric_step.py": (
+        'revision = "451aebb31d03"',
+        "down_revision = None",
+    ),
+    "store/tracking/sqlalchemy_store.py": (
+        "    _engine_map: dict[",
+        "def __init__(self, db_uri, default_artifact_root",
+    ),
     "tracking/client.py": ("def log_outputs(", "images/{sanitized_key}+step+{step}+timestamp+{timestamp}+"),
     "utils/credentials.py": ("def get_default_host_creds(",),
     "utils/mlflow_tags.py": ('"mlflow.loggedImages"',),
@@ -144,18 +153,48 @@ def health(uri: str) -> int:
     return int(answer.status_code)
 
 
-def save_program(program: ExportedProgram, folder: Path, model: Model) -> None:
-    """Writes a graph with its weights and ``MLmodel`` into ``folder``, as a model of ``mlflow.pytorch``.
+def installed() -> str:
+    """MLflow's version."""
+    return importlib.metadata.version("mlflow")
 
-    Reason: ``mlflow.pytorch.save_model`` writes the same, but traces the graph for each trial anew. MLflow 3.17.0 to
+
+def schema_versions() -> tuple[str, frozenset[str]]:
+    """The version of a database's tables that MLflow needs, and every version that it knows, without importing it.
+
+    Reason: MLflow has no call for it, and tells a wrong version only by an error in many words. MLflow 3.17.0 to
     3.18.0.
     """
-    import torch
+    texts = [file.read_text(encoding="utf-8") for file in (_folder() / "store/db_migrations/versions").glob("*.py")]
+    known = {found for text in texts for found in re.findall(r'^revision = "(\w+)"', text, re.MULTILINE)}
+    before = {found for text in texts for found in re.findall(r'^down_revision = "(\w+)"', text, re.MULTILINE)}
+    (latest,) = known - before
+    return latest, frozenset(known)
+
+
+def make_tables(uri: str, artifacts: str) -> None:
+    """Makes MLflow's tables and its experiment ``Default``, whose ``artifacts`` are a URI, and closes the database.
+
+    Reason: MLflow makes them with its first question to a database and then keeps the database open, but the file is
+    to be renamed. ``mlflow db upgrade`` makes no experiment. MLflow 3.17.0 to 3.18.0.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    try:
+        SqlAlchemyStore(uri, artifacts)
+    finally:
+        if (engine := SqlAlchemyStore._engine_map.pop(uri, None)) is not None:
+            engine.dispose()
+
+
+def write_model(folder: Path, model: Model, torch_version: str) -> None:
+    """Writes ``MLmodel`` for the graph in ``data/model.pt2`` of a folder, as a model of ``mlflow.pytorch``.
+
+    Reason: ``mlflow.pytorch.save_model`` writes the same, but traces the graph for each trial anew, in this process.
+    MLflow 3.17.0 to 3.18.0.
+    """
     from mlflow import pyfunc
 
-    (folder / "data").mkdir(parents=True)
-    torch.export.save(program, folder / "data" / "model.pt2")
-    model.add_flavor("pytorch", model_data="data", pytorch_version=str(torch.__version__))
+    model.add_flavor("pytorch", model_data="data", pytorch_version=torch_version)
     pyfunc.add_to_model(model, loader_module="mlflow.pytorch", data="data", model_config={"device": "cpu"})
     model.save(folder / "MLmodel")
 
@@ -183,13 +222,18 @@ def server_with(page: Callable[[], Any]) -> FastAPI:
     return server
 
 
-def _missing() -> Iterator[str]:
-    """What MLflow does not have of :data:`NEEDED`."""
+def _folder() -> Path:
+    """Where MLflow is installed."""
     spec = importlib.util.find_spec("mlflow")  # imports nothing
     assert spec is not None
     assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def _missing() -> Iterator[str]:
+    """What MLflow does not have of :data:`NEEDED`."""
     for name, texts in NEEDED.items():
-        file = Path(spec.origin).parent / name
+        file = _folder() / name
         content = file.read_text(encoding="utf-8") if file.exists() else ""
         yield from (f"{text} in mlflow/{name}" for text in texts if text not in content)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import socket
 import sys
 
@@ -12,7 +11,9 @@ from orchestrator.errors import UserError
 from orchestrator.store.identity import known_identity
 from orchestrator.store.runs import Runs, folder_of, location, runs_argument
 from orchestrator.tracking import mlflow_private
-from orchestrator.tracking.address import check_uri, chosen_uri, is_default, quiet_client, shown
+from orchestrator.tracking.address import check_uri, chosen_uri, is_default, quiet_client, shown, uri_argument
+from orchestrator.tracking.database import DEFAULT_ARTIFACTS, make_database
+from orchestrator.tracking.mirror import told
 from orchestrator.tracking.mlflow_private import charts_address, experiments_address
 from orchestrator.tracking.views import METHODS, TRIALS
 from trainers.parts import nearest
@@ -42,6 +43,7 @@ def serve(runs: Runs, tracking_uri: str | None, port: int | None, name: str | No
     if name is None:
         if not elsewhere:
             check_uri(uri)
+            make_database(uri)  # the server would make its tables in place
         pages = {"all sweeps": experiments_address(server)}
     else:
         experiment = _experiment(uri, runs, name)
@@ -62,7 +64,7 @@ def serve(runs: Runs, tracking_uri: str | None, port: int | None, name: str | No
         "PYTHONWARNINGS": "ignore",
         **mlflow_private.NOT_FROM_HERE,
     }
-    artifacts = (folder_of(runs) / "mlflow-artifacts").resolve().as_uri()
+    artifacts = (folder_of(runs) / DEFAULT_ARTIFACTS).resolve().as_uri()
     command = ["-P", "-m", "mlflow", "server", "--app-name", "orchestrator"]
     command += ["--backend-store-uri", uri, "--default-artifact-root", artifacts, "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--uvicorn-opts", "--log-level warning"]
@@ -87,8 +89,10 @@ def _experiment(uri: str, runs: Runs, name: str) -> str:
     If another store has the name in this MLflow, the experiment has the id of our store in its name.
     """
     check_uri(uri)
-    client = quiet_client(uri)
-    known = {experiment.name: experiment.experiment_id for experiment in client.search_experiments()}
+    try:
+        known = {each.name: each.experiment_id for each in quiet_client(uri).search_experiments()}
+    except Exception as error:  # MLflow and its database raise many types
+        raise UserError(f"MLflow at {shown(uri)} cannot be read: {told(error, uri)}") from None
     try:
         identity = known_identity(runs, name)
     except OSError as error:
@@ -98,6 +102,6 @@ def _experiment(uri: str, runs: Runs, name: str) -> str:
     if name not in known:
         known.pop("Default", None)
         there = nearest(name, known) if known else ""
-        where = runs_argument(runs) + ("" if is_default(uri, runs) else f" --tracking-uri {shlex.quote(shown(uri))}")
+        where = runs_argument(runs) + ("" if is_default(uri, runs) else uri_argument(uri))
         raise UserError(f"MLflow has no sweep called '{name}'{there}; add it with: orchestrator sync {name}{where}")
     return known[name]

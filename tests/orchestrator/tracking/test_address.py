@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import CommandLine, environment, free_port, wait_until
+from command_line import PROGRAM, CommandLine, environment, free_port, wait_until
 from hand_made import TWO_CELLS, finish, make_sweep
 from mlflow_dump import dump, expected_files, expected_points, files_of, points_of
 from rich.console import Console
 
 from orchestrator.driver.conclusion import conclude
-from orchestrator.driver.options import Options, resume_command
+from orchestrator.driver.options import Options, as_arguments, resume_command
 from orchestrator.errors import UserError
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
@@ -285,11 +285,35 @@ def test_a_password_is_in_no_command_that_is_told(store: SweepStore, uri: str) -
     assert isinstance(console.file, io.StringIO)
     told = console.file.getvalue()
     assert "S3cret" not in told
-    printed = "http://mlflow:5000" if uri.startswith("http") else "'postgresql://me:***@db/m'"
+    printed = "http://mlflow:5000" if uri.startswith("http") else '"$MLFLOW_TRACKING_URI"'
     assert f"--tracking-uri {printed}" in told
     own = resume_command(store, options, secret=True)  # for a process that takes the place of this one
     assert ("S3cret" in own) is uri.startswith("postgresql")
     assert uri.startswith("postgresql") or os.environ["MLFLOW_TRACKING_PASSWORD"] == "S3cret"
+
+
+def test_a_command_that_is_told_takes_a_password_from_the_environment_as_it_stands(
+    store: SweepStore, closed_port: int, tmp_path: Path
+) -> None:
+    """A shell runs it: with the variable it reaches the database, and without it does not take the default."""
+    uri = f"postgresql://me:{ENCODED_PASSWORD}@127.0.0.1:{closed_port}/m"
+    told = f"sync hand{as_arguments(store, Options(uri))}"
+    shell = ["sh", "-c", f"exec {PROGRAM} {told}"]
+    for changes, expected in (
+        ({"MLFLOW_TRACKING_URI": uri}, f"MLFLOW_TRACKING_URI postgresql://me:***@127.0.0.1:{closed_port}/m: the data"),
+        ({}, "--tracking-uri: is empty; is it a variable that is not set?"),
+    ):
+        ran = subprocess.run(
+            shell, cwd=tmp_path, env=environment(**changes), capture_output=True, text=True, check=False
+        )
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert ran.stderr.startswith(f"orchestrator: {expected}")
+        assert ran.stderr.count("\n") == 1
+    assert not (store.runs_dir / "mlflow.db").exists()
+
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    assert as_arguments(store, Options(uri)) == f" --runs-dir {store.runs_dir}"
+    assert "--tracking-uri" not in resume_command(store, Options(uri), secret=True)  # the password stays out of ps
 
 
 @pytest.mark.parametrize(

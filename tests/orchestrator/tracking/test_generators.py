@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command_line import environment
+from command_line import CommandLine, environment, wait_until
 from hand_made import make_sweep
 from mlflow_dump import dump
+from rich.console import Console
 from small_trials import create
 
+from orchestrator.driver.conclusion import conclude
+from orchestrator.driver.mirroring import MirrorThread
+from orchestrator.driver.options import Options
+from orchestrator.store import checkpoints
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.address import quiet_client
-from orchestrator.tracking.generators import Generator, NoGenerator, final_generator, save_generator
-from orchestrator.tracking.mirror import GENERATOR, Mirror
+from orchestrator.tracking.generators import PROGRAM, NoGenerator, Saved, save_generator
+from orchestrator.tracking.mirror import Mirror
+from orchestrator.tracking.models import GENERATOR
 from orchestrator.trial.run import run_trial
 from trainers.config import TrialConfig
-from trainers.networks import Mlp
 from trainers.training import Training
 
 pytestmark = pytest.mark.long
@@ -157,29 +167,169 @@ def test_an_interrupted_driver_leaves_generators_to_the_next_one(trained: SweepS
 def test_without_its_checkpoint_a_trial_has_no_generator(
     trained: SweepStore, tmp_path: Path, content: bytes | None, why: str
 ) -> None:
-    trial = TrialStore(tmp_path / "trial")
-    shutil.copytree(trials(trained)["dense"].path, trial.path)
-    trial.checkpoint_file.unlink()
+    checkpoint = tmp_path / "checkpoint.pt"
     if content is not None:
-        trial.checkpoint_file.write_bytes(content)
+        checkpoint.write_bytes(content)
     with pytest.raises(NoGenerator, match=why):
-        final_generator(trial)
+        save_generator(trials(trained)["dense"].config(), checkpoint, tmp_path / "model.pt2")
 
 
 def test_where_the_opponent_was_the_data_there_is_no_generator(tmp_path: Path) -> None:
     trial = create(tmp_path / "trial", opponent="data")
     with pytest.raises(NoGenerator, match="the critic's opponent was the data"):
-        final_generator(trial)
+        save_generator(trial.config(), trial.checkpoint_file, tmp_path / "model.pt2")
 
 
-def test_generators_of_one_architecture_share_a_graph_and_not_their_weights(tmp_path: Path) -> None:
-    from mlflow.models import Model
-
-    network, shape = Mlp(generator_widths=(4,), latent_size=3), (2,)  # points in the plane
-    modules = [network.build_generator(shape) for _ in range(3)]
+def test_generators_of_one_architecture_share_a_graph_and_not_their_weights(
+    trained: SweepStore, tmp_path: Path
+) -> None:
+    trial = trials(trained)["dense"]
+    config = TrialConfig.from_dict(trial.config())
+    modules = [config.network.build_generator(config.dataset.shape).eval() for _ in range(3)]
+    state = torch.load(trial.checkpoint_file, weights_only=True)
     for number, module in enumerate(modules):
-        save_generator(Generator(network, shape, module.state_dict(), 1), tmp_path / str(number), Model())
-    noise = torch.randn(7, 3)
+        checkpoints.save(tmp_path / "checkpoint.pt", _State(state["training"] | {"generator": module.state_dict()}), "")
+        saved = save_generator(trial.config(), tmp_path / "checkpoint.pt", tmp_path / f"{number}.pt2")
+        assert saved == Saved(config.network.latent_size, config.dataset.shape, 1, str(torch.__version__))
+    noise = torch.randn(7, config.network.latent_size)
     for number, module in enumerate(modules):
-        loaded = torch.export.load(tmp_path / str(number) / "data" / "model.pt2").module()
+        loaded = torch.export.load(tmp_path / f"{number}.pt2").module()
         assert torch.equal(loaded(noise), module(noise))
+
+
+class _State:
+    """What a checkpoint takes of a training."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self._state = state
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._state
+
+
+# --- a process of its own -------------------------------------------------------------------------------------------
+
+
+def without_generators(trained: SweepStore, folder: Path) -> tuple[SweepStore, str]:
+    """The trained sweep at another place, and an MLflow that has all of it but the generators."""
+    shutil.copytree(trained.runs_dir, folder / "runs", ignore=shutil.ignore_patterns("mlflow*"))
+    store = SweepStore(folder / "runs", "hand")
+    return store, uri_of(store)
+
+
+def children_of(parent: int, command: str) -> list[int]:
+    """The child processes of a process whose command contains a text."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found += [int(folder.name)] if command in (folder / "cmdline").read_bytes().decode() else []
+    return found
+
+
+def test_torch_that_ends_its_process_costs_one_generator_and_no_trial(
+    trained: SweepStore, tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``abort`` in C++ does it. The sweep's exit code stands, and ``sync`` makes up for it."""
+    store, uri = without_generators(trained, tmp_path)
+    shutil.copy(empty_database, store.runs_dir / "mlflow.db")
+    (tmp_path / "aborting").mkdir()
+    (tmp_path / "aborting" / "sitecustomize.py").write_text(ABORTING)
+    first = trials(store)["images"]
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path / "aborting"), prepend=os.pathsep)
+        patch.setenv("ABORT_AT", first.trial_id)
+        console = Console(file=io.StringIO(), width=400)
+        assert conclude(store, MirrorThread(store, uri), console, Options(uri)) == 0
+    assert isinstance(console.file, io.StringIO)
+    (behind,) = [line for line in console.file.getvalue().splitlines() if line.startswith("MLflow is behind")]
+    why = f"1 of 3 generators could not be saved; {first.trial_id}: the process that writes generators was ended by"
+    assert behind.startswith(f"MLflow is behind ({why} SIGABRT); update it with: orchestrator sync hand")
+    found = runs(store)
+    assert {kind: len(found[kind]["models"]) for kind in KINDS} == {"images": 0, "dense": 1, "atoms": 1}
+    assert {run["status"] for run in found.values()} == {"FINISHED"}
+    assert children_of(os.getpid(), PROGRAM) == []
+
+
+ABORTING = """
+import os, sys, threading, time
+
+def abort():
+    while True:
+        module = sys.modules.get("orchestrator.store.checkpoints")
+        if hasattr(module, "read"):
+            break
+        time.sleep(0.001)
+    real = module.read
+    module.read = lambda path: os.abort() if os.environ["ABORT_AT"] in str(path) else real(path)
+
+if "-c" in sys.orig_argv and "answer_requests" in str(sys.orig_argv):
+    threading.Thread(target=abort, daemon=True).start()
+"""
+
+
+def test_where_temporary_files_do_not_fit_the_error_is_told_and_the_way_on(
+    trained: SweepStore,
+    tmp_path: Path,
+    empty_database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command_line: CommandLine,
+) -> None:
+    """torch itself would end the process here."""
+    store, uri = without_generators(trained, tmp_path)
+    shutil.copy(empty_database, store.runs_dir / "mlflow.db")
+    Mirror(store, uri).finish(generators=False)
+    small = tmp_path / "small"
+    small.mkdir()
+    mounting = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", small], check=False, capture_output=True
+    )
+    if mounting.returncode:
+        pytest.skip("mount is not permitted here")
+    try:
+        monkeypatch.setattr(tempfile, "tempdir", str(small))
+        code, _, errors = command_line("sync", "hand", "--runs-dir", store.runs_dir)
+    finally:
+        subprocess.run(["umount", "--lazy", small], check=True)
+    assert code == 2
+    assert re.fullmatch(
+        r"orchestrator: 3 of 3 generators could not be saved; \w{12}: .*No space left on device.*\n", errors
+    )
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert command_line("sync", "hand", "--runs-dir", store.runs_dir)[0] == 0
+    assert [len(runs(store)[kind]["models"]) for kind in KINDS] == [1, 1, 1]
+
+
+DRIVER = """
+import json, sys
+from pathlib import Path
+from orchestrator.tracking.generators import GeneratorProcess
+config, checkpoint, file = sys.argv[1:]
+with GeneratorProcess() as process:
+    process.save(json.loads(config), Path(checkpoint), Path(file))
+    assert "torch" not in sys.modules
+    print(process._process.pid, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_the_process_ends_with_a_parent_that_is_killed(trained: SweepStore, tmp_path: Path) -> None:
+    """The parent has not loaded torch, and the process imports nothing from the working directory."""
+    trial = trials(trained)["dense"]
+    words = [json.dumps(trial.config()), trial.checkpoint_file, tmp_path / "model.pt2"]
+    (tmp_path / "torch.py").write_text("raise SystemExit('imported from the working directory')")
+    parent = subprocess.Popen(
+        [sys.executable, "-P", "-c", DRIVER, *map(str, words)],
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    assert (tmp_path / "model.pt2").stat().st_size
+    parent.kill()
+    parent.communicate()
+    wait_until(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import CommandLine
 from hand_made import POINTS, TWO_CELLS, attempt, finish, make_sweep
-from mlflow_dump import dump, expected_files, expected_points, files_of, points_of
+from mlflow_dump import Dump, dump, expected_files, expected_points, files_of, points_of
 
 from orchestrator.errors import UserError
 from orchestrator.results.comparison import comparison_table
@@ -138,6 +141,88 @@ def test_a_tag_that_is_behind_doubles_nothing(finished: SweepStore, tracking_uri
             client.set_tag(run["id"], MIRRORED_TAG, "1")
     Mirror(finished, tracking_uri).finish()
     assert dump(tracking_uri, "hand") == before
+
+
+# --- what the tags say, and what is there -----------------------------------------------------------------------------
+
+
+def holes(file: Path) -> None:
+    """Deletes a whole metric, the last points of another and one in the middle, a parameter, a picture, config.yaml.
+
+    The tags that say how much of a trial MLflow has stay as they are.
+    """
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        for table in ("metrics", "latest_metrics"):
+            connection.execute(f"DELETE FROM {table} WHERE key IN ('training_seconds', 'iteration')")
+        connection.execute("DELETE FROM metrics WHERE key = 'critic_loss' AND step = 1")
+        connection.execute("DELETE FROM metrics WHERE key = 'penalty' AND step > 1")
+        connection.execute("DELETE FROM params WHERE key LIKE 'penalty.%'")
+        connection.commit()
+    pictures = file.with_name("mlflow-artifacts")
+    for name in ("config.yaml", "*step+000000*.png"):
+        for found in pictures.rglob(name):
+            found.unlink()
+
+
+def number_of_points(runs: Dump) -> int:
+    return sum(len(points_of(run)) for run in runs.values())
+
+
+def test_sync_logs_what_is_lacking_whatever_the_tags_say(
+    finished: SweepStore, tracking_uri: str, command_line: CommandLine
+) -> None:
+    level(finished, tracking_uri)
+    before = dump(tracking_uri, "hand")
+    holes(finished.runs_dir / "mlflow.db")
+    broken = dump(tracking_uri, "hand")
+    assert number_of_points(before) - number_of_points(broken) > 30
+    assert sum(len(before[name]["artifacts"]) - len(broken[name]["artifacts"]) for name in before) == 8
+    assert command_line("sync", "hand", "--runs-dir", finished.runs_dir)[0] == 0
+    assert dump(tracking_uri, "hand") == before
+
+
+def test_sync_logs_only_what_is_lacking(
+    finished: SweepStore, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is lacking it asks once for each metric and twice for files, and logs no point."""
+    from mlflow import MlflowClient
+
+    level(finished, tracking_uri)
+    before = dump(tracking_uri, "hand")
+    calls: Counter[str] = Counter()
+
+    def counted(name: str) -> None:
+        real = getattr(MlflowClient, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            calls[name] += 1
+            if name == "log_batch":
+                calls["points"] += len(options.get("metrics", ()))
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(MlflowClient, name, call)
+
+    for name in ("get_metric_history", "list_artifacts", "log_batch", "log_artifacts"):
+        counted(name)
+    level(finished, tracking_uri)
+    metrics = sum(len(run["metrics"]) for run in before.values())
+    assert calls == {"get_metric_history": metrics, "list_artifacts": 2 * 4}
+    calls.clear()
+    holes(finished.runs_dir / "mlflow.db")
+    lacking = number_of_points(before) - number_of_points(dump(tracking_uri, "hand"))
+    calls.clear()
+    level(finished, tracking_uri)
+    assert calls["points"] == lacking
+
+
+def test_the_mirror_of_a_running_sweep_asks_for_no_history(
+    finished: SweepStore, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.setattr(MlflowClient, "get_metric_history", lambda *_: pytest.fail("asks for a history"))
+    Mirror(finished, tracking_uri).finish()
+    Mirror(finished, tracking_uri).finish()
 
 
 def test_a_lost_database_is_made_again_from_the_store(
@@ -305,10 +390,11 @@ def test_an_experiment_that_was_deleted_in_mlflow_is_made_again(finished: SweepS
     assert active == ["hand"]
 
 
-def test_what_keeps_mlflow_from_being_level_is_one_line(finished: SweepStore, tmp_path: Path) -> None:
-    (tmp_path / "broken.db").write_text("no database" * 100)
-    with pytest.raises(UserError, match=r"MLflow at sqlite.* cannot be updated with the sweep 'hand': \w+: "):
-        level(finished, f"sqlite:///{tmp_path / 'broken.db'}")
+def test_what_keeps_mlflow_from_being_level_is_one_line(finished: SweepStore, tracking_uri: str) -> None:
+    with contextlib.closing(sqlite3.connect(finished.runs_dir / "mlflow.db")) as connection:
+        connection.execute("DROP TABLE experiment_tags")
+    with pytest.raises(UserError, match=r"^MLflow at sqlite.* cannot be updated with the sweep 'hand': \w+: .*$"):
+        level(finished, tracking_uri)
 
 
 def test_a_directory_reached_by_another_name_has_not_moved(finished: SweepStore, tracking_uri: str) -> None:

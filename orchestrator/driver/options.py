@@ -39,21 +39,18 @@ class Options:
             raise UserError("--executor local runs one trial at a time, so it cannot be combined with --max-concurrent")
 
 
-def as_arguments(store: SweepStore, options: Options, *, secret: bool = False) -> str:
-    """The options with which another command finds this sweep and its MLflow, as text.
-
-    A database's password is in them only if they stay ``secret``, see :func:`uri_argument`.
-    """
+def as_arguments(store: SweepStore, options: Options) -> str:
+    """The options with which another command finds this sweep and its MLflow, as text, without a password."""
     words = runs_argument(store.runs)
     uri = options.tracking_uri
     if uri is not None and not is_default(uri, store.runs):
-        words += uri_argument(uri, secret=secret)
+        words += uri_argument(uri)
     return words
 
 
-def resume_command(store: SweepStore, options: Options, *, secret: bool = False) -> str:
-    """The command that continues this sweep. It contains a database's password only if it stays ``secret``."""
-    words = f"orchestrator resume {store.name}{as_arguments(store, options, secret=secret)}"
+def resume_command(store: SweepStore, options: Options) -> str:
+    """The command that continues this sweep, without a password."""
+    words = f"orchestrator resume {store.name}{as_arguments(store, options)}"
     words += f" --address {shlex.quote(options.address)}" if options.address else ""
     words += " --offline" if options.tracking_uri is None else ""
     words += f" --executor {options.executor}" if options.executor != "ray" else ""

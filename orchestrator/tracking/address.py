@@ -111,18 +111,18 @@ def shown(uri: str) -> str:
     return SECRETS.sub(lambda found: "***" if found[1] is None else f"{found[1]}:***@", uri)
 
 
-def uri_argument(uri: str, *, secret: bool = False) -> str:
+def uri_argument(uri: str) -> str:
     """The option with which a command finds MLflow, with a space before it.
 
-    A database's password is in it only if the command stays ``secret``. Otherwise the command takes the URI from
-    ``MLFLOW_TRACKING_URI``: the option is left out if that variable has the URI, and names the variable if not. A shell
-    in which the variable is not set makes an empty option of it, which is an error and not the default.
+    A command with a database's password takes the URI from ``MLFLOW_TRACKING_URI``: the option is left out if that
+    variable has the URI, and names the variable if not. A shell in which the variable is not set makes an empty option
+    of it, which is an error and not the default.
     """
     if shown(uri) == uri:
         return f" --tracking-uri {shlex.quote(uri)}"
     if os.environ.get(FROM_ENVIRONMENT) == uri:
         return ""
-    return f" --tracking-uri {shlex.quote(uri)}" if secret else f' --tracking-uri "${FROM_ENVIRONMENT}"'
+    return f' --tracking-uri "${FROM_ENVIRONMENT}"'
 
 
 def without_secrets(text: str, uri: str) -> str:

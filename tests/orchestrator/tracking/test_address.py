@@ -287,8 +287,6 @@ def test_a_password_is_in_no_command_that_is_told(store: SweepStore, uri: str) -
     assert "S3cret" not in told
     printed = "http://mlflow:5000" if uri.startswith("http") else '"$MLFLOW_TRACKING_URI"'
     assert f"--tracking-uri {printed}" in told
-    own = resume_command(store, options, secret=True)  # for a process that takes the place of this one
-    assert ("S3cret" in own) is uri.startswith("postgresql")
     assert uri.startswith("postgresql") or os.environ["MLFLOW_TRACKING_PASSWORD"] == "S3cret"
 
 
@@ -313,7 +311,6 @@ def test_a_command_that_is_told_takes_a_password_from_the_environment_as_it_stan
 
     os.environ["MLFLOW_TRACKING_URI"] = uri
     assert as_arguments(store, Options(uri)) == f" --runs-dir {store.runs_dir}"
-    assert "--tracking-uri" not in resume_command(store, Options(uri), secret=True)  # the password stays out of ps
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,10 @@ from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.file import read_sweep_file
 from orchestrator.sweep.plan import make_plan
+from orchestrator.tracking import mirror
 from orchestrator.tracking.address import default_uri, quiet_client
 from orchestrator.tracking.experiment import PLACE_TAG, STORE_TAG
-from orchestrator.tracking.mirror import Mirror, level
+from orchestrator.tracking.mirror import Mirror
 
 
 @pytest.fixture
@@ -42,6 +43,13 @@ def begun(folder: Path, number: float = 0.5) -> SweepStore:
     finish(store, first, {"exact_w1": number})
     finish(store, second, {"exact_w1": number}, state=State.FAILED, error="why")
     return store
+
+
+def level(store: SweepStore, uri: str) -> str | None:
+    """Brings MLflow level with a store of which everything can be read. Returns what the user should know."""
+    note, problems = mirror.level(store, uri)
+    assert problems == []
+    return note
 
 
 def experiments(uri: str) -> list[str]:

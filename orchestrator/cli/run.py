@@ -123,11 +123,13 @@ def conclude(
 
 def stop(name: SweepName, runs_dir: RunsDir = "runs") -> None:
     """Ask a running sweep to write checkpoints and end; wait until it has ended."""
-    from orchestrator.store.lock import stop_driver
+    from orchestrator.screen.waiting import waits_for
     from orchestrator.store.runs import runs_at
+    from orchestrator.store.stopping import stop_driver
     from orchestrator.store.sweep import SweepStore
 
-    stop_driver(SweepStore.open(runs_at(runs_dir), name), typer.echo)
+    store = SweepStore.open(runs_at(runs_dir), name)
+    stop_driver(store, typer.echo, lambda driver: typer.echo(waits_for(store, driver)))
     typer.echo(f"'{name}' has stopped.")
 
 

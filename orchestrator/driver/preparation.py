@@ -22,7 +22,6 @@ def prepare(
     store: SweepStore, tell: Callable[[str], None] = lambda text: None, selection: Selection = EVERYTHING
 ) -> list[str]:
     """The selected trials without a result, in the plan's order. Copies trials that another sweep has finished."""
-    store.clear_stop()
     store.mend()
     entries = store.entries()
     untouched = {entry.trial_id for entry in entries if _is_untouched(store.trial(entry.trial_id))}

@@ -67,8 +67,8 @@ def run_sweep(
             tell_removed(store, tell)
         todo = _todo(store, options, selection, tell)
         mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
-        interrupted, stopped_because = False, None
-        if todo:
+        interrupted, stopped_because = bool(todo) and store.asked_to_stop(), None
+        if todo and not interrupted:
             opening = (open_executor or EXECUTORS[options.executor])(store, todo, options, driver, tell)
             leave = functools.partial(leave_to_another, held, driver, store, options)
             try:
@@ -86,7 +86,7 @@ def run_sweep(
                     with contextlib.suppress(OSError):
                         store.mend("the driver left at once")
                 tell(f"Left at once; go on with: {resume_command(store, options)}")
-                raise
+                raise Aborted from None
             interrupted = stopped_because is None and (stopping.is_set() or store.stop_file.exists())
         return conclude(store, mirroring, console, options, interrupted=interrupted, stopped_because=stopped_because)
 

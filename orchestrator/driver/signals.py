@@ -18,15 +18,16 @@ from orchestrator.errors import Aborted
 def signals(stop_file: Path) -> Iterator[threading.Event]:
     """Handles signals: the first one lets running trials write a checkpoint and end; the second raises Aborted.
 
-    The yielded event is set by the first signal. A SIGTERM less than a second after the first signal counts as the
-    same one: ``timeout`` and other programs send it to a process and to its group.
+    The yielded event is set by the first signal. A Ctrl-C after ``orchestrator stop`` counts as the second. A SIGTERM
+    less than a second after the first signal counts as the same one: ``timeout`` and other programs send it to a
+    process and to its group.
     """
     stopping, aborting = threading.Event(), threading.Event()
     first = 0.0
 
     def handle(number: int, frame: Any) -> None:
         nonlocal first
-        if stopping.is_set():
+        if stopping.is_set() or (number == signal.SIGINT and stop_file.exists()):
             if number == signal.SIGTERM and time.monotonic() - first < 1:
                 return
             aborting.set()
@@ -38,7 +39,8 @@ def signals(stop_file: Path) -> Iterator[threading.Event]:
         except OSError:  # nothing can be written any more, so no checkpoint either
             aborting.set()
             raise Aborted from None
-        os.write(2, b"\nStopping: running trials write a checkpoint. Once more to leave at once.\n")
+        with contextlib.suppress(OSError):  # standard error may be full or closed
+            os.write(2, b"\nStopping: running trials write a checkpoint. Once more to leave at once.\n")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

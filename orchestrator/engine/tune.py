@@ -153,6 +153,7 @@ class TuneExecutor:
         from ray import tune
 
         from orchestrator.engine.forgetting import Forgetting
+        from orchestrator.engine.ray_private import telling_errors
         from orchestrator.engine.tune_searcher import TuneSearcher
 
         store = queue.store
@@ -167,10 +168,11 @@ class TuneExecutor:
             metric=early_stopping and early_stopping["metric"],
             versions=compared_versions(),
         )
+        searcher = TuneSearcher(queue)
         tuner = tune.Tuner(
             tune.with_resources(told, bundles(self.placement.kinds)),
             tune_config=tune.TuneConfig(
-                search_alg=TuneSearcher(queue),
+                search_alg=searcher,
                 scheduler=Forgetting(),
                 num_samples=-1,  # until the queue is finished
                 reuse_actors=True,
@@ -182,7 +184,8 @@ class TuneExecutor:
         try:
             if store.replica is not None:
                 _fill_cache(queue, runs, self.placement)
-            tuner.fit()
+            with telling_errors(searcher.on_error):
+                tuner.fit()
         finally:
             shutil.rmtree(storage, ignore_errors=True)
 

@@ -31,6 +31,7 @@ from orchestrator.store.selection import EVERYTHING, Selection
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.weights import give_weights
 from orchestrator.tracking.address import check_uri
+from trainers.stopping import Stopped, stoppable
 
 if TYPE_CHECKING:
     from orchestrator.sweep.plan import Plan
@@ -115,7 +116,8 @@ def _todo(store: SweepStore, options: Options, selection: Selection, tell: Tell)
         todo = prepare(store, tell, selection)
         if options.feature_weights is not None:
             give_weights(store, todo, options.feature_weights)
-        prepare_parts(store, todo)
+        with contextlib.suppress(Stopped), stoppable(store.stop_file.exists):  # then nothing is started
+            prepare_parts(store, todo)
         store.publish()
     except OSError as error:
         raise UserError(f"the sweep's directory '{store.path}' cannot be written: {reason(error)}") from None

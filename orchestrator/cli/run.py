@@ -113,9 +113,11 @@ def conclude(
     from rich.console import Console
 
     from orchestrator.driver.conclusion import conclude_without_ray
+    from orchestrator.screen.output import outlive_closed_pipes
     from orchestrator.store.runs import runs_at
     from orchestrator.store.sweep import SweepStore
 
+    outlive_closed_pipes()
     store = SweepStore.open(runs_at(runs_dir), name)
     options = run_options(store.runs, tracking_uri, offline, address, max_concurrent)
     raise typer.Exit(conclude_without_ray(store, options, Console(), because))
@@ -149,6 +151,8 @@ def _drive(store: SweepStore, options: Options, plan: Plan | None = None, select
     from rich.console import Console
 
     from orchestrator.driver.run import run_sweep
+    from orchestrator.screen.output import outlive_closed_pipes
     from orchestrator.store.selection import EVERYTHING
 
+    outlive_closed_pipes()
     return run_sweep(store, options, Console(), plan, selection or EVERYTHING)

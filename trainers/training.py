@@ -19,6 +19,7 @@ from trainers.devices import peak_memory_mb, reset_peak_memory, resolve_device
 from trainers.probes.measure import probe
 from trainers.random_state import RandomState
 from trainers.steps import Steps, compiles
+from trainers.stopping import between, stop_if_asked, stoppable
 from trainers.transport.gradients import euclidean_norm, input_gradient
 
 EVALUATION_SEED = 20_190_221
@@ -71,6 +72,7 @@ class Training:
         self._reached = False
         self._summed_from = 0  # the critic iteration at which the sums of the current epoch begin
         self._interrupted_seconds = 0.0
+        self._put_back: dict[str, float] | None = None
         self.kept: dict[str, Any] = {}  # what probes need again at later evaluations, by the probe's name
         self._order: tuple[int, Tensor] | None = None
         self._latent: Tensor | None = None  # kept only with reuse_batch
@@ -88,8 +90,11 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """Whether the budget of critic iterations is spent, or an evaluation has reached ``evaluation.stop_at``."""
-        return self.iteration >= self.config.budget or self._reached
+        """Whether the budget of critic iterations is spent, or an evaluation has reached ``evaluation.stop_at``.
+
+        A training whose last epoch was put back is not finished.
+        """
+        return self._put_back is None and (self.iteration >= self.config.budget or self._reached)
 
     @property
     def evaluated_generator(self) -> nn.Module:
@@ -125,6 +130,9 @@ class Training:
         """
         if self.finished:
             raise RuntimeError(f"the budget of {self.config.budget} critic iterations is spent, or stop_at was reached")
+        if self._put_back is not None:
+            record, self._put_back = self._put_back, None
+            return record
         length = self.config.epoch_length
         end = min((self.iteration // length + 1) * length, self.config.budget)
         started = time.perf_counter()
@@ -156,20 +164,37 @@ class Training:
         self._steps.sums.zero_()
         return record
 
-    def evaluate(self, seed: int = EVALUATION_SEED) -> Evaluated:
+    def put_back(self, record: Mapping[str, float]) -> None:
+        """Takes back the record of the epoch that has just ended: the next :meth:`run_epoch` returns it, and no other.
+
+        For a caller whose evaluation was stopped. A checkpoint holds the record too, so that resuming repeats the
+        evaluation and not the epoch.
+        """
+        self._put_back = dict(record)
+
+    def evaluate(self, seed: int = EVALUATION_SEED, should_stop: Callable[[], bool] = lambda: False) -> Evaluated:
         """Measures the generator (or its moving average) in eval mode on noise from ``seed``, and runs the probes.
 
         ``evaluation_seconds`` is the time of sampling, measuring and probing. The evaluation does not touch training's
-        random state, and afterwards the networks are in the same mode as before.
+        random state, and afterwards the networks are in the same mode as before. Raises
+        :class:`~trainers.stopping.Stopped` if ``should_stop()`` becomes true between two batches; then the training is
+        as if it had not been evaluated.
         """
+        with stoppable(should_stop):
+            return self._evaluate(seed)
+
+    def _evaluate(self, seed: int) -> Evaluated:
         started = time.perf_counter()
         count = self.evaluator.count if self.evaluator else 0
         samples = self.sample(max(GRID_SIZE, count), seed)
+        if self.evaluator:
+            stop_if_asked()
         metrics = self.evaluator.measure(samples[:count]) if self.evaluator else {}
         evaluation = self.config.evaluation
         check_metrics(evaluation, metrics, stated := (*evaluation.metrics, *evaluation.also_logged), stated)
-        self._reached = self._reached or (self.iteration > 0 and evaluation.reached(metrics))
-        probed = {each.name: probe(each, self) for each in self.config.probes}
+        reached = self.iteration > 0 and evaluation.reached(metrics)
+        probed = {each.name: probe(each, self) for each in between(self.config.probes)}
+        self._reached = self._reached or reached
         for each in self.config.probes:
             check_metrics(each, probed[each.name].metrics, each.metrics, each.metrics[:1])
             metrics |= probed[each.name].metrics
@@ -185,18 +210,23 @@ class Training:
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = EVALUATION_SEED) -> Tensor:
-        """``count`` samples of the opponent, on the CPU, from noise that depends only on ``seed``."""
+        """``count`` samples of the opponent, on the CPU, from noise that depends only on ``seed``.
+
+        Raises :class:`~trainers.stopping.Stopped`.
+        """
         generator = self.evaluated_generator
+        source = torch.Generator().manual_seed(seed)
+        latent = torch.randn(count, self.config.latent_size, generator=source)
         modes = [(network, network.training) for network in (generator, self.critic)]
         for network, _ in modes:
             network.eval()
-        source = torch.Generator().manual_seed(seed)
-        latent = torch.randn(count, self.config.latent_size, generator=source)
-        batches = (self.to_samples(generator(part.to(self.device))) for part in latent.split(GENERATION_BATCH))
-        examples = [to_examples(batch, like=self.data.train).cpu() for batch in batches]
-        for network, was_training in modes:
-            network.train(was_training)
-        return torch.cat(examples)
+        try:
+            parts = between(latent.split(GENERATION_BATCH))
+            batches = (self.to_samples(generator(part.to(self.device))) for part in parts)
+            return torch.cat([to_examples(batch, like=self.data.train).cpu() for batch in batches])
+        finally:
+            for network, was_training in modes:
+                network.train(was_training)
 
     def to_samples(self, points: Tensor) -> Tensor:
         """Turns the opponent's points into samples. Raises :class:`Diverged` if a value exceeds float32's range."""
@@ -212,6 +242,7 @@ class Training:
             "reached": self._reached,
             "summed_from": self._summed_from,
             "interrupted_seconds": self._interrupted_seconds,
+            **({} if self._put_back is None else {"put_back": self._put_back}),
             "latent": self._latent,
             "random_state": self._random_state.state,
             **self._steps.state_dict(),
@@ -226,6 +257,7 @@ class Training:
         self._reached = state.get("reached", False)  # missing in checkpoints of earlier versions
         self._summed_from = state["summed_from"]
         self._interrupted_seconds = state["interrupted_seconds"]
+        self._put_back = state.get("put_back")
         self._latent = None if state["latent"] is None else state["latent"].to(self.device)
         self._random_state.load(state["random_state"])
         self._steps.load_state_dict(state)

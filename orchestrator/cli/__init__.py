@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +24,15 @@ COMMANDS = {
     "Compare": (export, plot, report, evaluate),
     "Maintain": (prune, sync),
 }
+AFTER_INTERRUPTION = {
+    "sweep": "what trials have stored stays; run the same command again to go on",
+    "resume": "what trials have stored stays; run the same command again to go on",
+    "stop": "the sweep was not asked to stop",
+    "sync": "what MLflow has got stays; run the same command again for the rest",
+    "prune": "what was deleted stays deleted; run the same command again for the rest",
+}
+"""What is true after Ctrl-C has ended a command. Other commands change nothing that they do not make again."""
+
 app = typer.Typer(
     help="Experiment sweeps for Wasserstein GANs: compare ground metrics, penalties and numbers of critic iterations.",
     no_args_is_help=True,
@@ -47,9 +58,24 @@ def _options(
     """The options of the program itself. Their callbacks do everything."""
 
 
+def _telling_interruption(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, which says after Ctrl-C what that means."""
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        try:
+            command(**options)
+        except (KeyboardInterrupt, Aborted):
+            then = AFTER_INTERRUPTION.get(command.__name__, "nothing is lost; run the same command again")
+            print(f"\norchestrator: interrupted: {then}", file=sys.stderr)
+            raise Aborted from None
+
+    return run
+
+
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(command)
+        app.command(rich_help_panel=panel)(_telling_interruption(command))
 
 SECONDS_TO_LEAVE = 60.0
 SUPERVISED = ("sweep", "resume")

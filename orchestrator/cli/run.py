@@ -103,11 +103,14 @@ def resume(
 
 def stop(name: SweepName, runs_dir: RunsDir = "runs") -> None:
     """Ask a running sweep to write checkpoints and end; wait until it has ended."""
-    from orchestrator.store.lock import stop_driver
+    from orchestrator.screen.waiting import waits_for
     from orchestrator.store.runs import runs_at
+    from orchestrator.store.stopping import stop_driver
     from orchestrator.store.sweep import SweepStore
 
-    stop_driver(SweepStore.open(runs_at(runs_dir), name), tell)
+    store = SweepStore.open(runs_at(runs_dir), name)
+    if not stop_driver(store, tell, lambda driver: tell(waits_for(store, driver))):
+        raise typer.Exit(130)
     tell(f"'{name}' has stopped.")
 
 
@@ -127,6 +130,8 @@ def _drive(store: SweepStore, options: Options, plan: Plan | None = None, select
     from rich.console import Console
 
     from orchestrator.driver.run import run_sweep
+    from orchestrator.screen.output import outlive_closed_pipes
     from orchestrator.store.selection import EVERYTHING
 
+    outlive_closed_pipes()
     return run_sweep(store, options, Console(), plan, selection or EVERYTHING)

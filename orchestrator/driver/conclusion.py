@@ -18,6 +18,7 @@ from orchestrator.driver.supervisor import report
 from orchestrator.errors import Aborted, UserError
 from orchestrator.files import reason
 from orchestrator.screen.console import say
+from orchestrator.screen.output import outlive_closed_pipes
 from orchestrator.screen.progress import Watch
 from orchestrator.store.lock import Driver, driver_lock, end_marked, read_driver
 from orchestrator.store.readable import leave_out_unreadable
@@ -114,6 +115,7 @@ def conclude_in_place_of(driving: Mapping[str, Any], why: str, *, at_once: bool)
     ``driving`` is what :func:`tell_supervisor` told, and ``why`` is why the driver ended. ``at_once`` says that the
     user asked for it.
     """
+    outlive_closed_pipes()
     console = Console()
     console.show_cursor()
     os.environ.update(driving["secrets"])

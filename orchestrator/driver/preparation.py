@@ -27,7 +27,6 @@ def prepare(
 
     A trial that cannot be read or written is told and skipped: it has failed before it began.
     """
-    store.clear_stop()
     store.mend()
     entries = store.entries()
     untouched = {entry.trial_id for entry in entries if _is_untouched(store.trial(entry.trial_id))}

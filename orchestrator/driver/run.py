@@ -33,6 +33,7 @@ from orchestrator.store.sweep import SweepStore
 from orchestrator.store.weights import give_weights
 from orchestrator.tracking.address import check_uri
 from orchestrator.trial import code
+from trainers.stopping import Stopped, stoppable
 
 if TYPE_CHECKING:
     from orchestrator.sweep.plan import Plan
@@ -71,10 +72,10 @@ def run_sweep(
         try:
             todo = _todo(store, options, selection, tell)
             mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
-            stopped_because = None
-            if todo:
+            interrupted, stopped_because = bool(todo) and store.asked_to_stop(), None
+            if todo and not interrupted:
                 opening = (open_executor or EXECUTORS[options.executor])(store, todo, options, driver, tell)
-                with on_signal.asking(store.stop_file.touch), opening as executor:
+                with on_signal.asking(store.stop_file), opening as executor:
                     report(stop_file=str(store.stop_file))
                     if mirroring is not None:
                         mirroring.start()
@@ -84,7 +85,7 @@ def run_sweep(
                 report(stop_file=None)
                 if stopped_because is not None:
                     store.mend(stopped_because)
-            interrupted = stopped_because is None and (on_signal.asked or store.stop_file.exists())
+                interrupted = stopped_because is None and (on_signal.asked or store.stop_file.exists())
             return conclude(
                 store, mirroring, console, options, interrupted=interrupted, stopped_because=stopped_because
             )
@@ -93,7 +94,7 @@ def run_sweep(
                 with contextlib.suppress(OSError):
                     store.mend(LEFT_AT_ONCE)
             tell(f"Left at once; go on with: {resume_command(store, options)}")
-            raise
+            return 130
 
 
 def _check(store: SweepStore, options: Options, plan: Plan | None) -> None:
@@ -120,7 +121,8 @@ def _todo(store: SweepStore, options: Options, selection: Selection, tell: Tell)
         todo = prepare(store, tell, selection)
         if options.feature_weights is not None:
             give_weights(store, todo, options.feature_weights)
-        prepare_parts(store, todo)
+        with contextlib.suppress(Stopped), stoppable(store.stop_file.exists):  # then nothing is started
+            prepare_parts(store, todo)
         store.publish()
     except OSError as error:
         raise UserError(f"the sweep's directory '{store.path}' cannot be written: {reason(error)}") from None

@@ -11,14 +11,17 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
 
 from orchestrator.errors import Aborted
 
 SAME_SECONDS = 1.0
 """How long after a signal a SIGTERM counts as the same one."""
 STOPPING = b"\nStopping: running trials write a checkpoint. Once more to leave at once.\n"
+OF_SUPERVISOR = b"a signal"
+"""What the supervisor writes into the file that asks to stop. The driver has not heeded that signal yet."""
 
 
 class Presses:
@@ -45,35 +48,35 @@ class Signals:
         self.aborted = False
         """Whether a signal has raised :class:`Aborted`. Further signals do nothing."""
         self._presses = Presses()
-        self._ask: Callable[[], None] | None = None
+        self._stop_file: Path | None = None
 
     def handle(self, number: int, frame: Any) -> None:
         """Called by Python in the main thread."""
         if not self._presses.count(number) or self.aborted:
             return
-        if self._ask is not None and not self.asked:
-            self.asked = True
-            try:
-                self._ask()
-            except OSError:  # nothing can be written any more, so no checkpoint either
-                self.abort()
+        if self._stop_file is None or self.asked or (number == signal.SIGINT and _was_asked(self._stop_file)):
+            self.abort()
+        self.asked = True
+        try:
+            self._stop_file.touch()
+        except OSError:  # nothing can be written any more, so no checkpoint either
+            self.abort()
+        with contextlib.suppress(OSError):  # standard error may be full or closed
             os.write(2, STOPPING)
-            return
-        self.abort()
 
-    def abort(self) -> None:
+    def abort(self) -> NoReturn:
         """Raises :class:`Aborted`, once."""
         self.aborted = True
         raise Aborted
 
     @contextlib.contextmanager
-    def asking(self, ask: Callable[[], None]) -> Iterator[None]:
-        """Within the context the first signal calls ``ask``, so that running trials write a checkpoint and end.
+    def asking(self, stop_file: Path) -> Iterator[None]:
+        """Within the context the first signal makes ``stop_file``, so that running trials write a checkpoint and end.
 
-        The second raises :class:`Aborted`. Ray may turn it into another error, or lose it: the end of the context
-        raises it again.
+        The second raises :class:`Aborted`; a Ctrl-C after ``orchestrator stop`` is the second. Ray may turn the
+        exception into another error, or lose it: the end of the context raises it again.
         """
-        self._ask = ask
+        self._stop_file = stop_file
         try:
             yield
         except BaseException:
@@ -81,9 +84,17 @@ class Signals:
                 raise Aborted from None
             raise
         finally:
-            self._ask = None
+            self._stop_file = None
         if self.aborted:
             raise Aborted
+
+
+def _was_asked(stop_file: Path) -> bool:
+    """Whether another command has asked the sweep to stop."""
+    try:
+        return stop_file.read_bytes() != OF_SUPERVISOR
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestrator.driver.signals import STOPPING, Presses
+from orchestrator.driver.signals import OF_SUPERVISOR, STOPPING, Presses
 
 HEED_SECONDS = 2.0
 """How long the child may take to heed the first signal, before the parent asks the trials to stop in its place."""
@@ -128,8 +128,8 @@ class _Parent:
             self.heed_by = float("inf")
             if (stop_file := self.facts.get("stop_file")) and not os.path.exists(stop_file):
                 with contextlib.suppress(OSError):
-                    Path(stop_file).touch()
-                os.write(2, STOPPING)
+                    Path(stop_file).write_bytes(OF_SUPERVISOR)
+                    os.write(2, STOPPING)
         if now >= self.leave_by:
             self.leave_by = float("inf")
             os.kill(self.child, signal.SIGKILL)

@@ -11,6 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine.placement import Assignment, Placement, anywhere
@@ -25,12 +26,45 @@ if TYPE_CHECKING:
     from orchestrator.engine.early_stopping import Stopper
 
 LONGEST_BACK_OFF = 60.0
+BACK_OFF_WITHOUT_MEMORY, LONGEST_BACK_OFF_WITHOUT_MEMORY = 30.0, 600.0
+"""The first and the longest back-off of a trial whose worker was ended for lack of memory."""
+LONGEST_WAIT_FOR_FEWER = 600.0
+"""How long such a trial then waits for fewer trials to run."""
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """Errors that are no fault of the trial: its next attempt, and the next trial, would fail in the same way."""
 
 
+@dataclass(frozen=True)
+class Death:
+    """Why a worker died, in one line, and whether its node had too little memory."""
+
+    why: str
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A trial that waits to begin, and from when on it may. Times are those of ``time.monotonic``.
+
+    Until ``patient_until`` it begins only while fewer trials run than ``fewer_than``, itself included.
+    """
+
+    trial_id: str
+    ready_at: float = 0.0
+    fewer_than: int | None = None
+    patient_until: float = 0.0
+
+    def may_begin(self, now: float, running: int) -> bool:
+        """Whether it may begin now, next to this number of running trials."""
+        room = self.fewer_than is None or running + 1 < self.fewer_than or now >= self.patient_until
+        return now >= self.ready_at and room
+
+
 class Queue:
     """Hands out trials in order, then FAILED and LOST ones again, each after a back-off of 1, 2, 4 … seconds.
+
+    A trial whose worker was ended for lack of memory waits 30, 60, 120 … seconds, and then until fewer trials run than
+    at that time, but for that at most ten minutes.
 
     The queue hands out no more trials than the ``placement`` has room for: all others wait here, not in Ray. A trial
     that reached a node with other versions or code is handed out again first and loses no retry. A LOST attempt
@@ -54,7 +88,7 @@ class Queue:
         self.trial_ids = tuple(trial_ids)
         self.placement = placement if placement is not None else anywhere(trial_ids)
         self.stopped_because: str | None = None
-        self._waiting = deque((trial_id, 0.0) for trial_id in trial_ids)
+        self._waiting = deque(map(Waiting, trial_ids))
         self._running: set[str] = set()
         self._tries: dict[str, int] = {}
         self._retries = retries
@@ -74,11 +108,15 @@ class Queue:
         if self.finished or not self._waiting:
             return None
         now, kinds = time.monotonic(), self.placement.may_begin()
-        ready = (item for item in self._waiting if item[1] <= now and self.placement.kind(item[0]) in kinds)
+        ready = (
+            item
+            for item in self._waiting
+            if item.may_begin(now, len(self._running)) and self.placement.kind(item.trial_id) in kinds
+        )
         if not kinds or (next_one := next(ready, None)) is None:
             return None
         self._waiting.remove(next_one)
-        trial_id = next_one[0]
+        trial_id = next_one.trial_id
         self._running.add(trial_id)
         self.store.begins(trial_id)
         self._tries[trial_id] = self._tries.get(trial_id, 0) + 1
@@ -101,12 +139,12 @@ class Queue:
         self.placement.refuse(node, why)
         self.store.at_work.discard(trial_id)
         self._tries[trial_id] -= 1
-        self._waiting.appendleft((trial_id, 0.0))
+        self._waiting.appendleft(Waiting(trial_id))
         self.placement.end(trial_id, finished=False)
         self.stopped_because = self.stopped_because or self.placement.deserted()
 
-    def ended(self, trial_id: str, *, died: bool = False, broken: str | None = None) -> None:
-        """Writes the state of a trial whose worker has ended. ``died`` says that the worker ended without a result.
+    def ended(self, trial_id: str, *, died: Death | None = None, broken: str | None = None) -> None:
+        """Writes the state of a trial whose worker has ended. ``died`` says why the worker ended without a result.
 
         ``broken`` says why the worker could not begin the trial, for example because a library cannot be imported.
         A second call for the same attempt changes nothing.
@@ -121,7 +159,7 @@ class Queue:
         if self._waiting and not self._running:
             self.stopped_because = self.stopped_because or self.placement.deserted()
 
-    def _conclude(self, trial_id: str, died: bool, broken: str | None) -> None:
+    def _conclude(self, trial_id: str, died: Death | None, broken: str | None) -> None:
         trial = self.store.has_ended(trial_id)
         status = trial.status()
         if not status.state.is_result and status.state is not State.FAILED:
@@ -129,8 +167,8 @@ class Queue:
             if broken is not None:
                 trial.log(f"the worker could not begin: {broken}")
                 status = trial.set_state(State.FAILED, broken)
-            elif died:
-                status = trial.set_state(State.LOST, "the worker died (killed, out of memory, or its node is gone)")
+            elif died is not None:
+                status = trial.set_state(State.LOST, f"the worker died: {died.why}{self._help(died)}")
             else:
                 status = trial.set_state(State.STOPPED if trial.early_stop_file.exists() else State.PENDING)
         if status.state not in (State.FAILED, State.LOST):
@@ -141,13 +179,29 @@ class Queue:
         if status.state is State.LOST and _began_further(status.attempts):
             self._tries[trial_id] = min(self._tries[trial_id], 1)
         if self._tries[trial_id] <= self._retries:
-            back_off = min(2.0 ** (self._tries[trial_id] - 1), LONGEST_BACK_OFF)
-            self._waiting.append((trial_id, time.monotonic() + back_off))
+            self._waiting.append(self._again(trial_id, died))
             return
         self._failures += 1
         if self._max_failures is not None and self._failures >= self._max_failures:
             self.stopped_because = f"{self._failures} trials have failed for good (max_failures: {self._max_failures})"
             self.store.stop_file.touch()
+
+    def _again(self, trial_id: str, died: Death | None) -> Waiting:
+        """When a trial that failed or was lost may begin again."""
+        doubled = 2.0 ** (self._tries[trial_id] - 1)
+        if died is None or not died.out_of_memory:
+            return Waiting(trial_id, time.monotonic() + min(doubled, LONGEST_BACK_OFF))
+        ready_at = time.monotonic() + min(BACK_OFF_WITHOUT_MEMORY * doubled, LONGEST_BACK_OFF_WITHOUT_MEMORY)
+        ran = len(self._running) + 1
+        return Waiting(trial_id, ready_at, ran if ran > 1 else None, ready_at + LONGEST_WAIT_FOR_FEWER)
+
+    def _help(self, died: Death) -> str:
+        """What helps against lack of memory."""
+        if not died.out_of_memory:
+            return ""
+        if others := len(self._running):
+            return f". {others + 1} trials ran at once: fewer need less memory, with --max-concurrent {others}"
+        return ". No other trial ran: this one needs a machine with more memory, or a smaller batch_size"
 
     @contextlib.contextmanager
     def _noticing_disk_errors(self, *, of_the_end: bool = False) -> Iterator[None]:

@@ -185,6 +185,7 @@ class TuneExecutor:
         from ray import tune
 
         from orchestrator.engine.forgetting import Forgetting
+        from orchestrator.engine.ray_private import telling_errors
         from orchestrator.engine.tune_searcher import TuneSearcher
 
         store = queue.store
@@ -199,10 +200,11 @@ class TuneExecutor:
             sweep=store.name,
             metric=early_stopping and early_stopping["metric"],
         )
+        searcher = TuneSearcher(queue)
         tuner = tune.Tuner(
             tune.with_resources(told, bundles(self.placement.kinds)),
             tune_config=tune.TuneConfig(
-                search_alg=TuneSearcher(queue),
+                search_alg=searcher,
                 scheduler=Forgetting(),
                 num_samples=-1,  # until the queue is finished
                 reuse_actors=True,
@@ -214,7 +216,12 @@ class TuneExecutor:
         try:
             if store.replica is not None:
                 self._fill_cache(queue, runs)
-            tuner.fit()
+            with telling_errors(searcher.on_error):
+                tuner.fit()
+        except UserError:
+            raise
+        except Exception as error:  # Ray and Tune raise many types
+            queue.stopped_because = queue.stopped_because or f"Ray ended the run: {last_line(error)}"
         finally:
             shutil.rmtree(storage, ignore_errors=True)
 

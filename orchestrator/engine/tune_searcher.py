@@ -6,7 +6,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrator.engine.queue import Queue
+from orchestrator.engine.queue import Death, Queue
+from orchestrator.engine.ray_private import why_it_died
 
 
 class TuneSearcher(Searcher):
@@ -19,6 +20,7 @@ class TuneSearcher(Searcher):
         super().__init__()
         self._queue = queue
         self._running: dict[str, str] = {}  # Tune's id to ours
+        self._deaths: dict[str, Death] = {}  # by Tune's id
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's configuration for Tune. None asks Tune to call again; FINISHED ends the run."""
@@ -41,15 +43,20 @@ class TuneSearcher(Searcher):
         if ours is not None and "epoch" in result:
             self._queue.observe(ours, result)
 
+    def on_error(self, trial_id: str, error: Exception | None) -> None:
+        """Remembers why a trial's worker died, until Tune tells that the trial has ended."""
+        self._deaths[trial_id] = Death(*why_it_died(error))
+
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         """Tells the queue that a trial's worker has ended, or that a node has refused the trial."""
-        ours = self._running.pop(trial_id, None)
+        ours, death = self._running.pop(trial_id, None), self._deaths.pop(trial_id, None)
         if ours is None:
             return
         if result is not None and "refused" in result:
             self._queue.refused(ours, result["node"], result["refused"])
         else:
-            self._queue.ended(ours, died=error, broken=(result or {}).get("broken"))
+            died = death or Death("Ray does not say why") if error else None
+            self._queue.ended(ours, died=died, broken=(result or {}).get("broken"))
 
     def save(self, checkpoint_path: str) -> None:
         """Does nothing: the store is the state."""

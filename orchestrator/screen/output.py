@@ -7,9 +7,13 @@ import sys
 
 
 class Output(io.TextIOWrapper):
-    """A standard stream. Its first failure is told on standard error. A closed pipe ends the command, as usual."""
+    """A standard stream. Its first failure is told on standard error.
+
+    A closed pipe ends the command, as usual, unless :func:`outlive_closed_pipes` was called.
+    """
 
     problem: OSError | None = None
+    outlives_closed_pipe = False
 
     @classmethod
     def instead_of(cls, stream: io.TextIOWrapper) -> Output:
@@ -19,8 +23,6 @@ class Output(io.TextIOWrapper):
     def write(self, text: str) -> int:
         try:
             return super().write(text)
-        except BrokenPipeError:
-            raise
         except OSError as error:
             self._tell(error)
             return len(text)
@@ -28,15 +30,25 @@ class Output(io.TextIOWrapper):
     def flush(self) -> None:
         try:
             super().flush()
-        except BrokenPipeError:
-            raise
         except OSError as error:
             self._tell(error)
 
     def _tell(self, error: OSError) -> None:
+        if isinstance(error, BrokenPipeError) and not self.outlives_closed_pipe:
+            raise error
         first, self.problem = self.problem is None, error
         if first and self is not sys.stderr:
             print(f"orchestrator: standard output cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+
+
+def outlive_closed_pipes() -> None:
+    """Lets the command go on when nobody reads its output any more, as in ``orchestrator sweep FILE | head``.
+
+    For commands with results besides what they print. Rich would end them wherever they print next.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, Output):
+            stream.outlives_closed_pipe = True
 
 
 def output_lost() -> bool:

@@ -96,9 +96,17 @@ def resume(trial: TrialStore, log: EpochLog, training: Any, identity: str) -> li
                 f"{file.name} belongs to trial {state['identity']}, but config.yaml describes trial {identity}: "
                 "restore config.yaml, or start the trial again with --restart"
             )
-        if not log.has_all(state["training"]["iteration"] // training.config.epoch_length):
+        if not log.has_all(_epochs_before(state["training"], training.config.epoch_length)):
             problems.append(f"{file.name} cannot be used: an epoch before it is not stored")
             continue
         training.load_state_dict(state["training"])
         break
     return problems
+
+
+def _epochs_before(state: dict[str, Any], epoch_length: int) -> int:
+    """The number of epochs that are stored before training goes on from this state.
+
+    An epoch whose evaluation was stopped has been trained and is not stored yet.
+    """
+    return (state["iteration"] - ("put_back" in state)) // epoch_length

@@ -33,7 +33,6 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.files import write_atomically
 from orchestrator.remote.lease import STALE_SECONDS, Held, Lease, take
-from orchestrator.remote.lease import holder as lease_holder
 from orchestrator.store.runs import runs_argument
 from orchestrator.store.sweep import SweepStore
 from orchestrator.threads import in_background
@@ -73,6 +72,17 @@ def read_driver(store: SweepStore) -> Driver | None:
         return None
 
 
+def driver_from(values: Any) -> Driver | None:
+    """The driver that these values of a JSON file describe. None if they describe none."""
+    if not isinstance(values, dict):
+        return None
+    try:
+        driver = Driver(**values)
+    except TypeError:
+        return None
+    return driver if re.fullmatch("[0-9a-f]{12}", str(driver.mark)) else None
+
+
 def is_alive(store: SweepStore, driver: Driver) -> bool:
     """Whether a driver is alive: its process exists on this machine, or its heartbeat from elsewhere is fresh."""
     if (driver.host, driver.machine) == (socket.gethostname(), _machine()):
@@ -103,6 +113,7 @@ def driver_lock(store: SweepStore, tell: Callable[[str], None] = lambda text: No
         driver = this_process()
         with _leased(store, driver) as lease:
             try:
+                store.stop_file.unlink(missing_ok=True)  # an earlier driver's: later requests are meant for this one
                 write_atomically(store.driver_file, json.dumps(asdict(driver)))
             except OSError as error:
                 raise UserError(f"the sweep's directory '{store.path}' cannot be written: {error.strerror}") from None
@@ -131,6 +142,7 @@ def _leased(store: SweepStore, driver: Driver) -> Iterator[Lease | None]:
 
     try:
         lease = take(store.replica, store.name, asdict(driver), is_dead)
+        store.replica.delete(store.replica.key(store.stop_file))  # an earlier driver's
         store.replica.pull_as_driver(store.name)
     except Held as held:
         raise UserError(_held(store, f"process {held.holder.get('pid')} on {held.holder.get('host')}")) from None
@@ -144,33 +156,16 @@ def _leased(store: SweepStore, driver: Driver) -> Iterator[Lease | None]:
             lease.release()
 
 
-def stop_driver(store: SweepStore, tell: Callable[[str], None] = lambda text: None) -> None:
-    """Asks the driver of a sweep to stop and waits until it has ended. Cleans up after a dead driver.
+def try_lock(lock: int) -> bool:
+    """Tries to take the lock. Returns False if another process of this host has it.
 
-    Raises :class:`UserError` if the sweep has no driver.
+    Returns True on a file system without locks, where only the heartbeat tells drivers apart.
     """
     try:
-        store.lock_file.touch()
-        with store.lock_file.open("a") as file:
-            held_here = not _try_lock(file.fileno())
-            driver = read_driver(store)
-            if held_here or (driver is not None and is_alive(store, driver)):
-                store.stop_file.touch()
-                if held_here:
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                while (driver := read_driver(store)) is not None and is_alive(store, driver):
-                    time.sleep(1)
-                return
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise UserError(f"the sweep's directory '{store.path}' cannot be written: {error.strerror}") from None
-    left = end_leftovers(store.runs_dir, tell)
-    if store.replica is not None and lease_holder(store.replica, store.name) is not None:
-        store.replica.write(store.replica.key(store.stop_file), b"")
-        while lease_holder(store.replica, store.name) is not None:
-            time.sleep(2)
-        return
-    if store.name not in left:
-        raise UserError(f"'{store.name}' is not running: there is nothing to stop")
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
 
 
 def end_leftovers(runs_dir: Path, tell: Callable[[str], None], own: SweepStore | None = None) -> list[str]:
@@ -186,7 +181,7 @@ def end_leftovers(runs_dir: Path, tell: Callable[[str], None], own: SweepStore |
             ended = _end_left(store, tell)
         else:
             with contextlib.suppress(OSError), store.lock_file.open("a") as lock:
-                ended = _try_lock(lock.fileno()) and _end_left(store, tell)
+                ended = try_lock(lock.fileno()) and _end_left(store, tell)
         found += [store.name] if ended else []
     return found
 
@@ -275,12 +270,18 @@ def _bears(pid: int, mark: str) -> bool:
 
 
 def _take(lock: int, store: SweepStore) -> None:
-    if _try_lock(lock):
-        return
+    """Takes the lock. Raises :class:`UserError` if a driver has it, and if it is not free after two seconds.
+
+    ``orchestrator stop`` and commands that clean up have it for an instant. A driver that is starting has it before it
+    has written ``driver.json``.
+    """
     deadline = time.monotonic() + 2
-    while (driver := read_driver(store)) is None and time.monotonic() < deadline:
-        time.sleep(0.05)  # the driver has the lock but has not written driver.json yet
-    raise UserError(_held(store, _who(driver) if driver else None))
+    while not try_lock(lock):
+        driver = read_driver(store)
+        alive = driver is not None and is_alive(store, driver)
+        if alive or time.monotonic() > deadline:
+            raise UserError(_held(store, _who(driver) if driver is not None and alive else None))
+        time.sleep(0.05)
 
 
 def _who(driver: Driver) -> str:
@@ -291,18 +292,6 @@ def _held(store: SweepStore, who: str | None) -> str:
     by = f" ({who})" if who else ""
     stop = f"orchestrator stop {store.name}{runs_argument(store.runs)}"
     return f"'{store.name}' is already running{by}; stop it with: {stop}"
-
-
-def _try_lock(lock: int) -> bool:
-    """Tries to take the lock. Returns False if another process of this host has it.
-
-    Returns True on a file system without locks, where only the heartbeat tells drivers apart.
-    """
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
-    return True
 
 
 def _beat(store: SweepStore, driver: Driver, lease: Lease | None, ended: threading.Event) -> None:
@@ -325,10 +314,9 @@ def _beat(store: SweepStore, driver: Driver, lease: Lease | None, ended: threadi
 def _read(store: SweepStore) -> Driver | None:
     """Reads ``driver.json``; None if it is damaged. Raises OSError."""
     try:
-        driver = Driver(**json.loads(store.driver_file.read_text()))
-    except (ValueError, TypeError):
+        return driver_from(json.loads(store.driver_file.read_text()))
+    except ValueError:
         return None
-    return driver if re.fullmatch("[0-9a-f]{12}", str(driver.mark)) else None
 
 
 def _heartbeat_age(store: SweepStore) -> float:

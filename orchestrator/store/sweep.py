@@ -236,11 +236,13 @@ class SweepStore:
         if self.replica is not None and made.is_relative_to(self.path):
             self.replica.push(self.replica.key(made))
 
-    def clear_stop(self) -> None:
-        """Deletes the request to stop."""
-        self.stop_file.unlink(missing_ok=True)
-        if self.replica is not None:
-            self.replica.delete(self.replica.key(self.stop_file))
+    def asked_to_stop(self) -> bool:
+        """Whether the sweep's driver is asked to stop, on this machine or through the object store."""
+        if self.stop_file.exists() or self.replica is None:
+            return self.stop_file.exists()
+        with contextlib.suppress(OSError):
+            return self.replica.exists(self.replica.key(self.stop_file))
+        return False
 
     def configs(self, trial_ids: Iterable[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Trial id and configuration of these trials, or of all in the plan.

@@ -57,7 +57,7 @@ def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | Non
             raise KeyboardInterrupt
         os.write(2, b"\nStopping: the trial writes a checkpoint. Once more to leave at once.\n")
 
-    signal.signal(signal.SIGINT, interrupt)
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
         state = run_trial(trial, cache, should_stop=stopping.is_set, on_epoch=on_epoch)
     except KeyboardInterrupt:
@@ -65,6 +65,8 @@ def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | Non
     except OSError as error:
         print(f"FAILED: {trial.path} cannot be written: {reason(error)}")
         return 1
+    finally:
+        signal.signal(signal.SIGINT, before)
     if state is State.RUNNING:
         trial.set_state(State.PENDING)
         print(f"Stopped; what there is of samples, metrics and log is in {trial.path}")

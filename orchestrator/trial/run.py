@@ -19,9 +19,10 @@ from orchestrator.store.states import State, Status
 from orchestrator.store.trial import TrialStore
 from orchestrator.trial.gpu_memory import free_memory, limit_gpu_memory, out_of_memory
 from orchestrator.trial.surroundings import begin_attempt, device_name
+from trainers.stopping import Stopped, stoppable
 
 if TYPE_CHECKING:
-    from trainers.training import Training
+    from trainers.training import Evaluated, Training
 
 TRIAL_ID = re.compile("[0-9a-f]{12}")
 """The name of a sweep's trial directory: its configuration's identity."""
@@ -46,7 +47,8 @@ def run_trial(
     """Runs a trial from its last checkpoint to its end, or until ``should_stop()``.
 
     Returns the state it wrote: DONE, DIVERGED or FAILED, with the error in ``status.json`` and ``log.txt``. Returns
-    RUNNING if the trial was stopped, with a checkpoint to continue from, or if another attempt has taken its place.
+    RUNNING if the trial was stopped, with a checkpoint to continue from if anything was trained, or if another attempt
+    has taken its place.
     Raises OSError if the state cannot be written, but no error of the trial itself. ``on_epoch`` is called with every
     stored epoch. If ``gpus`` is a fraction, the trial may take only that fraction of the GPU's memory.
     """
@@ -63,12 +65,14 @@ def run_trial(
         limit_gpu_memory(gpus)
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, category, *_: trial.log(f"{category.__name__}: {message}")
-            finished = _Run(trial, status, cache_dir, on_epoch).to_the_end(should_stop)
+            finished = _prepared_and_run(trial, status, cache_dir, on_epoch, should_stop)
         state = State.DONE if finished else State.RUNNING
     except Diverged as error:
         state, status.error = State.DIVERGED, str(error)
     except Superseded:
         return State.RUNNING
+    except Stopped:  # while it prepared: nothing has changed
+        state = State.RUNNING
     except Exception as error:
         trial.log(traceback.format_exc())
         state, status.error = State.FAILED, out_of_memory(error, gpus) or last_line(error)
@@ -85,6 +89,19 @@ def run_trial(
     trial.write_status(status)
     trial.log(f"{state if state is not State.RUNNING else 'stopped'}{': ' + status.error if status.error else ''}")
     return state
+
+
+def _prepared_and_run(
+    trial: TrialStore,
+    status: Status,
+    cache_dir: Path,
+    on_epoch: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Whether the end was reached. Raises Stopped if the trial is stopped while it prepares."""
+    with stoppable(should_stop):
+        run = _Run(trial, status, cache_dir, on_epoch)
+    return run.to_the_end(should_stop)
 
 
 class _Run:
@@ -112,10 +129,17 @@ class _Run:
         self._note_checkpoint()
 
     def to_the_end(self, should_stop: Callable[[], bool]) -> bool:
-        """Trains to the end, or until ``should_stop()`` with a checkpoint. Returns whether the end was reached."""
+        """Trains to the end, or until ``should_stop()`` with a checkpoint. Returns whether the end was reached.
+
+        An evaluation that is stopped is abandoned, and its epoch is not stored: the next attempt repeats the
+        evaluation. The untrained generator's evaluation needs no checkpoint.
+        """
         training = self.training
-        if training.iteration == 0:
-            self._store_epoch({}, evaluate=True)  # epoch 0: the untrained generator, every chart's first point
+        if training.iteration == 0:  # epoch 0: the untrained generator, every chart's first point
+            try:
+                self._store_epoch({}, self._evaluated(should_stop))
+            except Stopped:
+                return False
         while not training.finished:
             means = training.run_epoch(lambda: self._checkpoint_due() or should_stop())
             if means is None:
@@ -123,7 +147,13 @@ class _Run:
                 if should_stop():
                     return False
                 continue
-            self._store_epoch(means, evaluate=training.evaluation_due)
+            try:
+                evaluated = self._evaluated(should_stop) if training.evaluation_due else None
+            except Stopped:
+                training.put_back(means)
+                self._save_checkpoint()
+                return False
+            self._store_epoch(means, evaluated)
             every, epochs = self.config.checkpoint_epochs, training.epoch - self._saved_epoch
             if training.finished or (every and epochs >= every) or self._checkpoint_due():
                 self._save_checkpoint()
@@ -140,10 +170,12 @@ class _Run:
             self.trial.log(problem)
         self.trial.log(f"begins at critic iteration {self.training.iteration}")
 
-    def _store_epoch(self, means: Mapping[str, Any], *, evaluate: bool) -> None:
+    def _evaluated(self, should_stop: Callable[[], bool]) -> Evaluated:
+        return self.training.evaluate(should_stop=should_stop)
+
+    def _store_epoch(self, means: Mapping[str, Any], evaluated: Evaluated | None) -> None:
         training, trial = self.training, self.trial
         record = {"epoch": training.epoch, "iteration": training.iteration, **means}
-        evaluated = training.evaluate() if evaluate else None
         if evaluated is not None:
             record |= evaluated.metrics
         if due := trial.publish_due():

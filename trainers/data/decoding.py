@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
 from trainers.parts import ConfigError
+from trainers.stopping import between
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,7 +175,8 @@ def decode_all(sources: Sequence[F], decode: Callable[[F], NDArray[np.uint8]]) -
     """The image of every source, in order, or the problem if it cannot be decoded.
 
     Hides Pillow's warnings: what matters of them is an image or a problem. Raises
-    :class:`~trainers.parts.ConfigError` for a source that needs more memory than there is.
+    :class:`~trainers.parts.ConfigError` for a source that needs more memory than there is, and
+    :class:`~trainers.stopping.Stopped`.
     """
 
     def attempt(source: F) -> NDArray[np.uint8] | str:
@@ -187,7 +189,7 @@ def decode_all(sources: Sequence[F], decode: Callable[[F], NDArray[np.uint8]]) -
             return _problem(error)
 
     with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
-        for start in range(0, len(sources), CHUNK):
+        for start in between(range(0, len(sources), CHUNK)):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 chunk = list(pool.map(attempt, sources[start : start + CHUNK]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +19,7 @@ from torch_fidelity.utils import create_feature_extractor
 from trainers.datasets import Data, to_input
 from trainers.evaluation.caching import cache_key, cached
 from trainers.evaluation.fidelity import Extractor
+from trainers.stopping import between
 
 NAME = "trainers-classifier"
 FEATURES = 64
@@ -143,24 +146,21 @@ def _train(data: Data) -> tuple[dict[str, Tensor], dict[str, str]]:
     assert data.train_labels is not None
     assert data.held_out_labels is not None
     classes = int(data.train_labels.max()) + 1
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.set_num_threads(1)  # the order of additions, and so the weights' hash, depends on it
+    with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(RECIPE["seed"])
         model = Classifier(tuple(data.train.shape[1:]), classes)
         optimizer = torch.optim.Adam(model.parameters(), lr=RECIPE["lr"], weight_decay=1e-4)
-        for _ in range(int(RECIPE["steps"])):
+        for _ in between(range(int(RECIPE["steps"]))):
             chosen = torch.randint(data.train.shape[0], (int(RECIPE["batch_size"]),))
             _, logits = model(to_input(data.train[chosen]))
             optimizer.zero_grad()
             functional.cross_entropy(logits, data.train_labels[chosen]).backward()
             optimizer.step()
-    with torch.inference_mode():
-        features, _ = _in_batches(model, data.train)
-        _, logits = _in_batches(model, data.held_out)
-        accuracy = (logits.argmax(dim=1) == data.held_out_labels).double().mean().item()
-        scale = features.square().mean().rsqrt().item()
-    torch.set_num_threads(threads)
+        with torch.inference_mode():
+            features, _ = _in_batches(model, data.train)
+            _, logits = _in_batches(model, data.held_out)
+            accuracy = (logits.argmax(dim=1) == data.held_out_labels).double().mean().item()
+            scale = features.square().mean().rsqrt().item()
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     content = b"".join(tensor.numpy().tobytes() for _, tensor in sorted(weights.items()))
     return weights, {
@@ -172,8 +172,19 @@ def _train(data: Data) -> tuple[dict[str, Tensor], dict[str, str]]:
     }
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread within the context: the order of additions, and so the weights' hash, depends on the number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _in_batches(model: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
     """Features and logits of all images, computed in batches to bound the memory."""
     batches = images.split(max(1, PIXELS // (images.shape[-2] * images.shape[-1])))
-    features, logits = zip(*(model(to_input(batch)) for batch in batches), strict=True)
+    features, logits = zip(*(model(to_input(batch)) for batch in between(batches)), strict=True)
     return torch.cat(features), torch.cat(logits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 from trainers.datasets import Data
 from trainers.devices import arithmetic
 from trainers.evaluation.caching import cache_key, cached
+from trainers.stopping import between
 
 NEIGHBOURHOOD = 3
 """Precision and recall use the third nearest neighbour, as Kynkäänniemi et al. do."""
@@ -46,9 +47,12 @@ class Extractor:
     """The number of channels that the network requires. Grey images repeat their channel. None: any number."""
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
-        """``features`` (n, dimension) and ``logits`` (n, classes) of uint8 images (n, C, H, W), on the CPU."""
+        """``features`` (n, dimension) and ``logits`` (n, classes) of uint8 images (n, C, H, W), on the CPU.
+
+        Raises :class:`~trainers.stopping.Stopped`.
+        """
         with torch.inference_mode():
-            batches = [self._batch(batch) for batch in images.split(self.batch_size)]
+            batches = [self._batch(batch) for batch in between(images.split(self.batch_size))]
         return {
             name: torch.cat(parts).clone()
             for name, parts in zip(("features", "logits"), zip(*batches, strict=True), strict=True)
@@ -100,13 +104,15 @@ class FeatureEvaluator:
     def _compare(self, generated: dict[str, Tensor]) -> dict[str, float]:
         features, real = generated["features"], self._held_out["features"]
         with torch.random.fork_rng(devices=[]):  # torch-fidelity consumes the global random state
-            values = {
-                **fid_statistics_to_metric(
+            measurements: tuple[Callable[[], dict[str, float]], ...] = (
+                lambda: fid_statistics_to_metric(
                     fid_features_to_statistics(features), self._held_out_statistics, verbose=False
                 ),
-                **isc_features_to_metric(generated["logits"]),
-                **kid_features_to_metric(features, real, kid_subset_size=min(1000, self.count // 4), verbose=False),
-                **prc_features_to_metric(
+                lambda: isc_features_to_metric(generated["logits"]),
+                lambda: kid_features_to_metric(
+                    features, real, kid_subset_size=min(1000, self.count // 4), verbose=False
+                ),
+                lambda: prc_features_to_metric(
                     features,
                     real,
                     prc_neighborhood=NEIGHBOURHOOD,
@@ -114,7 +120,8 @@ class FeatureEvaluator:
                     save_cpu_ram=True,
                     verbose=False,
                 ),
-            }
+            )
+            values = {name: value for measure in between(measurements) for name, value in measure().items()}
         return {ours: values[theirs] for theirs, ours in self._extractor.metric_names.items()}
 
     def _cache_file(self, what: str, **more: Any) -> Path:

@@ -11,6 +11,7 @@ from torch.nn import functional
 from trainers.datasets import Data, to_input
 from trainers.pair import Pair
 from trainers.probes import NEIGHBOURS, QUERIES, Neighbours, Probe, Probed, TransportMap
+from trainers.stopping import between
 from trainers.transport.ground_costs import ground_cost
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def distance(training: Training) -> Probed:
     cost = objective.cost
     source = torch.Generator().manual_seed(SEED)
     curves: dict[str, list[float]] = {"estimate": [], "exact": [], "untrained": []}
-    for _ in range(PAIRS):
+    for _ in between(range(PAIRS)):
         chosen = torch.randperm(len(training.data.train), generator=source)[: config.batch_size]
         real = to_input(training.data.train[chosen]).to(training.device)
         latent = torch.randn(config.batch_size, config.latent_size, generator=source).to(training.device)
@@ -187,7 +188,7 @@ def nearest(training: Training) -> Probed:
 
     def distances(examples: Tensor) -> Tensor:
         parts = to_input(examples).flatten(1).split(CHUNK)
-        return torch.cat([torch.cdist(part, training_set).amin(dim=1) for part in parts])
+        return torch.cat([torch.cdist(part, training_set).amin(dim=1) for part in between(parts)])
 
     generated, held_out = distances(training.sample(count)), distances(training.data.held_out[:count])
     return Probed(
@@ -230,7 +231,7 @@ def transported(training: Training) -> Probed:
     source = torch.Generator().manual_seed(SEED)
     curves: dict[str, list[float]] = {metric.name: [] for metric in TransportMap.metrics[1:]}
     variances = []
-    for _ in range(PAIRS):
+    for _ in between(range(PAIRS)):
         real, held_out = (
             to_input(examples[torch.randperm(len(examples), generator=source)[: config.batch_size]])
             for examples in (training.data.train, training.data.held_out)
@@ -271,7 +272,10 @@ def _neighbours(data: Data, queries: Tensor, labels: Tensor | None = None) -> Pr
     from trainers.transport.pixel_histograms import nearest_under_wasserstein
 
     by_l2 = _distances(queries, data.train).argsort(dim=1)[:, :NEIGHBOURS]
-    found = [nearest_under_wasserstein(each, data.train, count=NEIGHBOURS, candidates=CANDIDATES) for each in queries]
+    found = [
+        nearest_under_wasserstein(each, data.train, count=NEIGHBOURS, candidates=CANDIDATES)
+        for each in between(queries)
+    ]
     by_w2 = torch.stack([indices for indices, _ in found])
     common = (by_l2[:, :, None] == by_w2[:, None, :]).sum(dim=(1, 2))
     metrics = {"neighbours_in_common": common.double().mean().item()}
@@ -291,7 +295,7 @@ def _distances(examples: Tensor, others: Tensor) -> Tensor:
 
 def _scores(training: Training, inputs: Tensor) -> Tensor:
     """φ at the inputs (m, …), shape (m,), on the CPU."""
-    return torch.cat([training.critic(part.to(training.device)).cpu() for part in inputs.split(CHUNK)])
+    return torch.cat([training.critic(part.to(training.device)).cpu() for part in between(inputs.split(CHUNK))])
 
 
 def _midpoint(training: Training, real: Tensor) -> Tensor:

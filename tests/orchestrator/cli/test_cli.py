@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -337,3 +339,43 @@ def test_bad_input_is_exit_code_2_as_a_process_too(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("orchestrator: ")
     assert "did you mean 'grid'" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "then"),
+    [
+        ("status hand", "nothing is lost; run the same command again"),
+        ("export hand", "nothing is lost; run the same command again"),
+        ("report hand", "nothing is lost; run the same command again"),
+        ("evaluate hand", "nothing is lost; run the same command again"),
+        ("stop hand", "the sweep was not asked to stop"),
+        ("sync hand", "what MLflow has got stays; run the same command again for the rest"),
+        ("prune hand", "what was deleted stays deleted; run the same command again for the rest"),
+        ("resume hand --offline", "what trials have stored stays; run the same command again to go on"),
+    ],
+)
+def test_ctrl_c_is_told_in_one_line_with_what_it_means(
+    store: SweepStore, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, words: str, then: str
+) -> None:
+    """The signal comes when the command opens the sweep."""
+    opened = SweepStore.open
+
+    def interrupted(*arguments: Any) -> SweepStore:
+        os.kill(os.getpid(), signal.SIGINT)
+        return opened(*arguments)
+
+    monkeypatch.setattr(SweepStore, "open", interrupted)
+    code, out, errors = command_line(*words.split(), "--runs-dir", store.runs_dir)
+    assert (code, out, errors) == (130, "", f"\norchestrator: interrupted: {then}\n")
+
+
+def test_ctrl_c_of_a_sync_leaves_the_sweep_to_the_next_command(half_finished: SweepStore, tmp_path: Path) -> None:
+    with started("sync", "hand", cwd=tmp_path) as running:
+        wait_until(half_finished.driver_file.exists)
+        running.process.send_signal(signal.SIGINT)
+        code, out, errors = running.end()
+    assert (code, out) == (130, "")
+    told = "interrupted: what MLflow has got stays; run the same command again for the rest"
+    assert errors == f"\norchestrator: {told}\n"
+    ran = orchestrator("sync", "hand", cwd=tmp_path)
+    assert (ran.returncode, ran.stdout.splitlines()[0]) == (0, "MLflow is up to date with 'hand'."), ran.stderr

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -408,6 +409,32 @@ def test_a_sweep_whose_disk_cannot_be_written_any_more_says_so_and_goes_on_later
         twin.create(trial.config())
         assert run(twin) is State.DONE
         assert_equal_to_the_bit(trial, twin)
+
+
+@pytest.mark.long
+def test_a_worker_that_dies_while_the_disk_for_temporary_files_is_full_costs_no_result(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    write_file(tmp_path, SWEEP)
+    small = tmp_path / "temporary"
+    how = [*cluster.arguments, "--offline", "--max-concurrent", "1"]
+    surroundings = {**cluster.environment, "TMPDIR": str(small)}
+    with (
+        mounted(small, "-t", "tmpfs", "-o", "size=4m", "tmpfs"),
+        started("sweep", "sweep.yaml", *how, cwd=tmp_path, **surroundings) as running,
+    ):
+        store = SweepStore(tmp_path / "runs", "disk")
+        wait_until((store.path / "plan.json").exists)
+        first, second = trials = [store.trial(entry.trial_id) for entry in store.entries()]
+        wait_until(lambda: len(first.epochs()) > 2)
+        Disk(small).fill()
+        os.kill(first.status().attempts[-1].pid, signal.SIGKILL)
+        code, out, errors = running.end()
+    assert (code, out.splitlines()[-1]) == (0, "disk: 2 DONE"), errors
+    assert "LOST disk seed=0: the worker died: it was killed or crashed on node " in out
+    assert [len(trial.status().attempts) for trial in trials] == [2, 1]
+    assert second.status().state is State.DONE
+    assert "Table: " in out
 
 
 def test_a_runs_directory_moved_between_stop_and_resume_just_works(

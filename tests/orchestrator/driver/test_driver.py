@@ -51,10 +51,8 @@ def text_of(shown: Console) -> str:
 def test_a_run_takes_the_trials_without_a_result(store: SweepStore, state: State) -> None:
     first, *others = store.entries()
     store.trial(first.trial_id).set_state(state, "why")
-    store.stop_file.touch()
     todo = prepare(store)
     assert todo == [*([] if state.is_result else [first.trial_id]), *(entry.trial_id for entry in others)]
-    assert not store.stop_file.exists()  # an old one
     after = store.trial(first.trial_id).status()
     assert after.state is (State.LOST if state is State.RUNNING else state)  # its driver died with it
 
@@ -183,7 +181,7 @@ def test_one_signal_asks_the_workers_to_stop_and_a_second_leaves_at_once(
     store: SweepStore, capfd: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
     def twice() -> None:
-        with signals() as on_signal, on_signal.asking(store.stop_file.touch):
+        with signals() as on_signal, on_signal.asking(store.stop_file):
             assert not on_signal.asked
             os.kill(os.getpid(), number)
             time.sleep(0.01)
@@ -205,7 +203,7 @@ def test_one_signal_asks_the_workers_to_stop_and_a_second_leaves_at_once(
 
 def test_a_second_signal_that_a_library_swallows_leaves_all_the_same(store: SweepStore) -> None:
     def swallowed() -> None:
-        with signals() as on_signal, on_signal.asking(store.stop_file.touch):
+        with signals() as on_signal, on_signal.asking(store.stop_file):
             for _ in range(2):
                 with contextlib.suppress(Aborted):
                     os.kill(os.getpid(), signal.SIGINT)
@@ -217,7 +215,7 @@ def test_a_second_signal_that_a_library_swallows_leaves_all_the_same(store: Swee
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_sigterm_to_the_process_and_one_to_its_group_are_one(store: SweepStore, number: signal.Signals) -> None:
-    with signals() as on_signal, on_signal.asking(store.stop_file.touch):
+    with signals() as on_signal, on_signal.asking(store.stop_file):
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,15 @@ grid: {critic_iterations: [1, 2]}
 
 
 @dataclass
+class Waited:
+    """What ``orchestrator stop`` said while it waited, how it ended, and what it said then."""
+
+    told: list[str]
+    code: int
+    out: str
+
+
+@dataclass
 class Ended:
     """How a command ended, and what existed at that moment."""
 
@@ -38,6 +49,7 @@ class Ended:
     folders: list[Path]
     unmarked: set[int] = field(default_factory=set)
     """Descendants without the driver's mark."""
+    waited: Waited | None = None
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +72,9 @@ def terminated(dead: Sweep) -> Ended:
 
 @pytest.fixture(scope="module")
 def aborted(dead: Sweep, terminated: Ended) -> Ended:
-    """A worker hangs, so that the driver cannot finish after the first Ctrl-C. The second one does not wait for it.
+    """A worker hangs, so that the driver cannot finish after the first Ctrl-C. The second signal does not wait for it.
+
+    It is the one that ``orchestrator stop``, which waits meanwhile, says to be the way out.
 
     That what was disturbed ends as an undisturbed twin is ``test_killed_at_random``'s to show.
     """
@@ -69,9 +83,16 @@ def aborted(dead: Sweep, terminated: Ended) -> Ended:
     dead.hang(0)
     running.signal_group(signal.SIGINT)
     wait_until(dead.store.stop_file.exists)
-    running.signal_group(signal.SIGINT)
+    stopping = dead.start("stop", "dead")
+    assert stopping.process.stdout is not None
+    told = [stopping.process.stdout.readline() for _ in range(3)]
+    way_out = told[-1].rpartition(": ")[2].split()
+    assert way_out == ["kill", "-INT", str(running.process.pid)]
+    subprocess.run(way_out, check=True)
     code, out, errors = running.end()
-    return Ended(code, out.splitlines(), errors, dead.statuses(), running.left_over(0), folders_of(driver))
+    waited = Waited(told, *stopping.end()[:2])
+    folders, left = folders_of(driver), running.left_over(0)
+    return Ended(code, out.splitlines(), errors, dead.statuses(), left, folders, waited=waited)
 
 
 def test_every_process_of_a_driver_s_ray_bears_its_mark(terminated: Ended) -> None:
@@ -95,6 +116,22 @@ def test_a_second_ctrl_c_waits_for_nobody_and_leaves_nothing(aborted: Ended) -> 
     assert "Traceback" not in aborted.errors
     assert aborted.left == []
     assert aborted.folders == []
+
+
+def test_a_stop_that_waits_names_the_trial_that_hangs_and_the_way_out(dead: Sweep, aborted: Ended) -> None:
+    waited, (trial, _), (hanging, _) = aborted.waited, dead.trials(), aborted.statuses
+    assert waited is not None
+    first, line, last = waited.told
+    attempt = hanging.attempts[-1]
+    assert first.startswith("waiting for the driver of 'dead' (process ")
+    assert first.endswith("): 1 trial still runs\n")
+    name = rf"  dead critic_iterations=1 seed=0 \(process {attempt.pid} on {re.escape(attempt.host)}\)"
+    log = re.escape(str(trial.log_file.relative_to(dead.folder)))
+    assert re.fullmatch(rf"{name}: last heard of \d+s ago \(log: {log}\)\n", line)
+    assert last.startswith(
+        "Ctrl-C ends only this waiting. If a trial hangs, this ends the sweep at once and loses only "
+    )
+    assert (waited.code, waited.out.splitlines()[-1]) == (0, "'dead' has stopped.")
 
 
 def test_after_a_second_ctrl_c_no_trial_is_said_to_be_running(aborted: Ended) -> None:

@@ -21,7 +21,7 @@ from orchestrator.driver.options import Options
 from orchestrator.driver.run import run_sweep
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.placement import anywhere
-from orchestrator.engine.queue import Queue
+from orchestrator.engine.queue import Death, Queue
 from orchestrator.store.selection import EVERYTHING, Selection
 from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
@@ -46,7 +46,7 @@ class Pretended:
             if (assignment := queue.next()) is not None:
                 self.began.append(assignment.trial_id)
                 died = self._worker(queue.store, entries[assignment.trial_id])
-                queue.ended(assignment.trial_id, died=died)
+                queue.ended(assignment.trial_id, died=Death("it was killed") if died else None)
 
 
 class Drive:

@@ -15,10 +15,13 @@ import pytest
 
 from orchestrator.engine.early_stopping import Stopper
 from orchestrator.engine.placement import Assignment, Node, Placement
-from orchestrator.engine.queue import LONGEST_BACK_OFF, Queue
+from orchestrator.engine.queue import LONGEST_BACK_OFF, LONGEST_WAIT_FOR_FEWER, Death, Queue
 from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.file import EarlyStopping
+
+KILLED = Death("it was killed")
+NO_MEMORY = Death("out of memory on node a", out_of_memory=True)
 
 
 class Driven:
@@ -46,12 +49,12 @@ class Driven:
         self.given[self.number] = assignment.trial_id
         return assignment.trial_id
 
-    def end(self, state: State | None, *, died: bool = False, asked: int | None = None) -> State:
+    def end(self, state: State | None, *, died: bool | Death = False, asked: int | None = None) -> State:
         """Ends the worker of the last suggested trial, which may have written a state. Returns the state afterwards."""
         trial_id = self.given[asked or self.number]
         if state is not None:
             self.store.trial(trial_id).set_state(state, "out of paper" if state is State.FAILED else None)
-        self.queue.ended(trial_id, died=died)
+        self.queue.ended(trial_id, died=KILLED if died is True else died or None)
         return self.store.trial(trial_id).status().state
 
 
@@ -156,6 +159,51 @@ def test_attempts_that_got_on_before_they_were_lost_use_up_no_retries(
         asked = driven.number
 
 
+def test_a_trial_that_ran_out_of_memory_waits_longer_and_then_until_fewer_trials_run(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven = Driven(store, 3, monkeypatch)
+    first, *_ = [driven.ask() for _ in driven.ids]
+    assert driven.end(None, died=NO_MEMORY, asked=1) is State.LOST
+    assert first is not None
+    assert store.trial(first).status().error == (
+        "the worker died: out of memory on node a. "
+        "4 trials ran at once: fewer need less memory, with --max-concurrent 3"
+    )
+    driven.now += 100
+    assert driven.ask() is None  # with it, as many as then would run
+    driven.end(State.DONE, asked=2)
+    assert driven.ask() == first
+    driven.end(None, died=NO_MEMORY)  # three ran
+    driven.now += 59
+    driven.end(State.DONE, asked=3)
+    driven.end(State.DONE, asked=4)
+    assert driven.ask() is None  # nothing else runs, but memory needs its time
+    driven.now += 1
+    assert driven.ask() == first
+    driven.end(None, died=NO_MEMORY)
+    assert store.trial(first).status().error == (
+        "the worker died: out of memory on node a. "
+        "No other trial ran: this one needs a machine with more memory, or a smaller batch_size"
+    )
+    driven.now += 119
+    assert driven.ask() is None
+    driven.now += 1
+    assert driven.ask() == first
+
+
+def test_a_trial_that_ran_out_of_memory_does_not_wait_for_ever(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven = Driven(store, 1, monkeypatch)
+    first, *_ = [driven.ask() for _ in driven.ids]
+    driven.end(None, died=NO_MEMORY, asked=1)
+    driven.now += 30 + LONGEST_WAIT_FOR_FEWER - 1
+    assert driven.ask() is None
+    driven.now += 1
+    assert driven.ask() == first
+
+
 def test_a_trial_that_a_node_refused_comes_again_first_and_has_lost_nothing(
     store: SweepStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +220,7 @@ def test_a_trial_that_a_node_refused_comes_again_first_and_has_lost_nothing(
     driven.end(State.DONE, asked=2)
     assert driven.queue.next() == Assignment(driven.ids[0], kind=0, avoid=("id-b",), gpus=0.0)
     assert store.trial(driven.ids[0]).status() == Status()
-    driven.queue.ended(driven.ids[0], died=True)
+    driven.queue.ended(driven.ids[0], died=KILLED)
     assert [driven.ask(), driven.ask()] == [driven.ids[2], None]
 
 
@@ -241,8 +289,8 @@ def test_an_end_that_is_reported_twice_counts_once(store: SweepStore, monkeypatc
     driven = Driven(store, 2, monkeypatch)
     driven.ask()
     driven.end(State.DONE)
-    driven.queue.ended(driven.ids[0], died=True)
-    driven.queue.ended(driven.ids[3], died=True)  # which has not begun
+    driven.queue.ended(driven.ids[0], died=KILLED)
+    driven.queue.ended(driven.ids[3], died=KILLED)  # which has not begun
     assert store.trial(driven.ids[0]).status().state is State.DONE
 
 
@@ -348,7 +396,7 @@ def test_a_state_that_cannot_be_written_ends_the_sweep_and_leaves_what_is_stored
     store.trial(first).write_status(running)
     with mounted(store.path, options):
         before = {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()}
-        driven.queue.ended(driven.ids[0], died=True)
+        driven.queue.ended(driven.ids[0], died=KILLED)
         assert driven.queue.stopped_because == f"{store.path}: {os.strerror(told)}"
         assert driven.ask() == "finished"
         assert store.trial(first).status() == running
@@ -368,7 +416,7 @@ def test_where_one_trial_s_directory_has_gone_the_others_go_on(
         trial.write_text("no folder")
     elif instead != "nothing":
         (trial / "status.json").mkdir(parents=True)
-    driven.queue.ended(driven.ids[0], died=True)
+    driven.queue.ended(driven.ids[0], died=KILLED)
     assert driven.queue.stopped_because is None
     assert driven.ask() is not None
 
@@ -377,7 +425,7 @@ def test_a_directory_that_has_gone_ends_the_sweep_too(store: SweepStore, monkeyp
     driven = Driven(store, 2, monkeypatch)
     driven.ask()
     shutil.rmtree(store.path / "trials")
-    driven.queue.ended(driven.ids[0], died=True)
+    driven.queue.ended(driven.ids[0], died=KILLED)
     assert driven.queue.stopped_because == f"{store.path}: {os.strerror(errno.ENOENT)}"
     assert driven.ask() == "finished"
 

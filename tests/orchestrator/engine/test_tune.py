@@ -151,7 +151,8 @@ def test_everything_that_went_wrong_was_shown_and_the_end_says_how_to_go_on(afte
     failures = [line for line in lines if line.startswith("FAILED raises seed=0: ConfigError: ")]
     assert len(failures) == 2
     assert all(line.endswith(f"(log: {aftermath.trial('raises').log_file})") for line in failures)
-    assert sum(line.startswith("LOST killed seed=0: the worker died") for line in lines) == 1
+    killed = "LOST killed seed=0: the worker died: it was killed or crashed on node "
+    assert sum(line.startswith(killed) for line in lines) == 1
     assert sum(line.startswith("DIVERGED diverges seed=0: ") for line in lines) == 1
     assert lines[-2] == "trouble: 1 FAILED, 1 DIVERGED, 2 DONE"
     assert lines[-1] == (

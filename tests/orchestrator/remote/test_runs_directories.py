@@ -36,6 +36,7 @@ from orchestrator.store.identity import known_identity
 from orchestrator.store.lock import driver_lock
 from orchestrator.store.runs import sweep_names
 from orchestrator.store.states import State
+from orchestrator.store.stopping import stop_driver
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import CHECKPOINT_FILES, TrialStore
 from orchestrator.tracking import mirror
@@ -228,9 +229,33 @@ def test_a_stop_is_heard_by_workers_everywhere_and_is_over_with_the_next_driver(
         assert not worker.is_alive()
     assert level(place, "three").trial(twin.trial_id).status().state is State.RUNNING  # a driver makes it PENDING
     assert len(level(place, "three").trial(twin.trial_id).epochs()) < len(twin.epochs())
-    prepare(store)
+    with driver_lock(store):
+        prepare(store)
     assert work(place, "two", twin.trial_id) is State.DONE
     assert_equal_to_the_bit(level(place, "three").trial(twin.trial_id), twin)
+
+
+def test_a_stop_from_another_machine_waits_for_the_driver_and_is_made_again_if_it_is_deleted(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver deletes an earlier request right after its name is known, so one of that moment may be lost."""
+    monkeypatch.setattr("orchestrator.store.stopping.PAUSE_OF_OBJECT_STORE", 0.1)
+    store, other = planned(place), SweepStore.open(place.seen_from("two"), "small")
+    assert store.replica is not None
+    asked = store.replica.key(store.stop_file)
+    store.replica.write(asked, b"")  # of an earlier driver
+    stop = threading.Thread(target=stop_driver, args=[other])
+    with driver_lock(store):
+        assert not store.asked_to_stop()
+        stop.start()
+        wait_until(store.asked_to_stop)
+        store.replica.delete(asked)
+        wait_until(store.asked_to_stop)
+        assert stop.is_alive()
+    stop.join(100)
+    assert not stop.is_alive()
+    with pytest.raises(UserError, match="nothing to stop"):
+        stop_driver(other)
 
 
 def slowly(record: dict[str, Any]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 from pathlib import Path
 
 import pytest
 from command_line import PATIENCE, PROGRAM, environment
 from hand_made import make_sweep, write_file
+from mlflow_dump import dump
 
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
@@ -51,3 +54,55 @@ def test_an_error_that_cannot_be_told_keeps_its_exit_code(folder: Path) -> None:
 @pytest.mark.parametrize("shell", [">&-", "| head -c 1 > /dev/null"], ids=["closed", "a pipe that is closed early"])
 def test_closed_output_is_no_traceback(shell: str, folder: Path) -> None:
     assert run("status", cwd=folder, shell=shell) == (0, "", "")
+
+
+SMALL = """\
+name: small
+base: [dataset=mixture, network=mlp, batch_size=32, budget=8, device=cpu]
+"""
+SWEEP = ["sweep", "sweep.yaml", "--executor", "local"]
+
+
+def assert_whole(folder: Path, uri: str) -> None:
+    """That a sweep of one trial has its result, its tables, and every point in MLflow."""
+    store = SweepStore.open(folder / "runs", "small")
+    trial = store.trial(store.entries()[0].trial_id)
+    assert trial.status().state is State.DONE
+    assert {path.suffix for path in store.tables.iterdir()} == {".csv", ".md", ".tex"}
+    (points,) = (run["metrics"]["exact_w1"] for name, run in dump(uri, "small").items() if name != "small")
+    evaluated = [(each["epoch"], each["timestamp"], each["exact_w1"]) for each in trial.epochs() if "exact_w1" in each]
+    assert points == evaluated
+    assert len(points) > 1
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["a pipe", "a terminal"])
+def test_a_sweep_whose_reader_leaves_before_the_end_loses_neither_tables_nor_points(
+    tmp_path: Path, tracking_uri: str, terminal: bool
+) -> None:
+    """The reader leaves when the last trial is done, so the driver itself prints next."""
+    write_file(tmp_path, SMALL)
+    reader, writer = pty.openpty() if terminal else os.pipe()
+    process = subprocess.Popen(
+        ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", str(PROGRAM), *SWEEP],  # as nohup does
+        cwd=tmp_path,
+        env=environment(TERM="xterm"),
+        stdin=subprocess.DEVNULL,
+        stdout=writer,
+        stderr=writer,
+        start_new_session=True,
+    )
+    os.close(writer)
+    shown = b""
+    while b"DONE" not in shown:
+        shown += os.read(reader, 4096)
+    os.close(reader)
+    assert process.wait(PATIENCE) == 1  # part of what was printed is lost
+    assert_whole(tmp_path, tracking_uri)
+
+
+def test_a_sweep_without_room_for_output_and_errors_loses_neither_tables_nor_points(
+    tmp_path: Path, tracking_uri: str
+) -> None:
+    write_file(tmp_path, SMALL)
+    assert run(*SWEEP, cwd=tmp_path, shell="> /dev/full 2> /dev/full") == (1, "", "")
+    assert_whole(tmp_path, tracking_uri)

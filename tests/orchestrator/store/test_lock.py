@@ -16,12 +16,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from command_line import CommandLine, wait_until
+from held_locks import HOLD, driving, out_of_reach
 
 from orchestrator.errors import UserError
 from orchestrator.files import write_atomically
@@ -34,49 +35,14 @@ from orchestrator.store.lock import (
     is_alive,
     marked_processes,
     read_driver,
-    stop_driver,
     temporary_folders,
     this_process,
 )
 from orchestrator.store.states import State
+from orchestrator.store.stopping import stop_driver
 from orchestrator.store.sweep import SweepStore
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from orchestrator.store import lock
-from orchestrator.store.sweep import SweepStore
-lock.HEARTBEAT_SECONDS = 0.05
-store = SweepStore(Path(sys.argv[1]), sys.argv[2])
-with lock.driver_lock(store):
-    print("held", flush=True)
-    for _ in range(1000):
-        time.sleep(0.1)
-        if store.stop_file.exists():
-            time.sleep(0.5)  # the time it takes to write a checkpoint
-            (store.path / "written").touch()
-            break
-"""
 
 GONE = "orchestrator: another driver has taken over 'hand', or its directory was deleted\n"
-
-Driving = subprocess.Popen[str]
-
-
-@contextlib.contextmanager
-def driving(store: SweepStore, program: str = HOLD, where: Sequence[str] = ()) -> Iterator[Driving]:
-    """A driver in its own process that does nothing until it is told to stop."""
-    command = [*where, sys.executable, "-c", program, str(store.runs_dir), store.name]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "held\n"
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
@@ -92,12 +58,6 @@ def elsewhere() -> list[str]:
     if tried.returncode:
         pytest.skip(f"unshare is not permitted here: {tried.stderr.strip()}")
     return where
-
-
-def out_of_reach(store: SweepStore) -> None:
-    """Hides a driver's lock from other processes, like a file system whose locks do not reach other hosts."""
-    store.lock_file.unlink()
-    store.lock_file.touch()
 
 
 def heard_of(store: SweepStore, seconds_ago: float) -> None:

@@ -241,17 +241,18 @@ def why_it_died(error: Exception | None) -> tuple[str, bool]:
     from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError
 
     text = str(error)
-    where = f" {found[1]}" if (found := ADDRESS.search(text)) else ""
+    where = found[1] if (found := ADDRESS.search(text)) else ""
     if isinstance(error, OutOfMemoryError):
         numbers, own = MEMORY.search(text), MEMORY_OF_WORKER.search(text)
         told = f" on node {numbers[1]}, which had {numbers[2]} of {numbers[3]} GB in use" if numbers else ""
         return f"out of memory{told}" + (f"; the worker had {own[1]} GB" if own else ""), True
     if isinstance(error, NodeDiedError) or "node has died" in text or "node it was running on is dead" in text:
-        return f"its node{where} is gone", False
+        return "its node is gone" + (f" ({where})" if where else ""), False
     if isinstance(error, ActorUnavailableError):
-        return "its node does not answer", False
+        return "its node is gone or does not answer", False
     if "Worker exit type: SYSTEM_ERROR" in text:
-        return f"it was killed or crashed on node{where}; the kernel's log (dmesg) tells if memory ran out", False
+        there = f" on node {where}" if where else ""
+        return f"it was killed or crashed{there}; the kernel's log (dmesg) tells if memory ran out", False
     return " ".join(text.split())[:300] if error is not None else "Ray does not say why", False
 
 

@@ -13,10 +13,10 @@ from hand_made import POINTS, write_file
 from small_trials import assert_equal_to_the_bit
 from traps import EVERY_NAME, Traps, copy_packages
 
-from orchestrator.driver.conclusion import SAME_CODE
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import TrialStore
+from orchestrator.tracking.generators import PROGRAM
 from orchestrator.trial.code import digest
 from orchestrator.trial.run import run_trial
 
@@ -89,12 +89,12 @@ def test_a_checkout_that_is_not_installed_runs_its_own_code_from_its_folder(tmp_
     assert traps.executed.split() == ["orchestrator", "trainers"]
 
 
-def test_a_process_that_takes_the_driver_s_place_runs_the_driver_s_code(tmp_path: Path) -> None:
+def test_the_process_that_writes_generators_runs_the_driver_s_code(tmp_path: Path) -> None:
     traps = Traps(tmp_path / "checkout")
     traps.add_changed("orchestrator", "trainers")
-    command = [sys.executable, "-P", "-c", SAME_CODE, traps.folder, "status", "--runs-dir", tmp_path]
-    code, _, err = run(*command, cwd=traps.folder)
-    assert (code, traps.executed.split()) == (0, ["orchestrator", "trainers"]), err
+    command = [sys.executable, "-P", "-c", PROGRAM, str(traps.folder)]
+    ended = subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, env=environment(), check=False)
+    assert (ended.returncode, traps.executed.split()) == (0, ["orchestrator", "trainers"])
 
 
 def test_two_mixed_copies_of_our_packages_are_an_error(tmp_path: Path) -> None:

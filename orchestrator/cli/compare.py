@@ -41,9 +41,12 @@ def export(
     baseline: Annotated[
         str,
         typer.Option(
-            metavar="CELL", help="Show differences to this cell, paired by seed. Write the cell as the table shows it."
+            metavar="CELL", help="Show differences to this cell, over the same seeds. Write it as the table shows it."
         ),
     ] = "",
+    intervals: Annotated[
+        str, typer.Option(help="Intervals of means: t (Student's t), or log (the same on the logarithm's scale).")
+    ] = "t",
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Default: standard output.", parser=given_path("--output")),
@@ -67,6 +70,7 @@ def export(
         metrics=metrics,
         at=at,
         baseline=baseline,
+        intervals=intervals,
         feature_weights=feature_weights,
         tell=tell,
     )

@@ -11,6 +11,8 @@ from orchestrator.cli.options import RunsDir, SweepName, TrackingUri
 
 def sync(name: SweepName, runs_dir: RunsDir = "runs", tracking_uri: TrackingUri = None) -> None:
     """Write to MLflow what the store has and MLflow lacks."""
+    from orchestrator.results.comparison import comparison_table
+    from orchestrator.results.verdict_text import answer
     from orchestrator.store.lock import driver_lock
     from orchestrator.store.runs import runs_at
     from orchestrator.store.sweep import SweepStore
@@ -21,7 +23,7 @@ def sync(name: SweepName, runs_dir: RunsDir = "runs", tracking_uri: TrackingUri 
     uri = chosen_uri(tracking_uri, store.runs)
     check_uri(uri)
     with driver_lock(store, typer.echo):
-        note = level(store, uri)
+        note = level(store, uri, answer(comparison_table(store)))
     typer.echo(f"MLflow is up to date with '{name}'.")
     if note:
         typer.echo(f"{note}.")

@@ -36,13 +36,12 @@ def conclude(
     watch = Watch(store)
     watch.refresh()
     counts = watch.counts()
-    if any(seen.epoch for seen in watch.trials):
-        _show_table(store, console)
+    verdict = _show_table(store, console) if any(seen.epoch for seen in watch.trials) else ""
     where = as_arguments(store, options)
     if mirroring is None:
         say(console, f"Nothing was written to MLflow; update it with: orchestrator sync {store.name}{where}")
     else:
-        if behind := mirroring.finish(generators=not interrupted and stopped_because is None):
+        if behind := mirroring.finish(generators=not interrupted and stopped_because is None, verdict=verdict):
             say(console, f"MLflow is behind ({behind}); update it with: orchestrator sync {store.name}{where}")
         if mirroring.note:
             say(console, mirroring.note)
@@ -58,14 +57,18 @@ def conclude(
     return 130 if interrupted else 1
 
 
-def _show_table(store: SweepStore, console: Console) -> None:
-    """Prints the comparison table and writes it into the sweep's directory."""
+def _show_table(store: SweepStore, console: Console) -> str:
+    """Prints the comparison table with its verdict, and writes it into the sweep's directory. Returns the verdict."""
     from orchestrator.results.comparison import comparison_table
     from orchestrator.results.formats import rich_table, write_tables
+    from orchestrator.results.verdict_text import mark_note, sentences
 
     table = comparison_table(store)
     console.print(rich_table(table, console.width))
-    for note in table.notes:
+    verdict = sentences(table.verdict)
+    for number, sentence in enumerate(verdict):
+        say(console, sentence, style="bold" if number == 0 else None)
+    for note in (*mark_note(table), *table.notes):
         say(console, note, style="dim")
     try:
         first, *others = write_tables(store, table)
@@ -73,6 +76,7 @@ def _show_table(store: SweepStore, console: Console) -> None:
         say(console, f"\nTable: {', '.join([os.path.relpath(first), *(Path(path).name for path in others)])}")
     except OSError as error:
         say(console, f"\nThe table could not be written into {store.tables}: {reason(error)}")
+    return "\n".join(verdict)
 
 
 def conclude_without_ray(store: SweepStore, options: Options, console: Console, why: str) -> int:

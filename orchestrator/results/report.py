@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from orchestrator.files import reason, write_atomically
 from orchestrator.results.comparison import comparison_table
 from orchestrator.results.figures import sweep_pictures
 from orchestrator.results.formats import to_html
+from orchestrator.results.verdict_text import sentences
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.sweep.document import read_document
@@ -70,6 +71,7 @@ def report_html(store: SweepStore) -> str:
         pictures = sweep_pictures(store, kinds=("svg",))
     except UserError as problem:
         why_none = str(problem)
+    table = comparison_table(store)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("orchestrator.results") / TEMPLATE).read_text(encoding="utf-8"))
     document = read_document(store.path / "sweep.yaml")
@@ -81,7 +83,8 @@ def report_html(store: SweepStore) -> str:
         settings=_settings(store, trials),
         base=_words(document.data),
         grid=_grid(trials, document.data),
-        table=to_html(comparison_table(store)),
+        verdict=sentences(table.verdict),
+        table=to_html(replace(table, verdict=None)),
         figures=[picture for picture in pictures if picture.name != SAMPLES],
         samples=[picture for picture in pictures if picture.name == SAMPLES],
         why_none=why_none,

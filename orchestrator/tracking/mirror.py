@@ -40,6 +40,7 @@ MIRRORED_TAG = "orchestrator.mirrored_epochs"
 RESTARTS_TAG = "orchestrator.restarts"
 DESCRIBED_TAG = "orchestrator.described"
 LEVEL_TAG = "orchestrator.level"
+VERDICT_TAG = "orchestrator.verdict"
 NAME_TAG = "mlflow.runName"
 RUN_STATUS = {
     State.PENDING: "SCHEDULED",
@@ -78,14 +79,14 @@ class _Mirrored:
             self.pending.append({**record, TRAINING_SECONDS.name: self.seconds})
 
 
-def level(store: SweepStore, uri: str) -> str | None:
+def level(store: SweepStore, uri: str, verdict: str = "") -> str | None:
     """Updates MLflow from the store of one sweep. Returns what the user should know, see :meth:`Mirror.note`.
 
-    Raises :class:`UserError` if that fails for any reason.
+    ``verdict`` is that of :meth:`Mirror.finish`. Raises :class:`UserError` if that fails for any reason.
     """
     try:
         mirror = Mirror(store, uri)
-        mirror.finish()
+        mirror.finish(verdict=verdict)
         return mirror.note()
     except UserError:
         raise
@@ -142,16 +143,19 @@ class Mirror:
             if status.attempts:
                 self._sync_trial(trial, status)
 
-    def finish(self, *, generators: bool = True) -> None:
+    def finish(self, *, generators: bool = True, verdict: str = "") -> None:
         """Ends a driver's run: logs tables and status of the parent run, and the generators of trials that have ended.
 
-        The first generator takes seconds, because torch has to load its tracer.
+        ``verdict`` becomes a tag of the parent run. The caller makes it, because it comes from the sweep's results. The
+        first generator takes seconds, because torch has to load its tracer.
         """
         self.sync()
         self._find_runs()
         statuses = self._statuses()
         for file in [self._store.path / "sweep.yaml", *sorted(self._store.tables.glob("*"))]:
             self._client.log_artifact(self._parent, str(file))
+        if verdict:
+            self._client.set_tag(self._parent, VERDICT_TAG, verdict)
         done = all(status.state.is_result for status in statuses)
         ended = [int(attempt.ended * 1000) for attempt in _attempts(statuses) if attempt.ended]
         self._client.set_terminated(self._parent, "FINISHED" if done else "KILLED", max(ended, default=None))

@@ -137,7 +137,7 @@ def mark_note(table: Table) -> list[str]:
     best, alike = any(row.best for row in table.rows), any(row.alike for row in table.rows)
     told = ["bold: the best, with every other cell told apart from it"] if best else []
     told += [f"{ALIKE}: the best mean, or not told apart from it"] if alike else []
-    test = "by Games and Howell's test of all pairs of cells, with a chance of 5 % of any error in a column"
+    test = "by Games and Howell's test with Dunnett's C, of all pairs: a chance of at most 5 % of any error in a column"
     return [f"{'; '.join(told)}; {test}"] if told else []
 
 

@@ -298,7 +298,7 @@ def band(sweep: Sweep, metric: str | None = None) -> str:
         two = ["of 2 from minimum to maximum"] if 2 in counts else []
         parts = [f"mean over {many} seeds, band ± standard deviation of the seeds (no interval of the mean)", *two]
     else:
-        parts = ["mean over 2 seeds, band from minimum to maximum (no interval)"] if 2 in counts else []
+        parts = ["mean over 2 seeds, band from minimum to maximum (no interval of the mean)"] if 2 in counts else []
     return ", ".join([*parts, *(["of one seed no band"] if 1 in counts else [])]) or f"no DONE seed has {metric}"
 
 

@@ -23,7 +23,7 @@ def sync(name: SweepName, runs_dir: RunsDir = "runs", tracking_uri: TrackingUri 
     uri = chosen_uri(tracking_uri, store.runs)
     check_uri(uri)
     with driver_lock(store, typer.echo):
-        note = level(store, uri, answer(comparison_table(store)))
+        note = level(store, uri, answer(comparison_table(store)) if store.has_results() else "")
     typer.echo(f"MLflow is up to date with '{name}'.")
     if note:
         typer.echo(f"{note}.")

@@ -54,7 +54,7 @@ def export(
     runs_dir: RunsDir = "runs",
     feature_weights: FeatureWeights = None,
 ) -> None:
-    """Write the comparison table of one sweep, or of several."""
+    """Write the comparison table of one sweep, or of several, with its verdict."""
     from orchestrator.results.export import exported, format_for
     from orchestrator.store.runs import runs_at
 
@@ -126,7 +126,7 @@ def report(
     ] = None,
     runs_dir: RunsDir = "runs",
 ) -> None:
-    """Write a sweep's report, one HTML file: question, table, figures, samples, failures, cost, how to repeat it."""
+    """Write a sweep's report, one HTML file: verdict, table, figures, samples, failures, cost, how to repeat it."""
     from orchestrator.results.report import write_report
     from orchestrator.store.runs import runs_at
     from orchestrator.store.sweep import SweepStore

@@ -93,7 +93,8 @@ def critical_ranges(means: int, freedom: Numbers) -> Numbers:
     """
     import numpy as np
 
-    whole, place = np.unique(np.floor(freedom).astype(int), return_inverse=True)
+    above = np.asarray(freedom) + 1e-9  # a sum of errors may have 0.9999999999 where it means 1
+    whole, place = np.unique(np.floor(above).astype(int), return_inverse=True)
     return np.array([_critical_range(means, int(each)) for each in whole])[place].reshape(np.shape(freedom))
 
 

@@ -122,6 +122,7 @@ def test_the_critical_value_is_scipy_s() -> None:
     expected = [stats.studentized_range.isf(0.05, 6, freedom) for freedom in freedoms]
     np.testing.assert_allclose(critical_ranges(6, np.array(freedoms)), expected)
     np.testing.assert_allclose(critical_ranges(6, 4.7), expected[2])  # rounded down
+    np.testing.assert_allclose(critical_ranges(6, 2 - 1e-15), expected[1])  # not for what is 2 but for its last digit
     np.testing.assert_allclose(critical_ranges(2, np.array([3])), stats.studentized_range.isf(0.05, 2, 3))
 
 

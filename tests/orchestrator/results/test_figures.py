@@ -435,6 +435,22 @@ def test_a_cell_without_one_of_the_axes_is_in_no_heat_map(tmp_path: Path, comman
     assert command_line("report", "s", "--runs-dir", store.runs_dir)[0] == 0
 
 
+def test_a_figure_that_names_a_best_cell_of_survivors_says_so(tmp_path: Path) -> None:
+    text = TWO_CELLS.replace("penalty.weight: [1, 2]", "penalty.weight: [1, 2], critic_iterations: [1, 2]")
+    first = {"penalty.weight": 1, "critic_iterations": 1}
+    store = make_drawn(tmp_path, text, lambda e: State.DIVERGED if e.seed and e.axes == first else State.DONE)
+    for entry in store.entries():
+        if entry.axes == first and not entry.seed:
+            store_trial(store, entry, {0: {METRIC: 2.0}, 1: {METRIC: 0.001}})
+    with style():
+        figure = parallel_coordinates(read_sweep(store))
+    assert figure is not None
+    note = " ".join(note_of(figure).split())
+    assert "thick: the best mean, hand weight=1 critic_iterations=1 (0.0010; 1 of 2 DIVERGED)" in note
+    by_epoch = sweep_pictures(store, kinds=())[0]
+    assert "critic_iterations=1 (1 of 2 DIVERGED), the best by the mean of exact_w1, ends at" in by_epoch.alt
+
+
 def test_parallel_coordinates_lead_every_cell_to_its_metric(drawn: SweepStore) -> None:
     sweep = read_sweep(drawn)
     with style():

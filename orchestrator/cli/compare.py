@@ -42,9 +42,12 @@ def export(
     baseline: Annotated[
         str,
         typer.Option(
-            metavar="CELL", help="Show differences to this cell, paired by seed. Write the cell as the table shows it."
+            metavar="CELL", help="Show differences to this cell, over the same seeds. Write it as the table shows it."
         ),
     ] = "",
+    intervals: Annotated[
+        str, typer.Option(help="Intervals of means: t (Student's t), or log (the same on the logarithm's scale).")
+    ] = "t",
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Default: standard output.", parser=given_path("--output")),
@@ -52,7 +55,7 @@ def export(
     runs_dir: RunsDir = "runs",
     feature_weights: FeatureWeights = None,
 ) -> None:
-    """Write the comparison table of one sweep, or of several."""
+    """Write the comparison table of one sweep, or of several, with its verdict."""
     from orchestrator.results.export import exported, format_for
     from orchestrator.store.runs import runs_at
 
@@ -66,6 +69,7 @@ def export(
         metrics=metrics,
         at=at,
         baseline=baseline,
+        intervals=intervals,
         feature_weights=feature_weights,
         tell=note,
     )
@@ -125,7 +129,7 @@ def report(
     ] = None,
     runs_dir: RunsDir = "runs",
 ) -> None:
-    """Write a sweep's report, one HTML file: question, table, figures, samples, failures, cost, how to repeat it."""
+    """Write a sweep's report, one HTML file: verdict, table, figures, samples, failures, cost, how to repeat it."""
     from orchestrator.results.report import write_report
     from orchestrator.store.readable import leave_out_unreadable
     from orchestrator.store.runs import runs_at

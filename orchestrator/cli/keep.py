@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import warnings
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.options import RunsDir, SweepName, TrackingUri, tell
+
+if TYPE_CHECKING:
+    from orchestrator.store.sweep import SweepStore
 
 
 def sync(name: SweepName, runs_dir: RunsDir = "runs", tracking_uri: TrackingUri = None) -> None:
@@ -22,7 +26,7 @@ def sync(name: SweepName, runs_dir: RunsDir = "runs", tracking_uri: TrackingUri 
     uri = chosen_uri(tracking_uri, store.runs)
     check_uri(uri)
     with driver_lock(store, tell):
-        note, problems = level(store, uri)
+        note, problems = level(store, uri, _verdict(store))
     tell(f"MLflow is up to date with '{name}'{', except for:' if problems else '.'}")
     for line in (*problems, *([note] if note else [])):
         tell(f"{line}.")
@@ -60,3 +64,15 @@ def prune(
         tell(f"orchestrator: {problem}", err=True)
     tell(f"{in_bytes(freed)} freed.")
     raise typer.Exit(1 if problems else 0)
+
+
+def _verdict(store: SweepStore) -> str:
+    """The verdict of the sweep's table, from what can be read. What cannot be read is told by the mirror."""
+    from orchestrator.results.comparison import comparison_table
+    from orchestrator.results.verdict_text import answer
+    from orchestrator.store.readable import leave_out_unreadable
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        leave_out_unreadable(store)
+    return answer(comparison_table(store)) if store.has_results() else ""

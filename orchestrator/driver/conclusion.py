@@ -46,15 +46,17 @@ def conclude(
     watch.refresh()
     counts = watch.counts()
     leave_out_unreadable(store)
+    verdict = ""
     if any(seen.epoch for seen in watch.trials if seen.entry.trial_id not in store.left_out):
-        _show_table(store, console)
+        verdict = _show_table(store, console)
     where, behind = as_arguments(store, options), None
     if mirroring is None:
         say(console, f"Nothing was written to MLflow; update it with: orchestrator sync {store.name}{where}")
     else:
         try:
             with signals():
-                behind = mirroring.finish(generators=not interrupted and stopped_because is None)
+                generators = not interrupted and stopped_because is None
+                behind = mirroring.finish(generators=generators, verdict=verdict)
         except Aborted:
             behind, interrupted = "the last update was interrupted", True
         if behind:
@@ -77,14 +79,18 @@ def conclude(
     return 130 if interrupted else 1
 
 
-def _show_table(store: SweepStore, console: Console) -> None:
-    """Prints the comparison table and writes it into the sweep's directory."""
+def _show_table(store: SweepStore, console: Console) -> str:
+    """Prints the comparison table with its verdict, and writes it into the sweep's directory. Returns the verdict."""
     from orchestrator.results.comparison import comparison_table
     from orchestrator.results.formats import rich_table, write_tables
+    from orchestrator.results.verdict_text import mark_note, sentences
 
     table = comparison_table(store)
     console.print(rich_table(table, console.width))
-    for note in table.notes:
+    verdict = sentences(table.verdict)
+    for number, sentence in enumerate(verdict):
+        say(console, sentence, style="bold" if number == 0 else None)
+    for note in (*mark_note(table), *table.notes):
         say(console, note, style="dim")
     try:
         first, *others = write_tables(store, table)
@@ -92,6 +98,7 @@ def _show_table(store: SweepStore, console: Console) -> None:
         say(console, f"\nTable: {', '.join([os.path.relpath(first), *(Path(path).name for path in others)])}")
     except OSError as error:
         say(console, f"\nThe table could not be written into {store.tables}: {reason(error)}")
+    return "\n".join(verdict)
 
 
 def tell_supervisor(store: SweepStore, driver: Driver, options: Options) -> None:

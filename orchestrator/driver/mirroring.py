@@ -33,12 +33,12 @@ class MirrorThread:
         """Begins mirroring. The thread also imports MLflow and makes its database."""
         self._thread.start()
 
-    def finish(self, *, generators: bool = True) -> str | None:
-        """Mirrors a last time. Returns the error because of which MLflow is behind, or None."""
+    def finish(self, *, generators: bool = True, verdict: str = "") -> str | None:
+        """Mirrors a last time, with the sweep's verdict. Returns the error that leaves MLflow behind, or None."""
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join()
-        self._attempt(lambda mirror: mirror.finish(generators=generators))
+        self._attempt(lambda mirror: mirror.finish(generators=generators, verdict=verdict))
         return self._error
 
     def _run(self) -> None:

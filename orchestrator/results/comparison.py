@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.errors import UserError
+from orchestrator.results.differences import with_differences
 from orchestrator.results.frames import LAST, At, check_metrics, trials_frame
+from orchestrator.results.statistics import Scale
 from orchestrator.results.tables import (
     FLOOR,
     MIXED_CODE,
@@ -17,20 +18,23 @@ from orchestrator.results.tables import (
     UNTRAINED,
     Row,
     Table,
-    mark_best,
     value_of,
 )
+from orchestrator.results.verdict import judged
 from orchestrator.store.references import stored_metrics
 from orchestrator.store.states import State
 from orchestrator.store.sweep import Entry, SweepStore
 from trainers.config import without_runtime_options
 from trainers.metrics import TRAINING_SECONDS, Direction, Metric
-from trainers.parts import nearest
 
 IDENTITY = frozenset({"trial_id", "cell", "variant", "setting", "seed", "state", "error", "commits", "short"})
 """The columns of the trials' frame that are no metrics. Columns with a dot are no metrics either."""
 USED = ("seed", "state", "commits", "short")
 """The columns, besides metrics, that a row is made from."""
+INTERVALS: dict[Scale, str] = {
+    "t": "Student's t",
+    "log": "Student's t on the logarithm's scale; Student's t as it is, where a seed's value is not positive",
+}
 _Trial = dict[Any, Any]
 
 
@@ -68,14 +72,16 @@ def comparison_table(
     metrics: Sequence[str] = (),
     baseline: str = "",
     again: Mapping[str, Mapping[str, float]] | None = None,
+    scale: Scale = "t",
 ) -> Table:
     """The comparison table of one or several sweeps. The sweeps need not be finished.
 
     ``at`` chooses the evaluation of each trial. A cell's mean is over its finished seeds, including those that were
     stopped early. Its remarks count the seeds that were stopped, failed, diverged or are not finished.
-    :func:`~orchestrator.results.tables.mark_best` marks the best mean of a metric.
+    :func:`~orchestrator.results.verdict.judged` adds the verdict and the marks.
 
     ``metrics`` are shown instead of the evaluation's. ``again`` holds values that were measured again, by trial id.
+    ``scale`` says how the intervals of means are made, see :func:`~orchestrator.results.statistics.mean_interval`.
     Raises :class:`UserError` for a metric that no trial has logged and for a baseline that is not a cell.
     """
     title = ", ".join(store.name for store in stores)
@@ -86,19 +92,27 @@ def comparison_table(
     evaluated = _evaluated(trials)
     shown = _shown(trials, evaluated, metrics, at)
     alike = _alike(stores, trials)
-    rows = _rows(trials, [metric.name for metric in shown], alike, at, baseline)
+    intervals = tuple(metrics) or tuple(metric.name for metric in shown[:1])
+    rows, cells = _rows(trials, [metric.name for metric in shown], alike, at, scale)
+    notes = _notes(trials, at)
+    if baseline:
+        rows, how = with_differences(rows, cells, baseline, [metric.name for metric in shown])
+        notes += [
+            f"Δ {metric}: difference to {baseline} over the seeds that both have; {how[metric]}" for metric in intervals
+        ]
+    notes += _notes_of_rows(rows, all(alike), scale)
     rows += _reference_rows(trials.frame[alike], [metric.name for metric in shown if metric.name in evaluated])
-    return mark_best(
+    return judged(
         Table(
             title=title,
             axes=tuple(dict.fromkeys(axis for _, entry in trials.owners for axis in entry.axes)),
             metrics=shown,
             rows=tuple(rows),
-            notes=(*_notes(trials, at, baseline), *_notes_of_rows(rows, all(alike))),
+            notes=tuple(notes),
             paper=tuple(dict.fromkeys(name for plan in trials.plans for row in _paper(plan).values() for name in row)),
             sweeps=tuple(store.name for store in stores) if len(stores) > 1 else (),
             baseline=baseline,
-            intervals=tuple(metrics) or tuple(metric.name for metric in shown[:1]),
+            intervals=intervals,
         )
     )
 
@@ -163,27 +177,27 @@ def _measured_on(store: SweepStore) -> Any:
     return config["dataset"], evaluation
 
 
-def _rows(trials: _Trials, metrics: Sequence[str], alike: Sequence[bool], at: At, baseline: str) -> list[Row]:
-    """One row for each cell."""
+def _rows(
+    trials: _Trials, metrics: Sequence[str], alike: Sequence[bool], at: At, scale: Scale
+) -> tuple[list[Row], list[list[_Trial]]]:
+    """One row for each cell, and its trials that have a result."""
     records = trials.frame.reindex(columns=[*USED, *metrics]).to_dict("records")
     reported = {plan["name"]: _paper(plan) for plan in trials.plans}
     cells = trials.cells()
     rows = []
     for indices in cells:
         store, entry = trials.owners[indices[0]]
-        row = _row([records[i] for i in indices], entry, metrics, at)
+        row = _row([records[i] for i in indices], entry, metrics, at, scale)
         remarks = row.remarks if all(alike[i] for i in indices) else (*row.remarks, OTHER_REFERENCE)
         paper = reported[store.name].get(entry.label, {})
         rows.append(replace(row, remarks=remarks, paper=paper, sweep=store.name))
-    if not baseline:
-        return rows
-    return _with_differences(rows, [[records[i] for i in indices] for indices in cells], baseline, metrics)
+    return rows, [_finished([records[i] for i in indices]) for indices in cells]
 
 
-def _row(group: Sequence[_Trial], entry: Entry, metrics: Sequence[str], at: At) -> Row:
+def _row(group: Sequence[_Trial], entry: Entry, metrics: Sequence[str], at: At, scale: Scale) -> Row:
     """The row of a cell. ``group`` holds its trials, ``entry`` is one of them."""
     finished = _finished(group)
-    values = {metric: value for metric in metrics if (value := value_of(trial[metric] for trial in finished))}
+    values = {metric: value for metric in metrics if (value := value_of((trial[metric] for trial in finished), scale))}
     others = Counter(trial["state"] for trial in group if trial["state"] != State.DONE)
     remarks = [f"{number} of {len(group)} {state}" for state, number in others.most_common()]
     if short := sum(trial["short"] for trial in finished):
@@ -202,42 +216,15 @@ def _finished(group: Sequence[_Trial]) -> list[_Trial]:
     return [trial for trial in group if trial["state"] in (State.DONE, State.STOPPED)]
 
 
-def _with_differences(
-    rows: Sequence[Row], groups: Sequence[Sequence[_Trial]], baseline: str, metrics: Sequence[str]
-) -> list[Row]:
-    """The rows with their differences to the baseline, paired by seed: effects of the same data and noise cancel."""
-    labels = [f"{row.sweep}: {row.label}" for row in rows]
-    found = [i for i, row in enumerate(rows) if baseline in (row.label, labels[i])]
-    if not found:
-        raise UserError(
-            f"--baseline: there is no cell called '{baseline}'{nearest(baseline, [row.label for row in rows])}"
-        )
-    if len(found) > 1:
-        raise UserError(
-            f"--baseline {baseline}: several cells match; write {' or '.join(repr(labels[i]) for i in found)}"
-        )
-    base = {trial["seed"]: trial for trial in _finished(groups[found[0]])}
-    told = []
-    for index, (row, group) in enumerate(zip(rows, groups, strict=True)):
-        differences = {}
-        if index != found[0] and OTHER_REFERENCE not in (*row.remarks, *rows[found[0]].remarks):
-            pairs = [(trial, base[trial["seed"]]) for trial in _finished(group) if trial["seed"] in base]
-            for metric in metrics:
-                if value := value_of(ours[metric] - theirs[metric] for ours, theirs in pairs):
-                    differences[metric] = value
-        told.append(replace(row, differences=differences))
-    return told
-
-
 def _reference_rows(frame: Any, metrics: Sequence[str]) -> list[Row]:
     untrained, floor = {}, {}
     for metric in metrics:
         # Cells with the same seed and network share an untrained generator, which counts once.
         once = frame.drop_duplicates(["seed", f"untrained.{metric}"])
-        if value := value_of(once[f"untrained.{metric}"], interval=False):
+        if value := value_of(once[f"untrained.{metric}"], None):
             untrained[metric] = value
         column = f"floor.{metric}"  # metrics of probes have none
-        if column in frame and (value := value_of(frame[column].drop_duplicates(), interval=False)):
+        if column in frame and (value := value_of(frame[column].drop_duplicates(), None)):
             floor[metric] = value
     return [
         Row(name, "", {}, values, frozenset(), (), reference=True)
@@ -251,7 +238,7 @@ def _paper(plan: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
     return plan["paper"]["rows"] if plan.get("paper") else {}
 
 
-def _notes(trials: _Trials, at: At, baseline: str) -> list[str]:
+def _notes(trials: _Trials, at: At) -> list[str]:
     """The notes that concern all rows. Each is one line, because LaTeX's comments need that."""
     counts = trials.frame["state"].value_counts()
     scope = ", ".join(f"{number} {state}" for state, number in counts.items())
@@ -261,20 +248,18 @@ def _notes(trials: _Trials, at: At, baseline: str) -> list[str]:
     notes += [f"{name}: {value}" for name, value in trials.info.items()]
     if at != LAST:
         notes.append(f"each trial at: {at}")
-    if baseline:
-        notes.append(f"Δ: difference to {baseline}, paired by seed, with its interval")
     sources = [plan["paper"]["source"] for plan in trials.plans if plan.get("paper")]
     notes += [f"paper's: {' '.join(text.split())}; its data, extractor and budget may not be ours" for text in sources]
     return notes
 
 
-def _notes_of_rows(rows: Sequence[Row], alike: bool) -> list[str]:
+def _notes_of_rows(rows: Sequence[Row], alike: bool, scale: Scale) -> list[str]:
     """The notes that explain the intervals and remarks of these rows."""
     notes = []
     counts = {value.count for row in rows for value in row.values.values() if value.interval}
     if counts:
-        few = "; of two or three seeds they are the range of what was seen" if counts & {2, 3} else ""
-        notes.append(f"95 % intervals of the mean by bootstrap over seeds{few}")
+        two = "; two seeds make them wide" if 2 in counts else ""
+        notes.append(f"95 % intervals of the mean over seeds: {INTERVALS[scale]}{two}")
     if any(remark.startswith(MIXED_CODE) for row in rows for remark in row.remarks):
         notes.append(f"{MIXED_CODE}: the seeds of this cell ran different commits")
     if not alike:

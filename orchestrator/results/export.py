@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from orchestrator.errors import UserError
-from orchestrator.results.comparison import comparison_table
+from orchestrator.results.comparison import INTERVALS, comparison_table
 from orchestrator.results.formats import FORMATS
 from orchestrator.results.frames import parse_at
 from orchestrator.results.pivot import lay_out
@@ -44,6 +44,7 @@ def exported(
     metrics: str = "",
     at: str = "last",
     baseline: str = "",
+    intervals: str = "t",
     feature_weights: Path | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[str, list[str]]:
@@ -56,6 +57,8 @@ def exported(
     """
     if format_name not in FORMATS:
         raise UserError(f"--format: there is no format called '{format_name}'{nearest(format_name, FORMATS)}")
+    if intervals not in INTERVALS:
+        raise UserError(f"--intervals {intervals}: expected {' or '.join(INTERVALS)}")
     when = parse_at(at)
     stores = [SweepStore.open(runs, name, ["best.pt"] if when.what == "best" else []) for name in dict.fromkeys(names)]
     wanted = tuple(name.strip() for name in metrics.split(",") if name.strip())
@@ -71,5 +74,5 @@ def exported(
         # Raises UserError for unknown names before anything is measured.
         lay_out(comparison_table(*stores, metrics=wanted, baseline=baseline), rows, columns)
         again = best_again(stores, feature_weights, tell=tell)
-    table = comparison_table(*stores, at=when, metrics=wanted, baseline=baseline, again=again)
+    table = comparison_table(*stores, at=when, metrics=wanted, baseline=baseline, again=again, scale=intervals)
     return FORMATS[format_name][1](lay_out(table, rows, columns)), damaged

@@ -6,14 +6,15 @@ import csv
 import html
 import io
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.files import write_atomically
 from orchestrator.printing import one_line, printable
-from orchestrator.results.tables import Row, Table, Value, heading
+from orchestrator.results.number_text import format_difference, format_interval, format_value
+from orchestrator.results.tables import ALIKE, Row, Table, Value, heading
+from orchestrator.results.verdict_text import all_notes, mark_note, verdict_dict
 from orchestrator.store.sweep import SweepStore
 from trainers.metrics import Metric
 
@@ -26,62 +27,16 @@ LABEL_WIDTH, REMARKS_WIDTH = 24, 18
 """Widths that are kept free on a terminal for the cells' labels, and for remarks if there are any."""
 
 
-# --- numbers --------------------------------------------------------------------------------------------------------
-
-
-def format_value(value: Value | None, plus_minus: str = " ± ", significant: int = 3) -> str:
-    """A mean and its deviation as text: ``12.3 ± 0.4``.
-
-    The mean has ``significant`` digits and at most four decimals, and the deviation has as many decimals. There are
-    more decimals if the deviation would otherwise read as 0. Values that four decimals cannot show are written as
-    ``1.23e-05 ± 4.00e-06``.
-    """
-    if value is None:
-        return "—"
-    if not math.isfinite(value.mean):
-        return str(value.mean)
-    form = _form(value, significant)
-    text = f"{value.mean:{form}}"
-    return text if value.deviation is None else f"{text}{plus_minus}{value.deviation:{form}}"
-
-
-def format_interval(value: Value | None) -> str:
-    """The interval as text, ``[11.9, 12.8]``, with as many decimals as the mean."""
-    if value is None or value.interval is None or not math.isfinite(value.mean):
-        return "—"
-    low, high = (f"{bound:{_form(value)}}" for bound in value.interval)
-    return f"[{low}, {high}]"
-
-
-def format_difference(value: Value | None) -> str:
-    """A difference as text, ``-1.2 [-1.9, -0.4]``. A difference of one pair has no interval."""
-    if value is None:
-        return "—"
-    text = f"{value.mean:+{_form(value)}}"
-    return text if value.interval is None else f"{text} {format_interval(value)}"
-
-
-def _form(value: Value, significant: int = 3) -> str:
-    """The format specification that all numbers of a value share."""
-    if 0 < max(map(abs, (value.mean, value.deviation or 0.0, *(value.interval or ())))) < 0.5e-4:
-        return f".{significant - 1}e"
-    magnitude = math.floor(math.log10(abs(value.mean))) if value.mean else 0
-    decimals = max(0, significant - 1 - magnitude)
-    deviation = value.deviation or 0.0
-    if 0 < deviation <= (1 if significant < 3 else 0.5 * 0.1**decimals):  # seeds that differ must not look equal
-        decimals = max(decimals, -math.floor(math.log10(deviation)))
-    return f".{min(4, decimals)}f"
-
-
 # --- columns for people ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Markup:
-    """How a format writes a cell's text, the best value, and a reference row's name."""
+    """How a format writes a cell's text, the best value, one that is not told apart from it, a reference row's name."""
 
     text: Callable[[str], str] = str
     bold: Callable[[str], str] = str
+    alike: Callable[[str], str] = f"{{}}{ALIKE}".format
     reference: Callable[[str], str] = str
     plus_minus: str = " ± "
     significant: int = 3
@@ -126,7 +81,7 @@ def _has_intervals(table: Table, metric: str) -> bool:
 def _metric_column(metric: Metric) -> Column:
     def cell(row: Row, to: Markup) -> str:
         shown = to.text(format_value(row.values.get(metric.name), to.plus_minus, to.significant))
-        return to.bold(shown) if metric.name in row.best else shown
+        return to.bold(shown) if metric.name in row.best else to.alike(shown) if metric.name in row.alike else shown
 
     return Column(heading(metric), cell, True)
 
@@ -193,7 +148,11 @@ def _in_full(value: Value | None) -> dict[str, Any]:
 
 
 def to_json(table: Table) -> str:
-    """The table as JSON, with all digits. A row's ``values`` holds mean, std, n, low and high of each metric."""
+    """The table as JSON, with all digits.
+
+    A row's ``values`` holds mean, std, n, low and high of each metric, ``best`` and ``alike`` the metrics by which it
+    is marked. ``verdict`` is :class:`~orchestrator.results.verdict.Verdict` as plain values, with its sentences.
+    """
     rows = [
         {
             "sweep": row.sweep,
@@ -203,13 +162,20 @@ def to_json(table: Table) -> str:
             "values": {name: _in_full(value) for name, value in row.values.items()},
             "differences": {name: _in_full(value) for name, value in row.differences.items()},
             "best": sorted(row.best),
+            "alike": sorted(row.alike),
             "paper": row.paper,
             "remarks": row.remarks,
             "reference": row.reference,
         }
         for row in table.rows
     ]
-    content = {"title": table.title, "baseline": table.baseline, "rows": rows, "notes": table.notes}
+    content = {
+        "title": table.title,
+        "baseline": table.baseline,
+        "verdict": verdict_dict(table.verdict),
+        "rows": rows,
+        "notes": [*mark_note(table), *table.notes],
+    }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -224,7 +190,7 @@ def to_html(table: Table) -> str:
     for row in table.rows:
         cells = "".join(f"<td>{column.cell(row, markup)}</td>" for column in shown)
         lines.append(f"<tr>{cells}</tr>")
-    notes = "".join(f"<li>{_html(note)}</li>" for note in table.notes)
+    notes = "".join(f"<li>{_html(note)}</li>" for note in all_notes(table))
     return "\n".join([*lines, "</tbody>", "</table>", f"<ul>{notes}</ul>"]) + "\n"
 
 
@@ -238,7 +204,7 @@ def to_markdown(table: Table) -> str:
     markup = Markup(text=_markdown, bold="**{}**".format, reference="*{}*".format)
     lines = [_markdown_line([markup.text(column.name) for column in shown]), _markdown_line(["---"] * len(shown))]
     lines += [_markdown_line([column.cell(row, markup) for column in shown]) for row in table.rows]
-    return "\n".join(lines) + "\n\n" + "\n".join(f"- {one_line(note)}" for note in table.notes) + "\n"
+    return "\n".join(lines) + "\n\n" + "\n".join(f"- {one_line(note)}" for note in all_notes(table)) + "\n"
 
 
 def _markdown(text: str) -> str:
@@ -254,7 +220,13 @@ def to_latex(table: Table) -> str:
 
     The document needs ``\usepackage{booktabs}``.
     """
-    shown, markup = columns(table), Markup(text=_latex, bold=r"\textbf{{{}}}".format, reference=r"\emph{{{}}}".format)
+    shown = columns(table)
+    markup = Markup(
+        text=_latex,
+        bold=r"\textbf{{{}}}".format,
+        alike=r"{}$^\dagger$".format,
+        reference=r"\emph{{{}}}".format,
+    )
     kinds = "".join("r" if column.is_number else "l" for column in shown)
     head = " & ".join(_latex(column.name) for column in shown)
     lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", rf"{head} \\", r"\midrule"]
@@ -264,9 +236,8 @@ def to_latex(table: Table) -> str:
             lines.append(r"\midrule")
             ruled = True
         lines.append(" & ".join(column.cell(row, markup) for column in shown) + r" \\")
-    return (
-        "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {one_line(note)}" for note in table.notes)]) + "\n"
-    )
+    notes = [f"% {one_line(note)}" for note in all_notes(table)]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes]) + "\n"
 
 
 def _latex(text: str) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.results.tables import Row, Table, mark_best
+from orchestrator.results.tables import Row, Table
+from orchestrator.results.verdict import judged
 from orchestrator.sweep.plan import short_value
 from trainers.parts import nearest
 
@@ -31,10 +32,11 @@ def lay_out(table: Table, rows: str = "", columns: str = "") -> Table:
     into the same place. Raises :class:`UserError` for unknown names and values.
     """
     by_row, by_column = _items("--rows", rows, table), _items("--columns", columns, table)
+    selected = table
     for option, items in (("--rows", by_row), ("--columns", by_column)):
         for item in items:
-            table = _selected(table, option, item)
-    table = mark_best(table)
+            selected = _selected(selected, option, item)
+    table = table if selected is table else judged(selected)
     ordered = [item.name for item in by_row if not item.values]
     across = list(dict.fromkeys(item.name for item in by_column if not item.values))
     if twice := [name for name in across if name in ordered]:
@@ -152,6 +154,7 @@ def _pivoted(table: Table, ordered: Sequence[str], across: Sequence[str]) -> Tab
                 axes={name: first.axes[name] for name in named},
                 values=_across(line, {label: row.values for label, row in line.items()}),
                 best=frozenset(f"{metric} {label}" for label, row in line.items() for metric in row.best),
+                alike=frozenset(f"{metric} {label}" for label, row in line.items() for metric in row.alike),
                 remarks=tuple(f"{label}: {remark}" for label, row in line.items() for remark in row.remarks),
                 paper=_across(line, {label: row.paper for label, row in line.items()}),
                 sweep=first.sweep if "sweep" not in across or len(_known(cells, "sweep")) == 1 else "",

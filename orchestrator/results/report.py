@@ -6,7 +6,7 @@ import base64
 import shlex
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from orchestrator.files import reason, write_atomically
 from orchestrator.results.comparison import comparison_table
 from orchestrator.results.figures import sweep_pictures
 from orchestrator.results.formats import to_html
+from orchestrator.results.verdict_text import sentences
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.sweep.document import read_document
@@ -73,6 +74,7 @@ def report_html(store: SweepStore) -> str:
         pictures = sweep_pictures(store, kinds=("svg",))
     except UserError as problem:
         why_none = str(problem)
+    table = comparison_table(store)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("orchestrator.results") / TEMPLATE).read_text(encoding="utf-8"))
     written, text = _written(store.path / "sweep.yaml")
@@ -84,7 +86,8 @@ def report_html(store: SweepStore) -> str:
         settings=_settings(store, trials),
         base=_words(written),
         grid=_grid(trials, written),
-        table=to_html(comparison_table(store)),
+        verdict=sentences(table.verdict),
+        table=to_html(replace(table, verdict=None)),
         figures=[picture for picture in pictures if picture.name != SAMPLES],
         samples=[picture for picture in pictures if picture.name == SAMPLES],
         why_none=why_none,

@@ -41,6 +41,7 @@ MIRRORED_TAG = "orchestrator.mirrored_epochs"
 RESTARTS_TAG = "orchestrator.restarts"
 DESCRIBED_TAG = "orchestrator.described"
 LEVEL_TAG = "orchestrator.level"
+VERDICT_TAG = "orchestrator.verdict"
 NAME_TAG = "mlflow.runName"
 RUN_STATUS = {
     State.PENDING: "SCHEDULED",
@@ -82,17 +83,17 @@ class _Mirrored:
             self.problem = str(error)
 
 
-def level(store: SweepStore, uri: str) -> tuple[str | None, list[str]]:
+def level(store: SweepStore, uri: str, verdict: str = "") -> tuple[str | None, list[str]]:
     """Updates MLflow from the store of one sweep.
 
     What MLflow has is compared with the store, point by point. Returns what the user should know (:meth:`Mirror.note`)
-    and what could not be mirrored (:meth:`Mirror.problems`). Raises :class:`UserError` if that fails for any other
-    reason.
+    and what could not be mirrored (:meth:`Mirror.problems`). ``verdict`` is that of :meth:`Mirror.finish`. Raises
+    :class:`UserError` if that fails for any other reason.
     """
     try:
         mirror = Mirror(store, uri)
         mirror.fill_gaps()
-        mirror.finish()
+        mirror.finish(verdict=verdict)
         return mirror.note(), mirror.problems()
     except UserError:
         raise
@@ -183,16 +184,19 @@ class Mirror:
                 elif files[folder, name].exists():
                     self._client.log_artifact(run.info.run_id, str(files[folder, name]))
 
-    def finish(self, *, generators: bool = True) -> None:
+    def finish(self, *, generators: bool = True, verdict: str = "") -> None:
         """Ends a driver's run: logs tables and status of the parent run, and the generators of trials that have ended.
 
-        The first generator takes seconds, because a process for generators has to load torch and its tracer.
+        ``verdict`` becomes a tag of the parent run. The caller makes it, because it comes from the sweep's results. The
+        first generator takes seconds, because a process for generators has to load torch and its tracer.
         """
         self.sync()
         self._find_runs()
         statuses = self._statuses()
         for file in [self._store.path / "sweep.yaml", *sorted(self._store.tables.glob("*"))]:
             self._client.log_artifact(self._parent, str(file))
+        if verdict:
+            self._client.set_tag(self._parent, VERDICT_TAG, verdict)
         done = all(status.state.is_result for status in statuses)
         ended = [int(attempt.ended * 1000) for attempt in _attempts(statuses) if attempt.ended]
         self._client.set_terminated(self._parent, "FINISHED" if done else "KILLED", max(ended, default=None))

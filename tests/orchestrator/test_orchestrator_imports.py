@@ -16,7 +16,19 @@ from orchestrator.errors import UserError
 
 PACKAGE = Path(orchestrator.__file__).parent
 
-HEAVY = ["torch", "torchvision", "torch_fidelity", "ray", "mlflow", "pandas", "matplotlib", "jinja2", "sklearn", "ot"]
+HEAVY = [
+    "torch",
+    "torchvision",
+    "torch_fidelity",
+    "ray",
+    "mlflow",
+    "pandas",
+    "matplotlib",
+    "jinja2",
+    "sklearn",
+    "scipy",
+    "ot",
+]
 RUN = """
 import sys
 from orchestrator.cli import main

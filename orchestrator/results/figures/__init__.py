@@ -77,7 +77,9 @@ def _figures(sweep: Sweep) -> Iterator[tuple[str, str, str, str, Figure]]:
 
     metric = sweep.metric
     best = best_first(sweep.cells)[0]
-    at_end = "" if best.value is None else f" {best.label}, the best by {sweep.ranked_by}, ends at {shown(best.value)}."
+    lacking = f" ({best.remark})" if best.remark else ""
+    ends = f" {best.label}{lacking}, the best by the mean of {sweep.ranked_by}, ends at"
+    at_end = "" if best.value is None else f"{ends} {shown(best.value)}."
     for horizontal, words in HORIZONTALS.items():
         title = f"{metric} against {words}"
         devices = f" On {_devices(sweep)}; evaluation apart." if horizontal == "seconds" else ""

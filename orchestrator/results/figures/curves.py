@@ -28,7 +28,6 @@ from orchestrator.results.figures.style import (
     add_note,
     columns_for,
     metric_label,
-    remark,
     scale_of,
     set_scale,
     shown,
@@ -81,7 +80,7 @@ def curve_panels(sweep: Sweep, horizontal: Horizontal) -> Figure:
         grid[index // columns, index % columns].remove()
     handles = _reference_lines(figure, sweep, scale)
     handles += _marks({single.state for _, singles in drawn.values() for single in singles})
-    words = [f"best: by {sweep.ranked_by}"] if len(panels) > 1 else []
+    words = [f"best: by the mean of {sweep.ranked_by}; the table says what is told apart"] if len(panels) > 1 else []
     words += ["x: mean over seeds"] if horizontal == "seconds" else []
     add_note(figure, sweep, [band(sweep), *words], IN_MEANS, handles)
     return figure
@@ -124,8 +123,7 @@ def _told(cells: Sequence[CellResult]) -> Sequence[CellResult]:
 
 def _label(cell: CellResult, *, with_variant: bool) -> str:
     words = cell.label if with_variant else cell.setting or cell.label
-    remarks = remark(cell)
-    return textwrap.fill(words + (f" ({remarks})" if remarks else ""), LABEL, break_on_hyphens=False)
+    return textwrap.fill(words + (f" ({cell.remark})" if cell.remark else ""), LABEL, break_on_hyphens=False)
 
 
 def _lines(cells: Sequence[CellResult], *, with_variant: bool) -> int:
@@ -235,7 +233,7 @@ def convergence(sweep: Sweep, estimate: str, exact: str) -> Figure:
     states, handles = set[State](), dict[str, Any]()
     for index, cell in enumerate(sweep.cells):
         axes = grid[index // columns, index % columns]
-        title = cell.label + (f" ({remark(cell)})" if cell.missing else "")
+        title = cell.label + (f" ({cell.remark})" if cell.missing else "")
         axes.set_title(
             textwrap.fill(title, round(17 * width / columns), break_on_hyphens=False), loc="left", fontsize=6.5
         )

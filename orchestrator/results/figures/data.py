@@ -71,6 +71,13 @@ class CellResult:
         """The states of the seeds without a result."""
         return [trial.state for trial in self.trials if trial.state not in RESULTS]
 
+    @property
+    def remark(self) -> str:
+        """The seeds that have no value, as text: ``1 of 3 FAILED`` for each state without a result."""
+        states = [f"{self.missing.count(state)} of {len(self.trials)} {state}" for state in dict.fromkeys(self.missing)]
+        without = [f"{self.without} of {len(self.trials)} without a value"] if self.without else []
+        return ", ".join([*states, *without])
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -291,9 +298,9 @@ def band(sweep: Sweep, metric: str | None = None) -> str:
     many = " or ".join(str(count) for count in sorted(counts) if count > 2)
     if many:
         two = ["of 2 from minimum to maximum"] if 2 in counts else []
-        parts = [f"mean ± standard deviation over {many} seeds", *two]
+        parts = [f"mean over {many} seeds, band ± standard deviation of the seeds (no interval of the mean)", *two]
     else:
-        parts = ["mean over 2 seeds, band from minimum to maximum"] if 2 in counts else []
+        parts = ["mean over 2 seeds, band from minimum to maximum (no interval of the mean)"] if 2 in counts else []
     return ", ".join([*parts, *(["of one seed no band"] if 1 in counts else [])]) or f"no DONE seed has {metric}"
 
 

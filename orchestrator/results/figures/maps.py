@@ -17,7 +17,6 @@ from orchestrator.results.figures.style import (
     add_note,
     columns_for,
     metric_label,
-    remark,
     scale_of,
     set_log_ticks,
     shown,
@@ -82,7 +81,7 @@ def heat_maps(sweep: Sweep) -> Figure | None:
         set_log_ticks(bar.ax.yaxis)
     bar.set_label(metric_label(sweep, LOG if logarithmic else LINEAR))
     bar.outline.set_visible(False)
-    outlined = ["outlined: the best of a map"] if sweep.mode else []
+    outlined = ["outlined: the best mean of a map"] if sweep.mode else []
     told = ["mean over seeds with a result", *outlined, "hatched: no such cell, or no result"]
     add_note(figure, sweep, told, RESULTS)
     return figure
@@ -108,7 +107,7 @@ def _heat_map(axes: Axes, sweep: Sweep, cells: Sequence[CellResult], down: Axis,
             colour = shade(cell.value)
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=0.5))
             luminance = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]
-            words = shown(cell.value) + (f"\n{remarks}" if (remarks := remark(cell)) else "")
+            words = shown(cell.value) + (f"\n{cell.remark}" if cell.remark else "")
             ink = "black" if luminance > 0.45 else "white"
             axes.text(column, row, words, ha="center", va="center", fontsize=size, color=ink)
     if sweep.mode and best.value is not None:
@@ -166,7 +165,8 @@ def parallel_coordinates(sweep: Sweep) -> Figure | None:
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     told = ["a line a cell, ending at its mean over seeds with a result"]
-    told += [f"thick: the best, {valued[0].label} ({shown(values[0])})"] if sweep.mode else []
+    best = "; ".join([shown(values[0]), *([valued[0].remark] if valued[0].remark else [])])
+    told += [f"thick: the best mean, {valued[0].label} ({best})"] if sweep.mode else []
     told += ["dotted: no result"] if missing else []
     add_note(figure, sweep, told, RESULTS)
     return figure

@@ -12,8 +12,8 @@ import textwrap
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.results.figures.data import CellResult, Sweep
-from orchestrator.results.formats import format_value
+from orchestrator.results.figures.data import Sweep
+from orchestrator.results.number_text import format_value
 from orchestrator.results.tables import Value
 from orchestrator.store.states import State
 
@@ -97,12 +97,6 @@ def metric_label(sweep: Sweep, scale: str) -> str:
     """The metric with an arrow for the better direction, and the scale if it is not linear."""
     arrow = {"min": " ↓", "max": " ↑"}.get(sweep.mode or "", "")
     return sweep.metric + arrow + (f" ({scale} scale)" if scale != LINEAR else "")
-
-
-def remark(cell: CellResult) -> str:
-    """A cell's seeds that have no value, as text: ``1 of 3 FAILED`` for each state without a result."""
-    states = [f"{cell.missing.count(state)} of {len(cell.trials)} {state}" for state in dict.fromkeys(cell.missing)]
-    return ", ".join([*states, *([f"{cell.without} of {len(cell.trials)} without a value"] if cell.without else [])])
 
 
 def scale_of(values: np.ndarray) -> str:

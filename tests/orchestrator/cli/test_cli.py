@@ -245,9 +245,10 @@ def test_export_of_what_is_asked_for(half_finished: SweepStore, tmp_path: Path, 
     for entry in more.entries():
         finish(more, entry, {"exact_w1": 2.0 + entry.seed})
     options = ["--at", "epoch=1", "--baseline", "more weight=1", "--metrics", "exact_w1, penalty"]
+    options += ["--intervals", "log"]
     code, out, errors = command_line("export", "hand", "more", *options, "--runs-dir", half_finished.runs_dir)
     table = comparison_table(
-        half_finished, more, at=At("epoch", 1), baseline="more weight=1", metrics=["exact_w1", "penalty"]
+        half_finished, more, at=At("epoch", 1), baseline="more weight=1", metrics=["exact_w1", "penalty"], scale="log"
     )
     assert (code, out, errors) == (0, FORMATS["markdown"][1](table), "")
     layout = ["--rows", "sweep=more", "--columns", "weight"]

@@ -32,6 +32,7 @@ from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import TrialStore
 from orchestrator.sweep.file import Resources
 from orchestrator.tracking.address import default_uri
+from orchestrator.tracking.mirror import VERDICT_TAG
 
 
 def options(store: SweepStore) -> Options:
@@ -100,6 +101,28 @@ def test_a_finished_sweep_starts_nothing(store: SweepStore, tracking_uri: str) -
     assert "starting" not in text_of(shown)
     assert "hand: 4 DONE" in text_of(shown)
     assert dump(tracking_uri, "hand")["hand"]["status"] == "FINISHED"
+
+
+def test_the_verdict_is_the_first_line_after_the_table_and_a_tag_of_the_parent_run(
+    store: SweepStore, tracking_uri: str
+) -> None:
+    for entry in store.entries():
+        finish(store, entry, {"exact_w1": 0.5 + entry.axes["penalty.weight"] + 0.01 * entry.seed})
+    shown = console()
+    assert conclude(store, MirrorThread(store, tracking_uri), shown, options(store)) == 0
+    told = "hand weight=1 has the lowest exact_w1, 1.50 ± 0.01 over 2 seeds; the other cell is worse beyond chance."
+    table, _, rest = text_of(shown).partition(told)
+    assert table.splitlines()[-1].strip(" \n") == ""
+    assert "real training images" in " ".join(table.split())  # the table's last row
+    assert rest.splitlines()[1].startswith("bold: the best, with every other cell told apart from it")
+    assert dump(tracking_uri, "hand")["hand"]["tags"][VERDICT_TAG] == told
+
+
+def test_a_sweep_of_which_nothing_has_a_value_has_no_verdict(store: SweepStore, tracking_uri: str) -> None:
+    for entry in store.entries():
+        store.trial(entry.trial_id).set_state(State.FAILED, "why")
+    assert conclude(store, MirrorThread(store, tracking_uri), console(), options(store)) == 1
+    assert VERDICT_TAG not in dump(tracking_uri, "hand")["hand"]["tags"]
 
 
 @pytest.mark.parametrize(

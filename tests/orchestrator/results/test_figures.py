@@ -124,7 +124,9 @@ def test_a_png_is_wide_enough_for_print_and_tells_what_it_is(pictures: dict[str,
     [
         pytest.param(1, "no band", id="one seed"),
         pytest.param(2, "from minimum to maximum", id="two seeds"),
-        pytest.param(3, "mean ± standard deviation over 3 seeds", id="three seeds"),
+        pytest.param(
+            3, "mean over 3 seeds, band ± standard deviation of the seeds (no interval of the mean)", id="three seeds"
+        ),
     ],
 )
 def test_a_band_is_what_it_says(tmp_path: Path, seeds: int, told: str) -> None:
@@ -152,12 +154,13 @@ def test_a_band_is_what_it_says(tmp_path: Path, seeds: int, told: str) -> None:
 def test_bands_of_cells_that_have_different_numbers_of_seeds(tmp_path: Path) -> None:
     text = TWO_CELLS.replace("[1, 2]", "[1, 2, 3, 4]").replace("seeds: 2", "seeds: 4")
     store = make_drawn(tmp_path, text, lambda e: State.DONE if e.seed < e.axes["penalty.weight"] else State.LOST)
-    told = "mean ± standard deviation over 3 or 4 seeds, of 2 from minimum to maximum, of one seed no band"
-    assert band(read_sweep(store)) == told
+    told = "mean over 3 or 4 seeds, band ± standard deviation of the seeds (no interval of the mean)"
+    assert band(read_sweep(store)) == f"{told}, of 2 from minimum to maximum, of one seed no band"
     for entry in store.entries():
         if entry.axes["penalty.weight"] > 2:
             store.trial(entry.trial_id).set_state(State.FAILED, "why")
-    assert band(read_sweep(store)) == "mean over 2 seeds, band from minimum to maximum, of one seed no band"
+    told = "mean over 2 seeds, band from minimum to maximum (no interval of the mean)"
+    assert band(read_sweep(store)) == f"{told}, of one seed no band"
 
 
 def test_a_band_counts_the_seeds_that_have_the_metric(tmp_path: Path) -> None:
@@ -166,7 +169,7 @@ def test_a_band_counts_the_seeds_that_have_the_metric(tmp_path: Path) -> None:
         estimates = {"distance_estimate": 1.0, "distance_exact": 2.0} if entry.seed == 0 else {}
         values = {METRIC: math.nan if entry.seed == 2 else 1.0}
         store_trial(store, entry, dict.fromkeys(range(2), values | estimates))
-    told = "mean over 2 seeds, band from minimum to maximum"
+    told = "mean over 2 seeds, band from minimum to maximum (no interval of the mean)"
     assert band(read_sweep(store)) == told
     captions = {picture.name: picture.caption for picture in sweep_pictures(store, kinds=())}
     assert told in captions[f"{METRIC}_by_epoch"]
@@ -430,6 +433,22 @@ def test_a_cell_without_one_of_the_axes_is_in_no_heat_map(tmp_path: Path, comman
     assert f"{METRIC}_heat_map" not in drawn
     assert f"{METRIC}_parallel" in drawn
     assert command_line("report", "s", "--runs-dir", store.runs_dir)[0] == 0
+
+
+def test_a_figure_that_names_a_best_cell_of_survivors_says_so(tmp_path: Path) -> None:
+    text = TWO_CELLS.replace("penalty.weight: [1, 2]", "penalty.weight: [1, 2], critic_iterations: [1, 2]")
+    first = {"penalty.weight": 1, "critic_iterations": 1}
+    store = make_drawn(tmp_path, text, lambda e: State.DIVERGED if e.seed and e.axes == first else State.DONE)
+    for entry in store.entries():
+        if entry.axes == first and not entry.seed:
+            store_trial(store, entry, {0: {METRIC: 2.0}, 1: {METRIC: 0.001}})
+    with style():
+        figure = parallel_coordinates(read_sweep(store))
+    assert figure is not None
+    note = " ".join(note_of(figure).split())
+    assert "thick: the best mean, hand weight=1 critic_iterations=1 (0.0010; 1 of 2 DIVERGED)" in note
+    by_epoch = sweep_pictures(store, kinds=())[0]
+    assert "critic_iterations=1 (1 of 2 DIVERGED), the best by the mean of exact_w1, ends at" in by_epoch.alt
 
 
 def test_parallel_coordinates_lead_every_cell_to_its_metric(drawn: SweepStore) -> None:

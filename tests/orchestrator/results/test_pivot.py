@@ -72,11 +72,22 @@ def test_a_value_selects_and_its_name_may_be_short(table: Table) -> None:
     assert "only variant=clip" in shown.notes
 
 
-def test_the_best_is_the_best_of_what_is_shown(table: Table) -> None:
-    assert [row.label for row in cells(table) if "exact_w1" in row.best] == ["qp q=1 p=1 critic_iterations=1"]
+def test_verdict_and_marks_are_those_of_what_is_shown(table: Table) -> None:
+    """Of the cells with q=2 one seed is left, which tells nothing apart."""
+    first = "qp q=1 p=1 critic_iterations=1"
+    assert table.verdict is not None
+    assert table.verdict.best.label == first
+    assert not any("exact_w1" in row.best for row in cells(table))
+    marked = [row.label for row in cells(table) if "exact_w1" in row.alike]
+    assert marked == [first, *(row.label for row in cells(table) if row.axes.get("objective.q") == 2)]
+    shown = lay_out(table, "q=1")
+    assert [row.label for row in cells(shown) if "exact_w1" in row.best] == [first]
+    assert not any("exact_w1" in row.alike for row in cells(shown))
     shown = lay_out(table, "variant=clip")
+    assert shown.verdict is not None
+    assert (shown.verdict.best.label, len(shown.verdict.worse)) == ("clip critic_iterations=1", 1)
     assert [row.label for row in cells(shown) if "exact_w1" in row.best] == ["clip critic_iterations=1"]
-    assert not any(row.best for row in lay_out(table, "variant=clip,critic_iterations=1").rows)
+    assert not any(row.best | row.alike for row in lay_out(table, "variant=clip,critic_iterations=1").rows)
 
 
 def test_a_name_alone_sorts_by_the_order_of_its_values(table: Table) -> None:
@@ -98,7 +109,9 @@ def test_columns_lie_side_by_side_and_whatever_else_differs_is_in_the_rows(table
         [211, 221],
         [215, 225],
     ]
-    assert [sorted(row.best)[:1] for row in shown.rows] == [["exact_w1 p=1"], [], [], []]
+    marked = [sorted(name for name in row.alike if name.startswith("exact_w1")) for row in shown.rows]
+    assert marked == [["exact_w1 p=1"], [], *[["exact_w1 p=1", "exact_w1 p=2"]] * 2]
+    assert "| 111 ± 0† |" in FORMATS["markdown"][1](shown)
     assert shown.rows[2].remarks == ("p=1: 1 of 2 FAILED", "p=2: 1 of 2 FAILED")
     assert [column.name for column in columns(shown)][:4] == ["method", "setting", "exact_w1 p=1 ↓", "exact_w1 p=2 ↓"]
     assert any(note.startswith("untrained generator: exact_w1 ") for note in shown.notes)

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from command_line import CommandLine
 from drawn_sweeps import METRIC, make_drawn, store_trial
-from hand_made import TWO_CELLS, attempt, make_sweep
+from hand_made import TWO_CELLS, attempt, finish, make_sweep
 
 from orchestrator.results.comparison import comparison_table
 from orchestrator.results.figures import sweep_pictures
 from orchestrator.results.report import report_html
+from orchestrator.results.verdict_text import sentences
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
 
@@ -99,12 +100,18 @@ def test_every_figure_is_in_it_with_words_for_those_who_do_not_see_it(drawn: Swe
 def test_the_sections_have_what_they_say(drawn: SweepStore, report: str) -> None:
     sections = Page(report).sections
     assert "two cells" in sections[None]
-    assert f"Which cell has the lowest {METRIC}?" in sections["question"]
+    table = comparison_table(drawn)
+    assert list(sections)[:3] == [None, "verdict", "question"]
+    assert [line for line in sections["verdict"].splitlines() if line in sentences(table.verdict)] == sentences(
+        table.verdict
+    )
+    assert "not finished: 2 of 6 trials have no result" in sections["verdict"]
+    assert not any(sentence in sections["table"] for sentence in sentences(table.verdict))  # once is enough
+    assert f"Cells by the lowest {METRIC}." in sections["question"]
     assert "6 trials: 3 DONE, 1 DIVERGED, 1 FAILED, 1 LOST." in sections["question"]
-    assert "not finished: 2 of 6 trials have no result" in sections["question"]
     for words in ("mixture", "weight: 1, 2", "batch_size=8", "0, 1, 2", "40"):
         assert words in sections["question"]
-    for row in comparison_table(drawn).rows:
+    for row in table.rows:
         assert row.variant in sections["table"]
     assert "0.75" in sections["table"]  # the paper's
     assert "Somebody, Table 1" in sections["table"]
@@ -149,7 +156,7 @@ def test_a_sweep_of_which_all_went_well(store: SweepStore) -> None:
     for entry in store.entries():
         store_trial(store, entry, {0: {METRIC: 2.0}})
     sections = Page(report_html(store)).sections
-    assert "not finished" not in sections["question"]
+    assert "not finished" not in sections["verdict"]
     assert "Nothing: no trial failed" in sections["problems"]
 
 
@@ -171,17 +178,19 @@ def test_nothing_is_taken_for_markup(store: SweepStore) -> None:
         file.write(f"# {hostile}\n")
     attempts = [attempt(commit=hostile, device=hostile, versions={hostile: hostile})]
     for entry in store.entries():
-        trial = store.trial(entry.trial_id)
-        trial.write_status(Status(State.FAILED, attempts, f"OSError: {hostile}", copied_from=hostile))
+        finish(store, entry, {"exact_w1": 1.0})
+        ended = (State.FAILED, attempts, f"OSError: {hostile}") if entry.seed else (State.DONE, attempts)
+        store.trial(entry.trial_id).write_status(Status(*ended, copied_from=hostile))
     page = Page(report_html(store))
     assert page.named("script") == []
-    for section in (None, "question", "table", "figures", "problems", "cost", "repeat"):
-        assert section == "figures" or hostile in page.sections[section], section
+    for section in (None, "verdict", "question", "table", "problems", "cost", "repeat"):
+        assert hostile in page.sections[section], section
 
 
 def test_before_anything_has_run_a_report_says_so(store: SweepStore) -> None:
     page = Page(report_html(store))
-    assert "4 of 4 trials have no result" in page.sections["question"]
+    assert "4 of 4 trials have no result" in page.sections["verdict"]
+    assert "None yet: no cell has a value of exact_w1." in page.sections["verdict"]
     assert "no trial of 'hand' has finished an epoch" in page.sections["figures"]
     assert "There are none." in page.sections["samples"]
     assert "Nothing: no trial failed" in page.sections["problems"]  # so far

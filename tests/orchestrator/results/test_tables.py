@@ -5,18 +5,20 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from hand_made import TWO_CELLS, finish, make_sweep, plan_file, write_file
+from scipy import stats
 
 from orchestrator.errors import UserError
 from orchestrator.results.comparison import comparison_table
 from orchestrator.results.formats import FORMATS, columns, format_value
 from orchestrator.results.frames import At
-from orchestrator.results.statistics import bootstrap_interval
+from orchestrator.results.statistics import Scale, mean_interval
 from orchestrator.results.tables import FLOOR, UNTRAINED, Row, Table, Value
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
@@ -84,8 +86,8 @@ def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
     [
         pytest.param([[1, 1.2], [3, 3.2]], False, [True, False], id="far apart, less is better"),
         pytest.param([[1, 1.2], [3, 3.2]], True, [False, True], id="far apart, more is better"),
+        pytest.param([[1, 1.2], [1.9, 2.1]], False, [False, False], id="apart, but two seeds may be by chance"),
         pytest.param([[1, 3], [2, 4]], False, [False, False], id="overlapping"),
-        pytest.param([[1, 3], [3, 5]], False, [False, False], id="deviations overlap, means apart"),
         pytest.param([[1, 1], [2, 2]], False, [True, False], id="no deviation"),
         pytest.param([[1, 1], [1, 1]], False, [False, False], id="equal"),
         pytest.param([[2, 2], [1, 9]], False, [False, False], id="the best is inside the other's wide range"),
@@ -93,14 +95,11 @@ def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
         pytest.param([[1, State.DIVERGED], [2, 2.1]], False, [False, False], id="a best of survivors"),
         pytest.param([[1, State.PENDING], [2, 2.1]], False, [False, False], id="a best that is not finished"),
         pytest.param([[1, float("nan")], [2, 2.1]], False, [False, False], id="a best of which a seed has no number"),
-        pytest.param([[1, 1.1], [2, State.DIVERGED]], False, [True, False], id="the other has a seed without a result"),
-        pytest.param(
-            [[1, State.FAILED], [2, 2.1]], False, [False, False], id="one seed: nothing is known of its range"
-        ),
-        pytest.param([[5, 5.1], [State.DIVERGED, State.FAILED]], False, [True, False], id="the only cell with a value"),
+        pytest.param([[1, 1.1], [5, State.DIVERGED]], False, [False, False], id="one seed: nothing is known of it"),
+        pytest.param([[5, 5.1], [State.DIVERGED, State.FAILED]], False, [False, False], id="nothing to compare with"),
     ],
 )
-def test_the_best_is_bold_unless_another_range_overlaps_it(
+def test_the_best_is_bold_if_every_other_cell_is_told_apart_from_it(
     tmp_path: Path, store: SweepStore, values: Sequence[Sequence[float | State]], higher: bool, best: list[bool]
 ) -> None:
     plan = json.loads((store.path / "plan.json").read_text())
@@ -109,6 +108,7 @@ def test_the_best_is_bold_unless_another_range_overlaps_it(
     fill(store, values, untrained=0.0 if higher else 9.0)
     table = comparison_table(store)
     assert ["exact_w1" in row.best for row in cell_rows(table)] == best
+    assert not any(row.best & row.alike for row in table.rows)
     assert f"exact_w1 {'↑' if higher else '↓'}" in header(table)
     markdown = FORMATS["markdown"][1](table).splitlines()[2:]
     latex = [line for line in FORMATS["latex"][1](table).splitlines() if line.startswith("hand")]
@@ -123,11 +123,11 @@ def test_the_best_is_bold_unless_another_range_overlaps_it(
 @pytest.mark.parametrize(
     ("values", "untrained", "mode", "best"),
     [
-        pytest.param([[9, 9.1], [20, 21]], 8.5, "min", False, id="worse than before training"),
-        pytest.param([[9, 9], [20, 21]], 8.5, "min", False, id="equal to it"),
-        pytest.param([[8, 8.1], [20, 21]], 8.5, "min", True, id="better"),
-        pytest.param([[9, 9.1], [3, 4]], 9.5, "max", False, id="worse, more is better"),
-        pytest.param([[11, 11.1], [3, 4]], 9.5, "max", True, id="better, more is better"),
+        pytest.param([[9, 9.1], [20, 20.1]], 8.5, "min", False, id="worse than before training"),
+        pytest.param([[9, 9], [20, 20.1]], 8.5, "min", False, id="equal to it"),
+        pytest.param([[8, 8.1], [20, 20.1]], 8.5, "min", True, id="better"),
+        pytest.param([[9, 9.1], [3, 3.1]], 9.5, "max", False, id="worse, more is better"),
+        pytest.param([[11, 11.1], [3, 3.1]], 9.5, "max", True, id="better, more is better"),
     ],
 )
 def test_what_is_no_better_than_the_untrained_generator_is_not_bold(
@@ -288,46 +288,85 @@ def test_a_metric_of_a_probe_has_no_floor(store: SweepStore) -> None:
     assert set(rows[FLOOR]) == {"exact_w1"}
 
 
-def test_the_interval_is_the_bootstrap_s_and_what_overlaps_is_not_bold(tmp_path: Path) -> None:
-    store = make_sweep(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 5"))
-    fill(store, [[1, 1, 1, 1, 3], [3, 3, 3, 3, 1]])
-    first, second = cell_rows(comparison_table(store))
-    assert first.values["exact_w1"].interval == bootstrap_interval([1, 1, 1, 1, 3]) == pytest.approx((1.0, 2.2))
-    assert second.values["exact_w1"].interval == pytest.approx((1.8, 3.0))
-    assert not first.best & {"exact_w1"}
+@pytest.mark.parametrize("scale", ["t", "log"])
+def test_the_interval_is_the_one_that_is_asked_for_and_named_in_a_note(tmp_path: Path, scale: Scale) -> None:
+    store = make_sweep(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 3"))
+    numbers = [[1.0, 2.0, 4.0], [3.0, -0.5, 8.0]]
+    fill(store, numbers)
+    table = comparison_table(store, scale=scale)
+    for row, values in zip(cell_rows(table), numbers, strict=True):
+        made = scale if min(values) > 0 else "t"  # a negative number has no logarithm
+        expected = mean_interval(float(np.mean(values)), float(np.std(values, ddof=1)), 3, made)
+        assert row.values["exact_w1"].interval == pytest.approx(expected)
+    told = {
+        "t": "95 % intervals of the mean over seeds: Student's t",
+        "log": "95 % intervals of the mean over seeds: Student's t on the logarithm's scale; Student's t as it is, "
+        "where a seed's value is not positive",
+    }
+    assert [note for note in table.notes if note.startswith("95 %")] == [told[scale]]
 
 
-def test_the_best_is_bold_if_intervals_are_apart_though_deviations_overlap(tmp_path: Path) -> None:
-    store = make_sweep(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 5"))
-    fill(store, [[1.0, 1.5, 2.0, 2.5, 3.0], [2.9, 3.4, 3.9, 4.4, 4.9]])
-    first, second = cell_rows(comparison_table(store))
-    ours, theirs = first.values["exact_w1"], second.values["exact_w1"]
-    assert ours.mean + (ours.deviation or 0) > 2.7
-    assert ours.range[1] < theirs.range[0]
-    assert "exact_w1" in first.best
+def test_two_seeds_make_intervals_wide_and_a_note_says_so(store: SweepStore) -> None:
+    fill(store, [[0.5, 0.75], [1.25, 3.5]])
+    table = comparison_table(store)
+    low, high = cell_rows(table)[0].values["exact_w1"].interval or (0.0, 0.0)
+    assert (low, high) == pytest.approx((0.625 - 12.7062 * 0.125, 0.625 + 12.7062 * 0.125), abs=1e-4)
+    assert "95 % intervals of the mean over seeds: Student's t; two seeds make them wide" in table.notes
 
 
-def test_differences_to_a_baseline_are_paired_by_seed(tmp_path: Path) -> None:
-    """The effect of a seed cancels: cells differ by 0.5 for every seed, while seeds differ by much more."""
+def test_a_table_has_the_verdict_of_its_values_in_every_format_for_people(tmp_path: Path) -> None:
+    store = make_sweep(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 3"))
+    fill(store, [[1.0, 1.1, 1.2], [3.0, 3.1, 3.2]])
+    table = comparison_table(store)
+    told = "hand weight=1 has the lowest exact_w1, 1.10 ± 0.10 over 3 seeds; the other cell is worse beyond chance."
+    for name in ("markdown", "latex", "html"):
+        assert told in FORMATS[name][1](table)
+    assert json.loads(FORMATS["json"][1](table))["verdict"]["text"][0] == told
+
+
+def test_differences_to_a_baseline_are_over_the_seeds_that_both_have(tmp_path: Path) -> None:
     store = make_sweep(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 3").replace("[1, 2]", "[1, 2, 3]"))
     fill(store, [[1.0, 5.0, 9.0], [1.5, 5.5, 9.5], [State.FAILED, 4.0, State.DIVERGED]])
-    base, second, third = cell_rows(comparison_table(store, baseline="hand weight=1"))
-    assert base.differences == {}
-    assert second.differences["exact_w1"] == Value(0.5, 0.0, 3, (0.5, 0.5))
-    assert third.differences["exact_w1"] == Value(-1.0, None, 1)
-    assert second.values["exact_w1"].range == (1.5, 9.5)
     table = comparison_table(store, baseline="hand weight=1")
+    base, second, third = cell_rows(table)
+    assert base.differences == {}
+    welch = 2.77645 * 4 * np.sqrt(2 / 3)  # 4 degrees of freedom; both deviations are 4
+    value = second.differences["exact_w1"]
+    assert (value.mean, value.deviation, value.count) == (0.5, 0.0, 3)
+    assert value.interval == pytest.approx((0.5 - welch, 0.5 + welch), rel=1e-5)
+    assert third.differences["exact_w1"] == Value(-1.0, None, 1)
     assert "Δ exact_w1" in header(table)
     markdown = FORMATS["markdown"][1](table)
-    assert "| +0.500 [0.500, 0.500] |" in markdown
+    assert "| +0.500 [-8.568, 9.568] |" in markdown
     assert "| -1.00 |" in markdown
-    assert any(note.startswith("Δ: difference to hand weight=1, paired by seed") for note in table.notes)
     parsed = pd.read_csv(io.StringIO(FORMATS["csv"][1](table)))
     assert list(parsed["exact_w1_difference"][1:3]) == [0.5, -1.0]
     assert list(parsed["exact_w1_difference_n"][1:3]) == [3, 1]
     in_full = json.loads(FORMATS["json"][1](table))
     assert in_full["baseline"] == "hand weight=1"
-    assert in_full["rows"][1]["differences"]["exact_w1"]["high"] == 0.5
+    assert in_full["rows"][1]["differences"]["exact_w1"]["high"] == pytest.approx(0.5 + welch, rel=1e-5)
+
+
+@pytest.mark.parametrize(("shared", "paired"), [(4.0, True), (0.0, False)], ids=["seeds pair", "seeds do not pair"])
+def test_a_difference_is_paired_by_seed_where_all_cells_show_that_it_helps(
+    tmp_path: Path, shared: float, paired: bool
+) -> None:
+    """Two cells alone show too little, as in the test before."""
+    store = make_sweep(tmp_path, TWO_CELLS.replace("seeds: 2", "seeds: 5").replace("[1, 2]", "[1, 2, 3, 4, 5, 6]"))
+    source = np.random.default_rng(3)
+    values = 10 + shared * source.normal(size=5) + source.normal(size=(6, 5))
+    fill(store, values.tolist(), untrained=99.0)
+    table = comparison_table(store, baseline="hand weight=1")
+    test = stats.ttest_rel if paired else partial(stats.ttest_ind, equal_var=False)
+    for row, ours in zip(cell_rows(table)[1:], values[1:], strict=True):
+        assert row.differences["exact_w1"].interval == pytest.approx(tuple(test(ours, values[0]).confidence_interval()))
+    (note,) = (
+        note for note in table.notes if note.startswith("Δ exact_w1: difference to hand weight=1 over the seeds")
+    )
+    made = "its interval is paired by seed" if paired else "its interval is Welch's, not paired by seed"
+    assert made in note
+    measured = np.corrcoef(values)[np.triu_indices(6, 1)].mean()
+    assert f"over 5 seeds exact_w1 correlates by {measured:.2f} ± 0.13 between 6 cells, and pairing helps from" in note
 
 
 def test_a_baseline_that_is_no_cell_is_told_with_the_nearest(store: SweepStore) -> None:
@@ -390,7 +429,8 @@ def test_several_sweeps_make_one_table(tmp_path: Path) -> None:
         ("more", "v weight=2"),
         ("more", "v weight=4"),
     ]
-    assert ["exact_w1" in row.best for row in cell_rows(table)] == [False, False, False, True]
+    assert table.verdict is not None
+    assert table.verdict.best.label == "more: v weight=4"
     assert table.title == "hand, more"
     assert header(table)[:3] == ["sweep", "method", "setting"]
     assert [row.variant for row in table.rows if row.reference] == [UNTRAINED, FLOOR]
@@ -406,7 +446,7 @@ def test_several_sweeps_make_one_table(tmp_path: Path) -> None:
 def test_a_sweep_that_was_measured_otherwise_is_not_compared(tmp_path: Path) -> None:
     one = make_sweep(tmp_path)
     other = make_sweep(tmp_path, TWO_CELLS.replace("name: hand", "name: more"))
-    fill(one, [[0.5, 0.75], [1.25, 3.5]])
+    fill(one, [[0.5, 0.75], [25.0, 25.5]])
     for entry in other.entries():
         finish(other, entry, {"exact_w1": 0.001}, info={"solver": "another"})
     rows = cell_rows(comparison_table(one, other))
@@ -423,7 +463,7 @@ def test_sweeps_on_other_data_are_not_compared_though_they_are_measured_alike(tm
             "dataset=mixture", "dataset=gaussians, evaluation=transport, opponent=generator"
         ),
     )
-    fill(one, [[0.5, 0.75], [1.25, 3.5]])
+    fill(one, [[0.5, 0.75], [25.0, 25.5]])
     fill(other, [[0.01, 0.02], [0.03, 0.04]])
     table = comparison_table(one, other, baseline="more weight=1")
     assert [row.remarks for row in cell_rows(table)] == [(), (), ("other reference",), ("other reference",)]
@@ -440,6 +480,7 @@ def test_a_value_that_is_no_number_is_left_out_and_named(store: SweepStore, bad:
     assert first.values["exact_w1"] == Value(0.5, None, 1)
     assert first.remarks == ("1 of 2 without exact_w1",)
     assert first.differences["exact_w1"] == Value(-0.75, None, 1)
+    assert any("whether pairing helps is known only from two cells or more" in note for note in table.notes)
     for render in (render for _, render in FORMATS.values()):
         assert "1 of 2 without exact_w1" in render(table).replace("\\_", "_")
 

@@ -428,6 +428,9 @@ def test_the_user_interface_before_any_sweep(tmp_path: Path, command_line: Comma
         pytest.param(["--at", "fid=40"], ["--at fid=40", "has logged 'fid'"], id="at a metric nobody logged"),
         pytest.param(["--metrics", "exact_w2"], ["--metrics", "did you mean 'exact_w1'"], id="a metric nobody logged"),
         pytest.param(["--baseline", "hnd weight=1"], ["--baseline", "did you mean 'hand weight=1'"], id="a baseline"),
+        pytest.param(
+            ["--intervals", "bootstrap"], ["--intervals bootstrap: expected t or log"], id="a kind of interval"
+        ),
         pytest.param(["--rows", "wieght"], ["--rows", "have no 'wieght'", "penalty.weight"], id="an axis"),
         pytest.param(["--rows", "weight=3"], ["no cell has penalty.weight=3; there are 1, 2"], id="a value"),
         pytest.param(["--rows", "weight="], ["expected NAME=VALUE"], id="a selection without a value"),

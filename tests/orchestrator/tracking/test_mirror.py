@@ -18,11 +18,12 @@ from mlflow_dump import Dump, dump, expected_files, expected_points, files_of, p
 from orchestrator.errors import UserError
 from orchestrator.results.comparison import comparison_table
 from orchestrator.results.formats import write_tables
+from orchestrator.results.verdict_text import answer
 from orchestrator.store.epochs import EpochLog
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.tracking.address import check_uri, default_uri, quiet_client
-from orchestrator.tracking.mirror import MIRRORED_TAG, Mirror, level
+from orchestrator.tracking.mirror import MIRRORED_TAG, VERDICT_TAG, Mirror, level
 from orchestrator.tracking.views import WRITTEN_TAG
 
 
@@ -85,6 +86,22 @@ def test_a_sweep_is_one_parent_with_a_child_for_each_trial(finished: SweepStore,
         assert expected.items() <= run["tags"].items()
         assert run["tags"].get("error") == trial.status().error
         assert files_of(run) == expected_files(trial)
+
+
+def test_a_verdict_is_a_tag_of_the_parent_run_and_a_later_one_takes_its_place(
+    finished: SweepStore, tracking_uri: str, command_line: CommandLine
+) -> None:
+    Mirror(finished, tracking_uri).finish(verdict="an earlier one")
+    assert dump(tracking_uri, "hand")["hand"]["tags"][VERDICT_TAG] == "an earlier one"
+    Mirror(finished, tracking_uri).finish()  # none is known: the earlier one stays
+    assert dump(tracking_uri, "hand")["hand"]["tags"][VERDICT_TAG] == "an earlier one"
+    code, _, err = command_line("sync", "hand", "--runs-dir", finished.runs_dir, "--tracking-uri", tracking_uri)
+    assert (code, err) == (0, "")
+    told = dump(tracking_uri, "hand")["hand"]["tags"][VERDICT_TAG]
+    assert told == answer(comparison_table(finished))
+    assert told.startswith(
+        "Nothing is told apart, because that takes two cells of at least two seeds each: hand weight=1"
+    )
 
 
 def test_bringing_level_what_is_level_changes_nothing(finished: SweepStore, tracking_uri: str) -> None:
@@ -171,7 +188,7 @@ def number_of_points(runs: Dump) -> int:
 def test_sync_logs_what_is_lacking_whatever_the_tags_say(
     finished: SweepStore, tracking_uri: str, command_line: CommandLine
 ) -> None:
-    level(finished, tracking_uri)
+    assert command_line("sync", "hand", "--runs-dir", finished.runs_dir)[0] == 0
     before = dump(tracking_uri, "hand")
     holes(finished.runs_dir / "mlflow.db")
     broken = dump(tracking_uri, "hand")
@@ -348,7 +365,7 @@ def test_a_moved_directory_takes_its_mlflow_along_points_and_files(
     finish(store, first, {"exact_w1": 0.5})
     store.trial(second.trial_id).write_status(Status(State.PENDING, [attempt(state="RUNNING")]))
     EpochLog(store.trial(second.trial_id).metrics_file).append({"epoch": 0, "iteration": 0, "exact_w1": 9.0})
-    Mirror(store, tracking_uri).finish()
+    Mirror(store, tracking_uri).finish(verdict=answer(comparison_table(store)))
     before = everything(here)
     assert len(before) == 3
 
@@ -366,7 +383,8 @@ def test_a_moved_directory_takes_its_mlflow_along_points_and_files(
     fresh.mkdir()
     (fresh / "mlflow.db").write_bytes(empty_database.read_bytes())
     (fresh / "hand").symlink_to(there / "hand")
-    Mirror(SweepStore(fresh, "hand"), f"sqlite:///{fresh / 'mlflow.db'}").finish()
+    verdict = answer(comparison_table(SweepStore(fresh, "hand")))
+    Mirror(SweepStore(fresh, "hand"), f"sqlite:///{fresh / 'mlflow.db'}").finish(verdict=verdict)
     assert everything(there) == everything(fresh)  # as if it had never been anywhere else
     files = dict.fromkeys(path for run in everything(there).values() for path, _ in run["artifacts"])
     assert {
@@ -426,7 +444,7 @@ def test_other_sweeps_in_a_moved_database_are_left_alone_until_it_is_their_turn(
 def test_sync_makes_a_deleted_database_again(
     finished: SweepStore, tracking_uri: str, command_line: CommandLine, tmp_path: Path
 ) -> None:
-    Mirror(finished, tracking_uri).finish()
+    Mirror(finished, tracking_uri).finish(verdict=answer(comparison_table(finished)))
     before = everything(finished.runs_dir)
     assert len(before) == 5
     moved = finished.runs_dir.rename(tmp_path / "moved")  # else this process would go on with the file it has open

@@ -97,7 +97,7 @@ def program() -> None:
     for name in ("stdout", "stderr"):
         if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             setattr(sys, name, Output.instead_of(stream))
-    supervised = len(sys.argv) > 1 and sys.argv[1] in SUPERVISED
+    supervised = sys.platform == "linux" and len(sys.argv) > 1 and sys.argv[1] in SUPERVISED
     code: object = 1
     try:
         if supervised:

@@ -154,5 +154,6 @@ def end_for(driver: Driver, why: str) -> NoReturn:
     It is called from another thread: the main thread hangs in Ray, and Ray's own threads may end the process.
     """
     end_marked(driver.mark)
-    report(gone=why)
+    if not report(gone=why):
+        os.write(2, f"orchestrator: {why}\n".encode())
     os._exit(1)

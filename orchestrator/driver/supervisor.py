@@ -36,16 +36,20 @@ PR_SET_PDEATHSIG = 1
 _to_parent: int | None = None
 
 
-def report(**facts: Any) -> None:
-    """Tells the parent facts, if this process has a supervisor. A later fact of the same name replaces an earlier one.
+def report(**facts: Any) -> bool:
+    """Tells the parent facts. Returns False if this process has no supervisor.
+
+    A later fact of the same name replaces an earlier one.
 
     ``driving``: what :func:`orchestrator.driver.conclusion.conclude_in_place_of` needs to conclude the sweep.
     ``stop_file``: the file that asks the running trials to stop; None while none run. ``gone``: why the driver is about
     to end itself. ``code``: the exit code with which Python ends.
     """
-    if _to_parent is not None:
-        with contextlib.suppress(OSError):
-            os.write(_to_parent, json.dumps(facts).encode() + b"\n")
+    if _to_parent is None:
+        return False
+    with contextlib.suppress(OSError):
+        os.write(_to_parent, json.dumps(facts).encode() + b"\n")
+    return True
 
 
 def supervise() -> None:

@@ -17,6 +17,7 @@ from orchestrator.driver.signals import signals
 from orchestrator.driver.supervisor import report
 from orchestrator.errors import Aborted, UserError
 from orchestrator.files import reason
+from orchestrator.printing import printable
 from orchestrator.screen.console import say
 from orchestrator.screen.output import outlive_closed_pipes
 from orchestrator.screen.progress import Watch
@@ -128,23 +129,23 @@ def conclude_in_place_of(driving: Mapping[str, Any], why: str, *, at_once: bool)
     os.environ.update(driving["secrets"])
     weights = driving["options"]["feature_weights"]
     options = Options(**{**driving["options"], "feature_weights": weights and Path(weights)})
+    store = SweepStore(runs_at(driving["runs"], asking=False), driving["name"])
     end_marked(driving["mark"])
     try:
-        store = SweepStore(runs_at(driving["runs"]), driving["name"])
         left = read_driver(store)
         if left is None or left.mark != driving["mark"]:
             return 1  # another driver has taken over, or the sweep was deleted: the driver has said so
         store.driver_file.unlink()
         with driver_lock(store):
+            store.mend(LEFT_AT_ONCE if at_once else why)
             if at_once:
-                store.mend(LEFT_AT_ONCE)
                 say(console, f"Left at once; go on with: {resume_command(store, options)}")
                 return 130
-            store.mend(why)
             mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
             return conclude(store, mirroring, console, options, stopped_because=why)
-    except UserError as error:
-        print(f"orchestrator: {why}. Then: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:  # OSError: nothing can be written; the next command mends the sweep
+        way_on = f"go on with: {resume_command(store, options)}"
+        print(f"orchestrator: {why}. Then: {printable(error)}; {way_on}", file=sys.stderr)
         return 1
 
 

@@ -84,15 +84,14 @@ def run_sweep(
                         stopped_because = run_trials(store, todo, executor)
                 report(stop_file=None)
                 if stopped_because is not None:
-                    store.mend(stopped_because)
+                    _mend(store, stopped_because)
                 interrupted = stopped_because is None and (on_signal.asked or store.stop_file.exists())
             return conclude(
                 store, mirroring, console, options, interrupted=interrupted, stopped_because=stopped_because
             )
         except (Aborted, KeyboardInterrupt):
             if store.replica is None:  # with an object store it would take long; the next command does it
-                with contextlib.suppress(OSError):
-                    store.mend(LEFT_AT_ONCE)
+                _mend(store, LEFT_AT_ONCE)
             tell(f"Left at once; go on with: {resume_command(store, options)}")
             return 130
 
@@ -113,6 +112,12 @@ def _check(store: SweepStore, options: Options, plan: Plan | None) -> None:
             file.resources, devices, options.address, lambda key, why: file.document.error(("resources", key), why)
         )
         store.make()
+
+
+def _mend(store: SweepStore, why: str) -> None:
+    """Calls the trials that still seem to run LOST. The next command does it if nothing can be written now."""
+    with contextlib.suppress(OSError):
+        store.mend(why)
 
 
 def _todo(store: SweepStore, options: Options, selection: Selection, tell: Tell) -> list[str]:

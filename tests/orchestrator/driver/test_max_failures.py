@@ -20,6 +20,7 @@ from mlflow_dump import dump, expected_points, points_of
 from orchestrator.driver.preparation import prepare
 from orchestrator.engine.executor import run_trials
 from orchestrator.engine.local import LocalExecutor
+from orchestrator.store.lock import driver_lock
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import TrialStore
@@ -143,8 +144,9 @@ def resumed(early: Early) -> list[str]:
     """The fault is mended and another driver continues: the trials that it ran, in this process to save time."""
     store = early.store
     replace_in_config(early.trials["raises"], *reversed(FAULT))
-    todo = prepare(store)
-    assert run_trials(store, todo, LocalExecutor(todo)) is None
+    with driver_lock(store):  # it deletes the request to stop that the failure was
+        todo = prepare(store)
+        assert run_trials(store, todo, LocalExecutor(todo)) is None
     names = {trial.trial_id: name for name, trial in early.trials.items()}
     return [names[trial_id] for trial_id in todo]
 

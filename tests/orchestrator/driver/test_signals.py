@@ -87,7 +87,7 @@ def aborted(dead: Sweep, terminated: Ended) -> Ended:
     assert stopping.process.stdout is not None
     told = [stopping.process.stdout.readline() for _ in range(3)]
     way_out = told[-1].rpartition(": ")[2].split()
-    assert way_out == ["kill", "-INT", str(running.process.pid)]
+    assert way_out == ["kill", "-INT", str(driver.pid)]
     subprocess.run(way_out, check=True)
     code, out, errors = running.end()
     waited = Waited(told, *stopping.end()[:2])

@@ -497,10 +497,15 @@ def test_a_file_changed_here_and_never_published_is_undone(bucket: Place, twin: 
     assert contents(level(bucket, "two").trial(twin.trial_id).path) == before
 
 
+def driver(number: int) -> dict[str, Any]:
+    """What a lease says of its holder."""
+    return {"host": "one", "machine": "its boot", "pid": number, "started": 1}
+
+
 def test_of_many_that_want_a_sweep_at_once_one_gets_it(bucket: Place) -> None:
     def contend(number: int) -> bool:
         try:
-            lease.take(Replica(str(bucket.url), bucket.copy_of(str(number))), "small", {"pid": number}, lambda _: False)
+            lease.take(Replica(str(bucket.url), bucket.copy_of(str(number))), "small", driver(number), lambda _: False)
         except lease.Held:
             return False
         return True
@@ -515,18 +520,18 @@ def test_a_driver_that_slept_while_another_took_its_sweep_is_told(
     one, two = (bucket.seen_from(machine) for machine in ("one", "two"))
     assert isinstance(one, Replica)
     assert isinstance(two, Replica)
-    sleeper = lease.take(one, "small", {"pid": 1}, lambda _: False)
+    sleeper = lease.take(one, "small", driver(1), lambda _: False)
     assert sleeper.beat()
     with pytest.raises(lease.Held):
-        lease.take(two, "small", {"pid": 2}, lambda _: False)
+        lease.take(two, "small", driver(2), lambda _: False)
     with monkeypatch.context() as patch:
         patch.setattr(lease, "STALE_SECONDS", 1.0)
         wait_until(lambda: lease.holder(two, "small") is None, pause=0.2)
-        other = lease.take(two, "small", {"pid": 2}, lambda _: False)
+        other = lease.take(two, "small", driver(2), lambda _: False)
     assert not sleeper.beat()
     assert other.beat()
     sleeper.release()
-    assert lease.holder(one, "small") == {"pid": 2}
+    assert lease.holder(one, "small") == driver(2)
     other.release()
     assert lease.holder(one, "small") is None
     assert not sleeper.beat()
@@ -535,8 +540,8 @@ def test_a_driver_that_slept_while_another_took_its_sweep_is_told(
 def test_a_dead_process_of_this_machine_does_not_hold_a_sweep(bucket: Place) -> None:
     one = bucket.seen_from("one")
     assert isinstance(one, Replica)
-    lease.take(one, "small", {"pid": 1}, lambda _: False)
-    assert lease.take(one, "small", {"pid": 2}, lambda holder: holder == {"pid": 1}).beat()
+    lease.take(one, "small", driver(1), lambda _: False)
+    assert lease.take(one, "small", driver(2), lambda holder: holder == driver(1)).beat()
 
 
 def test_machines_share_their_caches_and_arrays_appear_whole(bucket: Place) -> None:

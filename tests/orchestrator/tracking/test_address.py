@@ -164,9 +164,10 @@ def test_two_runs_directories_share_a_server(safe: Safe, tmp_path: Path) -> None
     entry = one.entries()[0]
     for number, store in enumerate((one, two)):
         finish(store, entry, {"exact_w1": number}, state=State.FAILED)
-    assert level(one, uri) is None
+    assert level(one, uri) == (None, [])
     before = dump(uri, "both")
-    told = level(two, uri) or ""
+    told, _ = level(two, uri)
+    assert told is not None
     title = told.partition("experiment is '")[2].partition("'")[0]
     run = dump(uri, title)[f"{entry.label} seed={entry.seed}"]
     assert points_of(run) == expected_points(two.trial(entry.trial_id))

@@ -35,6 +35,8 @@ from orchestrator.driver.conclusion import conclude
 from orchestrator.driver.mirroring import MirrorThread
 from orchestrator.driver.options import Options
 from orchestrator.driver.preparation import prepare
+from orchestrator.results.comparison import comparison_table
+from orchestrator.results.verdict_text import answer
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import TrialStore
@@ -201,7 +203,7 @@ def test_a_database_that_is_deleted_even_while_a_sweep_runs_is_made_again_and_ha
     """Of a sweep that was level before, everything is as it was, but for what tells two runs apart."""
     for entry in store.entries():
         finish(store, entry, {"exact_w1": 0.5})
-    Mirror(store, tracking_uri).finish()
+    Mirror(store, tracking_uri).finish(verdict=answer(comparison_table(store)))
     before = dump(copied(tracking_uri, tmp_path), "hand", times=False)
     running = make_sweep(tmp_path, POINTS.replace("NAME", "deleted"))
 

@@ -236,11 +236,11 @@ def test_a_stop_is_heard_by_workers_everywhere_and_is_over_with_the_next_driver(
 
 
 def test_a_stop_from_another_machine_waits_for_the_driver_and_is_made_again_if_it_is_deleted(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    bucket: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A driver deletes an earlier request right after its name is known, so one of that moment may be lost."""
     monkeypatch.setattr("orchestrator.store.stopping.PAUSE_OF_OBJECT_STORE", 0.1)
-    store, other = planned(place), SweepStore.open(place.seen_from("two"), "small")
+    store, other = planned(bucket), SweepStore.open(bucket.seen_from("two"), "small")
     assert store.replica is not None
     asked = store.replica.key(store.stop_file)
     store.replica.write(asked, b"")  # of an earlier driver

@@ -97,12 +97,14 @@ def program() -> None:
     for name in ("stdout", "stderr"):
         if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             setattr(sys, name, Output.instead_of(stream))
-    supervised = sys.platform == "linux" and len(sys.argv) > 1 and sys.argv[1] in SUPERVISED
+    supervised = _may_start_ray(sys.argv[1:])
     code: object = 1
     try:
         if supervised:
             supervise()
-        with signals() if supervised else contextlib.nullcontext():
+        with contextlib.ExitStack() as held:
+            if supervised:
+                held.enter_context(signals()).on_press = lambda count: report(heeded=count)
             main()
         code = 0
     except SystemExit as leaving:
@@ -112,6 +114,12 @@ def program() -> None:
         ending = code if isinstance(code, int) else 1
         report(code=ending)
         leave_within(SECONDS_TO_LEAVE, ending)
+
+
+def _may_start_ray(arguments: list[str]) -> bool:
+    """Whether a command may start Ray. Nothing ends a command that trains in its own process, or takes its Ctrl-C."""
+    local = "--executor=local" in arguments or "--executor local" in " ".join(arguments)
+    return sys.platform == "linux" and arguments[:1] != [] and arguments[0] in SUPERVISED and not local
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from orchestrator.driver.mirroring import MirrorThread
 from orchestrator.driver.options import Options, as_arguments, resume_command
 from orchestrator.driver.signals import signals
 from orchestrator.driver.supervisor import report
-from orchestrator.errors import Aborted, UserError
+from orchestrator.errors import Aborted, UserError, notes
 from orchestrator.files import reason
 from orchestrator.printing import printable
 from orchestrator.screen.console import say
@@ -132,11 +132,14 @@ def conclude_in_place_of(driving: Mapping[str, Any], why: str, *, at_once: bool)
     store = SweepStore(runs_at(driving["runs"], asking=False), driving["name"])
     end_marked(driving["mark"])
     try:
+        if at_once and store.replica is not None:  # it would take long; the next command mends the sweep
+            say(console, f"Left at once; go on with: {resume_command(store, options)}")
+            return 130
         left = read_driver(store)
         if left is None or left.mark != driving["mark"]:
             return 1  # another driver has taken over, or the sweep was deleted: the driver has said so
         store.driver_file.unlink()
-        with driver_lock(store):
+        with notes(), driver_lock(store):
             store.mend(LEFT_AT_ONCE if at_once else why)
             if at_once:
                 say(console, f"Left at once; go on with: {resume_command(store, options)}")
@@ -154,7 +157,7 @@ def end_for(driver: Driver, why: str) -> NoReturn:
 
     It is called from another thread: the main thread hangs in Ray, and Ray's own threads may end the process.
     """
-    end_marked(driver.mark)
     if not report(gone=why):
         os.write(2, f"orchestrator: {why}\n".encode())
+    end_marked(driver.mark)
     os._exit(1)

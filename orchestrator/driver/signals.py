@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,13 +47,18 @@ class Signals:
         """Whether a signal has asked the trials to stop."""
         self.aborted = False
         """Whether a signal has raised :class:`Aborted`. Further signals do nothing."""
+        self.on_press: Callable[[int], object] = lambda count: None
+        """Called with the number of signals so far, before one is heeded."""
         self._presses = Presses()
+        self._count = 0
         self._stop_file: Path | None = None
 
     def handle(self, number: int, frame: Any) -> None:
         """Called by Python in the main thread."""
         if not self._presses.count(number) or self.aborted:
             return
+        self._count += 1
+        self.on_press(self._count)
         if self._stop_file is None or self.asked or (number == signal.SIGINT and _was_asked(self._stop_file)):
             self.abort()
         self.asked = True

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestrator.driver.signals import OF_SUPERVISOR, STOPPING, Presses
+from orchestrator.driver.signals import OF_SUPERVISOR, STOPPING, Presses, signals
+from orchestrator.errors import Aborted
 
 HEED_SECONDS = 2.0
 """How long the child may take to heed the first signal, before the parent asks the trials to stop in its place."""
@@ -43,7 +44,7 @@ def report(**facts: Any) -> bool:
 
     ``driving``: what :func:`orchestrator.driver.conclusion.conclude_in_place_of` needs to conclude the sweep.
     ``stop_file``: the file that asks the running trials to stop; None while none run. ``gone``: why the driver is about
-    to end itself. ``code``: the exit code with which Python ends.
+    to end itself. ``heeded``: how many signals its handler has counted. ``code``: the exit code with which Python ends.
     """
     if _to_parent is None:
         return False
@@ -61,6 +62,7 @@ def supervise() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     watched = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD}
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who started this process may have had it ignored
     before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     parent = os.getpid()
     from_child, to_parent = os.pipe()
@@ -97,11 +99,13 @@ class _Parent:
             soonest = min(self.heed_by, self.leave_by) - time.monotonic()
             got = signal.sigtimedwait(watched, min(max(soonest, 0.0), 3600.0))
             self.listen()
-            if got is not None and got.si_signo != signal.SIGCHLD and presses.count(got.si_signo):
-                self.heed(got)
+            if got is not None and got.si_signo != signal.SIGCHLD:
+                # Only two signals from a terminal are surely two: ``timeout`` sends one to the process and its group.
+                number = got.si_signo if got.si_code == SI_KERNEL else signal.SIGTERM
+                if presses.count(number):
+                    self.heed(got)
             self.lose_patience()
         self.listen()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
         self.leave(os.waitstatus_to_exitcode(ended[1]))
 
     def listen(self) -> None:
@@ -114,12 +118,14 @@ class _Parent:
             self.facts |= json.loads(line)
 
     def heed(self, got: signal.struct_siginfo) -> None:
-        """Passes a signal on, as SIGTERM, of which the child takes two for one."""
+        """Passes a signal on that the child has not got itself, as SIGTERM, of which the child takes two for one."""
         self.presses += 1
         if got.si_code != SI_KERNEL:
             time.sleep(FORWARD_SECONDS)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.child, signal.SIGTERM)
+            self.listen()
+            if self.facts.get("heeded", 0) < self.presses:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.child, signal.SIGTERM)
         if self.presses == 1:
             self.heed_by = time.monotonic() + HEED_SECONDS
         else:
@@ -139,19 +145,30 @@ class _Parent:
             os.kill(self.child, signal.SIGKILL)
 
     def leave(self, code: int) -> NoReturn:
-        """Exits as the child did, after concluding the sweep in its place if it could not."""
+        """Exits as the child did, after concluding the sweep in its place if it could not.
+
+        Signals stay blocked for the moment that it takes to leave at once.
+        """
         if (reported := self.facts.get("code")) is not None:
             sys.exit(reported)
-        if (driving := self.facts.get("driving")) is not None:
-            from orchestrator.driver.conclusion import conclude_in_place_of
+        driving, at_once = self.facts.get("driving"), self.presses > 1
+        if driving is None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, set())
+            if code < 0 and not at_once:
+                _die_of(-code)
+            sys.exit(130 if code < 0 else code)
+        from orchestrator.driver.conclusion import conclude_in_place_of
 
-            at_once = self.presses > 1
-            sys.exit(conclude_in_place_of(driving, self.facts.get("gone") or _why(code), at_once=at_once))
-        if code < 0 and self.presses > 1:
-            sys.exit(130)
-        if code < 0:
-            _die_of(-code)
-        sys.exit(code)
+        why = self.facts.get("gone") or _why(code)
+        if at_once:
+            sys.exit(conclude_in_place_of(driving, why, at_once=True))
+        with signals():
+            try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, set())
+                sys.exit(conclude_in_place_of(driving, why, at_once=False))
+            except Aborted:
+                print(f"orchestrator: {why}; interrupted. Go on with: orchestrator resume {driving['name']}")
+                sys.exit(130)
 
 
 def _why(code: int) -> str:

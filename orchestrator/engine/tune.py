@@ -114,10 +114,12 @@ def ray_session(address: str | None, mark: str) -> Iterator[None]:
             raise UserError(f"{problem}: {_told(error, temporary)}") from None
         yield
     finally:
-        _shut_down()
-        del os.environ[MARK]
-        if temporary is not None:
-            end_marked(mark)
+        try:
+            _shut_down()
+        finally:
+            del os.environ[MARK]
+            if temporary is not None:
+                end_marked(mark)
 
 
 def _told(error: Exception, temporary: Path | None) -> str:

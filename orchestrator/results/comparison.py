@@ -162,8 +162,9 @@ def _shown(trials: _Trials, evaluated: Mapping[str, Metric], wanted: Sequence[st
 def _alike(stores: Sequence[SweepStore], trials: _Trials) -> list[bool]:
     """For each trial, whether it was measured as the first one: with the same dataset, evaluation and extractor."""
     measured_on = {store.name: _measured_on(store) for store in stores}
+    first = next((each for each in measured_on.values() if each is not None), None)  # of a sweep that can be read
     return [
-        measured_on[store.name] == measured_on[stores[0].name] and (not told or told.get("info") == trials.info)
+        measured_on[store.name] == first and (not told or told.get("info") == trials.info)
         for (store, _), told in zip(trials.owners, trials.references, strict=True)
     ]
 

@@ -238,14 +238,12 @@ def _bests_of_variants(
     groups = _groups(table, standings)
     if len(groups) < 2 or all(len(indices) == 1 for indices in groups.values()):
         return ()
-    order = list(standings.by_row)
+    rank = {index: place for place, index in enumerate(standings.by_row)}
     found = []
     for variant, indices in groups.items():
         complete = [index for index in indices if not table.rows[index].lacks(metric)]
-        chosen = min(complete or indices, key=order.index)
-        found.append(
-            (order.index(chosen), BestOfVariant(variant, cell(chosen), len(indices), standings.by_row[chosen]))
-        )
+        chosen = min(complete or indices, key=rank.__getitem__)
+        found.append((rank[chosen], BestOfVariant(variant, cell(chosen), len(indices), standings.by_row[chosen])))
     return tuple(each for _, each in sorted(found, key=lambda pair: pair[0]))
 
 
@@ -278,7 +276,8 @@ def _full_grid(rows: Sequence[Row]) -> dict[str, list[str]]:
     together: dict[tuple[int, ...], list[str]] = {}
     for name in names:
         written = [json.dumps(row.axes.get(name), sort_keys=True) for row in rows]
-        partition = tuple(written.index(each) for each in written)
+        first: dict[str, int] = {}
+        partition = tuple(first.setdefault(each, index) for index, each in enumerate(written))
         if len(set(partition)) > 1:
             together.setdefault(partition, []).append(name)
     full = (

@@ -57,7 +57,8 @@ def _headline(verdict: Verdict) -> str:
     if not others:
         return f"{has}; no other cell has a value to compare it with."
     if not verdict.tested:
-        return f"Nothing is told apart, because that takes two cells of at least two seeds each: {has}."
+        takes = "that takes at least two seeds of the best cell and of another one"
+        return f"Nothing is told apart, because {takes}: {has}."
     if not worse:
         none = "the other cell is not" if others == 1 else f"none of the {others} other cells is"
         return f"Nothing is told apart: {has}; {none} {BEYOND}."

@@ -308,6 +308,9 @@ def _beat(store: SweepStore, driver: Driver, lease: Lease | None, ended: threadi
             with contextlib.suppress(OSError):  # standard error may be closed
                 os.write(2, text.encode())
             end_marked(driver.mark)
+            if read_driver(store) == driver:  # the lease is lost: the supervisor must not take the sweep for ours
+                with contextlib.suppress(OSError):
+                    store.driver_file.unlink(missing_ok=True)
             os._exit(1)  # at once, so that nothing more is written
 
 

@@ -39,7 +39,7 @@ def references_from(content: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError("it holds no references")
     floor, info = values.get("floor", {}), values.get("info", {})
-    if not isinstance(floor, dict) or not all(isinstance(value, int | float) for value in floor.values()):
+    if not isinstance(floor, dict) or not all(isinstance(value, float) or is_number(value) for value in floor.values()):
         raise ValueError("its 'floor' cannot be used")
     if not isinstance(info, dict) or not all(isinstance(value, str) or is_number(value) for value in info.values()):
         raise ValueError("its 'info' cannot be used")

@@ -143,7 +143,8 @@ def _is_whole_attempt(attempt: Attempt) -> bool:
         is_number(attempt.started)
         and (attempt.ended is None or is_number(attempt.ended))
         and all(each is None or _is_count(each) for each in counts)
-        and _is_text(attempt.host, attempt.commit, attempt.device, attempt.state, attempt.error, *attempt.unreadable)
+        and _is_text(attempt.host, attempt.commit, attempt.code, attempt.device, attempt.state, attempt.error)
+        and _is_text(*attempt.unreadable)
         and _is_text(*attempt.versions.keys(), *attempt.versions.values())
     )
 

@@ -41,7 +41,11 @@ def stop_driver(
     except OSError as error:
         raise UserError(f"the sweep's directory '{store.path}' cannot be written: {error.strerror}") from None
     left = end_leftovers(store.runs_dir, tell)
-    if (driver := _driver_elsewhere(store)) is not None:
+    try:
+        driver = _driver_elsewhere(store)
+    except OSError as error:
+        raise UserError(f"the object store with '{store.name}' cannot be read: {error}") from None
+    if driver is not None:
         return _stop_elsewhere(store, driver, tell, remind)
     if store.name not in left:
         raise UserError(f"'{store.name}' is not running: there is nothing to stop")
@@ -73,15 +77,14 @@ def _stop_here(store: SweepStore, driver: Driver, tell: Callable[[str], None], r
             store.stop_file.touch()
         return True
 
-    if not _wait_for_end(store, goes_on, PAUSE_SECONDS, tell, lambda: remind(driver)):
-        return False
     with store.lock_file.open("a") as file:  # the next command must find it free
 
         def releases() -> bool:
             return not try_lock(file.fileno()) and read_driver(store) is None
 
-        _wait_while(releases, PAUSE_SECONDS, lambda: remind(driver))
-    return True
+        return all(
+            _wait_for_end(store, waits, PAUSE_SECONDS, tell, lambda: remind(driver)) for waits in (goes_on, releases)
+        )
 
 
 def _driver_elsewhere(store: SweepStore) -> Driver | None:
@@ -96,10 +99,13 @@ def _stop_elsewhere(store: SweepStore, driver: Driver, tell: Callable[[str], Non
     key = replica.key(store.stop_file)
 
     def goes_on() -> bool:
-        if _driver_elsewhere(store) != driver:
-            return False
-        if not replica.exists(key):
-            replica.write(key, b"")
+        try:
+            if _driver_elsewhere(store) != driver:
+                return False
+            if not replica.exists(key):
+                replica.write(key, b"")
+        except OSError:  # the object store may answer again
+            pass
         return True
 
     return _wait_for_end(store, goes_on, PAUSE_OF_OBJECT_STORE, tell, lambda: remind(driver))

@@ -172,8 +172,8 @@ class SweepStore:
             named = ", ".join(cells[:5]) + (", …" if len(cells) > 5 else "")
             lines[0] += f", {len(gone)} are removed from its plan and tables: {named}"
         file = plan.sweep_file.document.path
-        before = there.get("file", str(file))
-        if file.resolve() != Path(before).resolve():
+        before = there.get("file")
+        if isinstance(before, str) and file.resolve() != Path(before).resolve():
             ways = "for a sweep of its own, change name: in the file or give --name NAME"
             lines.append(f"That plan was made from {before}, this one is made from {file}; {ways}")
         return lines

@@ -149,9 +149,10 @@ def _problem(file: Path, uri: str) -> str | None:
         versions = _read(file, "SELECT version_num FROM alembic_version") if "alembic_version" in tables else []
         in_use = bool(_read(file, "SELECT experiment_id FROM experiments LIMIT 1"))
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # Python's own errors: text that is none
+        if code == sqlite3.SQLITE_NOTADB:
             return f"it is no SQLite database; {_set_aside(file, uri)}"
-        if error.sqlite_errorcode == sqlite3.SQLITE_CORRUPT:
+        if code == sqlite3.SQLITE_CORRUPT:
             return f"it is damaged ({error}); {_set_aside(file, uri)}"
         raise OSError(str(error)) from None
     latest, known = mlflow_private.schema_versions()

@@ -134,8 +134,9 @@ class Mirror:
         for trial in self._trials:
             run = runs.get(trial.entry.trial_id)
             restarts = store.trial(trial.entry.trial_id).status().restarts
-            if run is not None and int(run.data.tags.get(RESTARTS_TAG, 0)) < restarts:
-                self._delete_run(run.info.run_id)  # a restart has put its attempts aside
+            restarted = run is not None and int(run.data.tags.get(RESTARTS_TAG, 0)) < restarts
+            if run is not None and (restarted or self._lost_epochs(trial, run)):
+                self._delete_run(run.info.run_id)  # what it has is put aside, or no longer stored
                 run = None
             if run is not None:
                 self._level_tags(trial.entry, run)
@@ -146,6 +147,12 @@ class Mirror:
                 trial.epochs = int(run.data.tags.get(MIRRORED_TAG, 0))
                 trial.read()
                 del trial.pending[: trial.epochs]
+
+    def _lost_epochs(self, trial: _Mirrored, run: Run) -> bool:
+        """Whether MLflow has epochs that are no longer stored. Computed again, they have other times: other points."""
+        stored = _Mirrored(trial.entry, self._store.trial(trial.entry.trial_id).tail())
+        stored.read()
+        return stored.problem is None and len(stored.pending) < int(run.data.tags.get(MIRRORED_TAG, 0))
 
     def sync(self) -> None:
         """Logs what the store has and MLflow lacks. Raises MLflow's own errors; the next call continues."""

@@ -30,9 +30,9 @@ def log_picture(client: MlflowClient, run_id: str, trial_id: str, picture: Path)
         try:
             with open_image(picture) as image:
                 image.thumbnail((THUMBNAIL, THUMBNAIL))
-                image.save(Path(folder) / small)
-            shutil.copyfile(picture, Path(folder) / name)
         except Exception as error:  # Pillow's plugins raise any error on a broken file
             return f"{picture}: is left out, because it cannot be read ({error}); delete it"
+        image.save(Path(folder) / small)  # a full disk is no fault of the picture
+        shutil.copyfile(picture, Path(folder) / name)
         client.log_artifacts(run_id, folder, target)
     return None

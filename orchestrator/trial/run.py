@@ -228,7 +228,8 @@ def _write_references(trial: TrialStore, training: Training) -> None:
     if not config.metrics:
         return
     if references := trial.references():
-        before, now = references["info"].get("extractor"), evaluator.info.get("extractor") if evaluator else None
+        before = references.get("info", {}).get("extractor")
+        now = evaluator.info.get("extractor") if evaluator else None
         if before != now:
             raise OtherExtractor(
                 f"the epochs so far were measured with {before} and this attempt has {now}: give the same weights "

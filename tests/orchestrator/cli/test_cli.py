@@ -18,6 +18,7 @@ from command_line import CommandLine, environment, orchestrator, started, wait_u
 from hand_made import TWO_CELLS, finish, make_sweep, write_file
 from mlflow_dump import dump
 
+from orchestrator.cli import _may_start_ray
 from orchestrator.results.comparison import comparison_table
 from orchestrator.results.formats import FORMATS
 from orchestrator.results.frames import At
@@ -380,3 +381,18 @@ def test_ctrl_c_of_a_sync_leaves_the_sweep_to_the_next_command(half_finished: Sw
     assert errors == f"\norchestrator: {told}\n"
     ran = orchestrator("sync", "hand", cwd=tmp_path)
     assert (ran.returncode, ran.stdout.splitlines()[0]) == (0, "MLflow is up to date with 'hand'."), ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("sweep FILE", True),
+        ("resume NAME --address host:6379", True),
+        ("sweep FILE --executor local", False),
+        ("resume NAME --executor=local", False),
+        ("status sweep", False),
+        ("", False),
+    ],
+)
+def test_only_a_command_that_may_start_ray_has_a_parent(command: str, expected: bool) -> None:
+    assert _may_start_ray(command.split()) is expected

@@ -75,6 +75,14 @@ def test_a_command_ends_as_its_child(code: str, expected: int) -> None:
     assert ended(code) == (expected, [], "")
 
 
+def test_a_command_whose_parent_ignores_its_children_s_ends_ends_as_its_child() -> None:
+    outer = (
+        "import signal, os, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.executable, sys.argv[1:])"
+    )
+    inner = [sys.executable, "-P", "-c", BEGINNING + "sys.exit(7)"]
+    assert subprocess.run([sys.executable, "-c", outer, *inner], env=environment(), check=False).returncode == 7
+
+
 def test_who_kills_the_command_kills_the_driver() -> None:
     process = begin("print(os.getpid(), flush=True); time.sleep(600)")
     assert process.stdout is not None
@@ -96,6 +104,14 @@ while not seen:
 time.sleep(0.5)
 print(*[signal.Signals(number).name for number in seen])
 """
+
+
+def test_a_signal_that_the_driver_has_heeded_is_not_passed_on() -> None:
+    process = begin(COUNT.replace("seen.append(number)", "(report(heeded=1), seen.append(number))"))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60) == ("SIGINT\n", "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

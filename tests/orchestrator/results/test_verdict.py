@@ -116,7 +116,7 @@ def test_with_one_seed_nothing_can_be_told() -> None:
     assert table.verdict is not None
     assert not table.verdict.tested
     assert sentences(table.verdict) == [
-        "Nothing is told apart, because that takes two cells of at least two seeds each: "
+        "Nothing is told apart, because that takes at least two seeds of the best cell and of another one: "
         "a has the lowest fid, 1.00 over 1 seed."
     ]
 

@@ -100,7 +100,7 @@ def test_a_verdict_is_a_tag_of_the_parent_run_and_a_later_one_takes_its_place(
     told = dump(tracking_uri, "hand")["hand"]["tags"][VERDICT_TAG]
     assert told == answer(comparison_table(finished))
     assert told.startswith(
-        "Nothing is told apart, because that takes two cells of at least two seeds each: hand weight=1"
+        "Nothing is told apart, because that takes at least two seeds of the best cell and of another one: hand weight=1"
     )
 
 
@@ -196,6 +196,24 @@ def test_sync_logs_what_is_lacking_whatever_the_tags_say(
     assert sum(len(before[name]["artifacts"]) - len(broken[name]["artifacts"]) for name in before) == 8
     assert command_line("sync", "hand", "--runs-dir", finished.runs_dir)[0] == 0
     assert dump(tracking_uri, "hand") == before
+
+
+def test_epochs_that_were_computed_again_are_in_mlflow_once(
+    finished: SweepStore, tracking_uri: str, empty_database: Path, tmp_path: Path
+) -> None:
+    """A damaged line and all that followed were deleted, as the message says, and the trial was resumed."""
+    level(finished, tracking_uri)
+    file = finished.trial(finished.entries()[0].trial_id).metrics_file
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:1]))
+    level(finished, tracking_uri)
+    again = [{**json.loads(line), "timestamp": json.loads(line)["timestamp"] + 5000} for line in lines[1:]]
+    file.write_text(lines[0] + "".join(json.dumps(record) + "\n" for record in again))
+    level(finished, tracking_uri)
+    name = f"{finished.entries()[0].label} seed={finished.entries()[0].seed}"
+    assert points_of(dump(tracking_uri, "hand")[name]) == expected_points(
+        finished.trial(finished.entries()[0].trial_id)
+    )
 
 
 def test_sync_logs_only_what_is_lacking(

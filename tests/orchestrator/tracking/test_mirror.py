@@ -100,7 +100,7 @@ def test_a_verdict_is_a_tag_of_the_parent_run_and_a_later_one_takes_its_place(
     told = dump(tracking_uri, "hand")["hand"]["tags"][VERDICT_TAG]
     assert told == answer(comparison_table(finished))
     assert told.startswith(
-        "Nothing is told apart, because that takes at least two seeds of the best cell and of another one: hand weight=1"
+        "Nothing is told apart, because that takes at least two seeds of the best cell and of another one: hand"
     )
 
 

@@ -99,11 +99,8 @@ class _Parent:
             soonest = min(self.heed_by, self.leave_by) - time.monotonic()
             got = signal.sigtimedwait(watched, min(max(soonest, 0.0), 3600.0))
             self.listen()
-            if got is not None and got.si_signo != signal.SIGCHLD:
-                # Only two signals from a terminal are surely two: ``timeout`` sends one to the process and its group.
-                number = got.si_signo if got.si_code == SI_KERNEL else signal.SIGTERM
-                if presses.count(number):
-                    self.heed(got)
+            if got is not None and got.si_signo != signal.SIGCHLD and presses.count(got.si_signo):
+                self.heed(got)
             self.lose_patience()
         self.listen()
         self.leave(os.waitstatus_to_exitcode(ended[1]))
@@ -122,6 +119,8 @@ class _Parent:
         self.presses += 1
         if got.si_code != SI_KERNEL:
             time.sleep(FORWARD_SECONDS)
+            while signal.sigtimedwait({signal.SIGINT, signal.SIGTERM}, 0):
+                pass  # ``timeout`` sends one to the process and another to its group
             self.listen()
             if self.facts.get("heeded", 0) < self.presses:
                 with contextlib.suppress(ProcessLookupError):

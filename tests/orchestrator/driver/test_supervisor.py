@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,17 @@ def test_a_signal_that_the_driver_has_heeded_is_not_passed_on() -> None:
     assert process.stdout.readline() == "ready\n"
     os.killpg(process.pid, signal.SIGINT)
     assert process.communicate(timeout=60) == ("SIGINT\n", "")
+
+
+def test_a_signal_to_the_command_and_one_to_its_group_are_one(store: SweepStore) -> None:
+    process = begin(DRIVING + HANGING.replace("600", "8"), store.runs_dir)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["driving\n", "hanging\n"]
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert "Left at once" not in out  # the parent waits for the driver, which ends by itself
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

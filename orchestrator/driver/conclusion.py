@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -121,7 +122,7 @@ def conclude_in_place_of(driving: Mapping[str, Any], why: str, *, at_once: bool)
     """Concludes the sweep of a driver that did not end by itself. The supervisor calls it. Returns the exit code.
 
     ``driving`` is what :func:`tell_supervisor` told, and ``why`` is why the driver ended. ``at_once`` says that the
-    user asked for it.
+    user asked for it. The caller has blocked signals: none comes before the states of the trials are right.
     """
     outlive_closed_pipes()
     console = Console()
@@ -133,19 +134,21 @@ def conclude_in_place_of(driving: Mapping[str, Any], why: str, *, at_once: bool)
     end_marked(driving["mark"])
     try:
         if at_once and store.replica is not None:  # it would take long; the next command mends the sweep
-            say(console, f"Left at once; go on with: {resume_command(store, options)}")
-            return 130
+            raise Aborted
         left = read_driver(store)
         if left is None or left.mark != driving["mark"]:
             return 1  # another driver has taken over, or the sweep was deleted: the driver has said so
         store.driver_file.unlink()
-        with notes(), driver_lock(store):
+        with notes(), signals(), driver_lock(store):
             store.mend(LEFT_AT_ONCE if at_once else why)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
             if at_once:
-                say(console, f"Left at once; go on with: {resume_command(store, options)}")
-                return 130
+                raise Aborted
             mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
             return conclude(store, mirroring, console, options, stopped_because=why)
+    except Aborted:
+        say(console, f"Left at once; go on with: {resume_command(store, options)}")
+        return 130
     except (UserError, OSError) as error:  # OSError: nothing can be written; the next command mends the sweep
         way_on = f"go on with: {resume_command(store, options)}"
         print(f"orchestrator: {why}. Then: {printable(error)}; {way_on}", file=sys.stderr)

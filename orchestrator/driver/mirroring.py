@@ -38,8 +38,12 @@ class MirrorThread:
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join()
-        self._attempt(lambda mirror: mirror.finish(generators=generators, verdict=verdict))
+        self._attempt(lambda mirror: self._last_pass(mirror, generators, verdict))
         return self._error
+
+    def _last_pass(self, mirror: Mirror, generators: bool, verdict: str) -> None:
+        mirror.finish(generators=generators, verdict=verdict)
+        self.problems = mirror.problems()
 
     def _run(self) -> None:
         while True:
@@ -55,7 +59,7 @@ class MirrorThread:
                 self._mirror = Mirror(self._store, self._uri)
                 self.note = self._mirror.note()
             do(self._mirror)
-            self._error, self.problems = None, self._mirror.problems()
+            self._error = None
         except Exception as error:  # whatever MLflow or its database raise: training goes on
             self._mirror = None  # MLflow may have lost what the mirror knows: the next mirror asks MLflow again
             self._error = told(error, self._uri)

@@ -21,8 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestrator.driver.signals import OF_SUPERVISOR, STOPPING, Presses, signals
-from orchestrator.errors import Aborted
+from orchestrator.driver.signals import OF_SUPERVISOR, STOPPING, Presses
 
 HEED_SECONDS = 2.0
 """How long the child may take to heed the first signal, before the parent asks the trials to stop in its place."""
@@ -144,10 +143,7 @@ class _Parent:
             os.kill(self.child, signal.SIGKILL)
 
     def leave(self, code: int) -> NoReturn:
-        """Exits as the child did, after concluding the sweep in its place if it could not.
-
-        Signals stay blocked for the moment that it takes to leave at once.
-        """
+        """Exits as the child did, after concluding the sweep in its place if it could not."""
         if (reported := self.facts.get("code")) is not None:
             sys.exit(reported)
         driving, at_once = self.facts.get("driving"), self.presses > 1
@@ -158,16 +154,7 @@ class _Parent:
             sys.exit(130 if code < 0 else code)
         from orchestrator.driver.conclusion import conclude_in_place_of
 
-        why = self.facts.get("gone") or _why(code)
-        if at_once:
-            sys.exit(conclude_in_place_of(driving, why, at_once=True))
-        with signals():
-            try:
-                signal.pthread_sigmask(signal.SIG_SETMASK, set())
-                sys.exit(conclude_in_place_of(driving, why, at_once=False))
-            except Aborted:
-                print(f"orchestrator: {why}; interrupted. Go on with: orchestrator resume {driving['name']}")
-                sys.exit(130)
+        sys.exit(conclude_in_place_of(driving, self.facts.get("gone") or _why(code), at_once=at_once))
 
 
 def _why(code: int) -> str:

@@ -21,7 +21,7 @@ from orchestrator.threads import in_background
 
 LOOK_SECONDS = 2.0
 LEAVING_SECONDS = 5.0
-CONCLUDING_SECONDS = 600.0
+LONGER_SECONDS = 600.0
 PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 """Ray's own variable: for how many seconds nodes and drivers wait for a head that does not answer. Unset means 60."""
 
@@ -30,11 +30,11 @@ PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 def patience() -> float:
     """For how many seconds the head may fail to answer before we give it up.
 
-    Ray itself is told to wait :data:`CONCLUDING_SECONDS` longer, so that the driver can conclude the sweep before Ray
-    ends the process.
+    Ray itself is told to wait :data:`LONGER_SECONDS` longer, so that the driver ends with the reason before Ray ends it
+    without one. Ray reads that when it is imported, so only a cluster's driver has it: for it this is called before.
     """
     seconds = float(os.environ.get(PATIENCE, "60"))
-    os.environ[PATIENCE] = f"{seconds + CONCLUDING_SECONDS:.0f}"
+    os.environ[PATIENCE] = f"{seconds + LONGER_SECONDS:.0f}"
     return seconds
 
 

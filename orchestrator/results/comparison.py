@@ -191,7 +191,8 @@ def _rows(
         row = _row([records[i] for i in indices], entry, metrics, at, scale)
         remarks = row.remarks if all(alike[i] for i in indices) else (*row.remarks, OTHER_REFERENCE)
         paper = reported[store.name].get(entry.label, {})
-        rows.append(replace(row, remarks=remarks, paper=paper, sweep=store.name))
+        ids = frozenset(trials.owners[i][1].trial_id for i in indices)
+        rows.append(replace(row, remarks=remarks, paper=paper, sweep=store.name, trials=ids))
     return rows, [_finished([records[i] for i in indices]) for indices in cells]
 
 

@@ -62,7 +62,7 @@ class Row:
 
     ``best`` are the metrics by which it is the best beyond chance; by those in ``alike`` it is the best or not told
     apart from it. ``differences`` are those to the table's baseline. ``seeds`` counts the cell's trials, with a result
-    or without.
+    or without; ``trials`` are their ids.
     """
 
     variant: str
@@ -77,6 +77,7 @@ class Row:
     differences: Mapping[str, Value] = field(default_factory=dict)
     seeds: int = 0
     alike: frozenset[str] = frozenset()
+    trials: frozenset[str] = frozenset()
 
     @property
     def label(self) -> str:

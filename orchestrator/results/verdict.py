@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -109,14 +109,16 @@ def judged(table: Table) -> Table:
 
     For each metric with a direction the best cell is marked if every other cell is told apart from it, if all its seeds
     have a value, and if it is better than the untrained generator. Where no cell is marked so, the best and all cells
-    that are not told apart from it have the second mark. Nothing is marked where no cell could be tested.
+    that are not told apart from it have the second mark. Nothing is marked where no cell could be tested. A cell that
+    two sweeps share counts once, and has the same marks in both.
     """
+    twins = _twins(table.rows)
     best: list[set[str]] = [set() for _ in table.rows]
     alike: list[set[str]] = [set() for _ in table.rows]
     verdict: Verdict | None = None
     directed = [metric for metric in table.metrics if metric.direction is not None]
     for metric in directed:
-        if (standings := _standings(table.rows, metric)) is None:
+        if (standings := _standings(table.rows, metric, twins)) is None:
             continue
         if metric is directed[0]:
             verdict = _verdict(table, metric, standings)
@@ -124,18 +126,27 @@ def judged(table: Table) -> Table:
         sure = not others and standings.learned and not table.rows[standings.first].lacks(metric.name)
         for index in [standings.first, *others] if standings.tested else []:
             (best if sure else alike)[index].add(metric.name)
+    for index, original in twins.items():
+        best[index], alike[index] = best[original], alike[original]
     marked = zip(table.rows, best, alike, strict=True)
     rows = tuple(replace(row, best=frozenset(one), alike=frozenset(other)) for row, one, other in marked)
     return replace(table, rows=rows, verdict=verdict)
 
 
-def _standings(rows: Sequence[Row], metric: Metric) -> _Standings | None:
-    """How the comparable rows with a value stand. None if no row has one."""
+def _twins(rows: Sequence[Row]) -> dict[int, int]:
+    """The rows with the trials of an earlier row, and that row: one sweep has copied the other's finished trials."""
+    first: dict[frozenset[str], int] = {}
+    originals = {index: first.setdefault(row.trials, index) for index, row in enumerate(rows) if row.trials}
+    return {index: original for index, original in originals.items() if index != original}
+
+
+def _standings(rows: Sequence[Row], metric: Metric, twins: Collection[int]) -> _Standings | None:
+    """How the comparable rows with a value stand, without ``twins``. None if no row has one."""
     name = metric.name
     there = [
         index
         for index, row in enumerate(rows)
-        if not row.reference and OTHER_REFERENCE not in row.remarks and name in row.values
+        if not row.reference and OTHER_REFERENCE not in row.remarks and name in row.values and index not in twins
     ]
     if not there:
         return None

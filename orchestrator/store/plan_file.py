@@ -11,27 +11,17 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.files import is_number, parse_json
 from orchestrator.sweep.file import EarlyStopping, Resources
-from orchestrator.sweep.names import cell_label
+from orchestrator.sweep.names import Planned
 
 TRIAL_ID = re.compile("[0-9a-f]{12}")
 """A trial's id, which is the name of its directory. Nothing else in a file becomes a part of a trial's path."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Planned):
     """A trial of the plan, as ``plan.json`` holds it."""
 
-    trial_id: str
-    variant: str
-    setting: str
-    axes: Mapping[str, Any]
-    seed: int
     epochs: int
-
-    @property
-    def label(self) -> str:
-        """The cell in words: ``qp-wgan q=1 p=2``."""
-        return cell_label(self.variant, self.setting)
 
 
 def read_plan(file: Path) -> tuple[dict[str, Any], list[str]]:

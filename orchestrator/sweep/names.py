@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -18,6 +20,25 @@ MLFLOWS_OWN = "Default"
 def cell_label(variant: str, setting: str) -> str:
     """A cell in words: ``qp-wgan q=1 p=2``."""
     return f"{variant} {setting}".strip()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a plan says of a trial: its cell (variant and axis values) and its seed.
+
+    ``setting`` shows the cell's axis values: ``q=1 p=2``.
+    """
+
+    trial_id: str
+    variant: str
+    setting: str
+    axes: Mapping[str, Any]
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """The cell in words: ``qp-wgan q=1 p=2``."""
+        return cell_label(self.variant, self.setting)
 
 
 def check_sweep_name(name: Any, error: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.sweep.cells import sweep_cells
 from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, parse_seeds
-from orchestrator.sweep.names import cell_label, check_name, check_sweep_name
+from orchestrator.sweep.names import Planned, check_name, check_sweep_name
 from orchestrator.sweep.presets import parse_override
 from orchestrator.sweep.syntax import check_count, parse_value
 from trainers.config import TrialConfig, is_runtime_option
@@ -19,23 +19,10 @@ from trainers.parts import nearest
 
 
 @dataclass(frozen=True)
-class PlannedTrial:
-    """One trial of a sweep: its cell (variant and axis values), its seed, its configuration.
+class PlannedTrial(Planned):
+    """One trial of a sweep, with its configuration."""
 
-    ``setting`` shows the cell's axis values: ``q=1 p=2``.
-    """
-
-    trial_id: str
-    variant: str
-    setting: str
-    axes: Mapping[str, Any]
-    seed: int
     config: TrialConfig
-
-    @property
-    def label(self) -> str:
-        """The cell in words: ``qp-wgan q=1 p=2``."""
-        return cell_label(self.variant, self.setting)
 
 
 @dataclass(frozen=True)

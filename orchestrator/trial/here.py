@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.errors import UserError, disk_errors
 from orchestrator.files import reason
+from orchestrator.printing import printable
 from orchestrator.store.runs import cache_dir
 from orchestrator.store.states import State
 from orchestrator.store.trial import TrialStore
@@ -63,7 +64,7 @@ def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | Non
     except KeyboardInterrupt:
         state = State.RUNNING
     except OSError as error:
-        print(f"FAILED: {trial.path} cannot be written: {reason(error)}")
+        print(printable(f"FAILED: {trial.path} cannot be written: {reason(error)}"))
         return 1
     finally:
         signal.signal(signal.SIGINT, before)
@@ -72,7 +73,7 @@ def train_here(overrides: list[str], runs_dir: Path, feature_weights: Path | Non
         print(f"Stopped; what there is of samples, metrics and log is in {trial.path}")
         return 130
     why = "" if state is State.DONE else f": {trial.status().error}"
-    print(f"{state}{why}; samples, metrics and log in {trial.path}")
+    print(printable(f"{state}{why}; samples, metrics and log in {trial.path}"))
     return 0 if state.is_result else 1
 
 

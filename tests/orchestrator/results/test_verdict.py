@@ -29,12 +29,15 @@ def cell(
     planned: int | None = None,
     remarks: tuple[str, ...] = (),
     sweep: str = "",
+    ids: tuple[str, ...] = (),
 ) -> Row:
     """A row of a cell with these seeds' values. ``planned`` seeds more have none."""
     value = value_of(seeds)
     values = {} if value is None else {FID: value}
     count = len(seeds) if planned is None else planned
-    return Row(variant, setting, axes or {}, values, frozenset(), remarks, sweep=sweep, seeds=count)
+    return Row(
+        variant, setting, axes or {}, values, frozenset(), remarks, sweep=sweep, seeds=count, trials=frozenset(ids)
+    )
 
 
 def about(mean: float, gap: Sequence[float] = GAP) -> list[float]:
@@ -351,3 +354,17 @@ def test_the_order_of_the_rows_does_not_change_the_verdict() -> None:
     one, other = verdict_of(*rows), verdict_of(*reversed(rows))
     assert labels(one)[0] == labels(other)[0]
     assert {each.label for each in one.alike} == {each.label for each in other.alike}
+
+
+def test_a_cell_that_two_sweeps_share_counts_once_and_has_its_mark_in_both() -> None:
+    shared, other = about(1.0), about(9.0)
+    rows = [
+        cell("a", seeds=shared, sweep="one", ids=("1", "2", "3")),
+        cell("b", seeds=other, sweep="one", ids=("4", "5", "6")),
+        cell("a", seeds=shared, sweep="two", ids=("3", "2", "1")),
+    ]
+    assert marks(table_of(*rows[:2])) == ["bold", ""]
+    table = table_of(*rows, sweeps=("one", "two"))
+    assert marks(table) == ["bold", "", "bold"]
+    assert table.verdict is not None
+    assert labels(table.verdict) == ("one: a", ["one: b"], [], [])

@@ -255,9 +255,19 @@ def test_the_mirror_of_a_running_sweep_asks_for_no_history(
 ) -> None:
     from mlflow import MlflowClient
 
-    monkeypatch.setattr(MlflowClient, "get_metric_history", lambda *_: pytest.fail("asks for a history"))
-    Mirror(finished, tracking_uri).finish()
-    Mirror(finished, tracking_uri).finish()
+    asked: list[str] = []
+    real = MlflowClient.get_metric_history
+
+    def ask(client: MlflowClient, run_id: str, key: str, *more: Any, **options: Any) -> Any:
+        asked.append(key)
+        return real(client, run_id, key, *more, **options)
+
+    monkeypatch.setattr(MlflowClient, "get_metric_history", ask)
+    for _ in range(2):
+        Mirror(finished, tracking_uri).finish()
+    assert asked == []
+    level(finished, tracking_uri)
+    assert asked  # the command sync does
 
 
 def test_a_lost_database_is_made_again_from_the_store(

@@ -66,7 +66,7 @@ def sweep(
         return
     options = run_options(runs, tracking_uri, offline, address, max_concurrent, executor=executor)
     with disk_errors():
-        plan.trials[0].config.dataset.prepare(store.cache_dir)  # all trials share it
+        plan.examples[0].config.dataset.prepare(store.cache_dir)  # all trials share it
     raise typer.Exit(_drive(store, options, plan))
 
 

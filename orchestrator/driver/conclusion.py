@@ -72,13 +72,26 @@ def conclude(
     say(console, f"{store.name}: {told}")
     if unread := len(watch.problems()):
         say(console, f"Results of {unread} trials cannot be read, see above")
-    if all(state.is_result for state in counts):
+    undecided = _is_undecided(store)
+    if all(state.is_result for state in counts) and not undecided:
         return 130 if interrupted and behind else 1 if unread else 0
     if stopped_because:
         say(console, f"Stopped early: {stopped_because}")
     what = "Stopped" if interrupted else "Some trials did not finish"
+    if undecided:
+        what += ", and decisions are still to be made"
     say(console, f"{what}; go on with: {resume_command(store, options)}")
     return 130 if interrupted else 1
+
+
+def _is_undecided(store: SweepStore) -> bool:
+    """Whether decisions that would add trials are still to be made."""
+    from orchestrator.decisions.growth import Growth
+
+    try:
+        return Growth(store).open
+    except UserError:
+        return True  # nobody knows what was decided, see above
 
 
 def _show_table(store: SweepStore, console: Console) -> str:

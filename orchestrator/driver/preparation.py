@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from orchestrator.errors import disk_errors
@@ -29,8 +29,18 @@ def prepare(
     """
     store.mend()
     entries = store.entries()
-    untouched = {entry.trial_id for entry in entries if _is_untouched(store.trial(entry.trial_id))}
-    origins = ancestors(store) if untouched else {}
+    origins = ancestors(store) if any(_is_untouched(store.trial(entry.trial_id)) for entry in entries) else {}
+    return prepare_trials(store, entries, origins, tell, selection)
+
+
+def prepare_trials(
+    store: SweepStore,
+    entries: Sequence[Entry],
+    origins: Mapping[str, Ancestor],
+    tell: Callable[[str], None],
+    selection: Selection = EVERYTHING,
+) -> list[str]:
+    """As :func:`prepare`, for these trials only. ``origins`` are the finished trials that untouched ones continue."""
     todo = []
     for entry in entries:
         trial = store.trial(entry.trial_id)
@@ -38,7 +48,7 @@ def prepare(
         if (obstacle := trial.obstacle()) is not None:
             tell(f"{entry.label} seed={entry.seed} is skipped: {obstacle}")
             continue
-        if entry.trial_id in untouched:
+        if _is_untouched(trial):
             if source := store.copy_finished(entry):
                 tell(f"{entry.trial_id}: finished in sweep '{source}', copied from there")
                 continue

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from orchestrator.engine.placement import Demand, demand_of
 from orchestrator.errors import UserError
-from orchestrator.store.plan_file import known
+from orchestrator.store.entry import known
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.file import Resources
 
@@ -20,6 +20,28 @@ def demands(store: SweepStore, trial_ids: Sequence[str], address: str | None) ->
         Resources(**known(Resources, store.plan()["resources"])), list(device_of.values()), address
     )
     return {trial_id: demand_of(resources, device_of.get(trial_id, "auto")) for trial_id in trial_ids}
+
+
+def grown_demands(store: SweepStore, address: str | None) -> Callable[[str], Demand]:
+    """What a trial that a decision adds asks of its node, by its device. Raises as :func:`demands`."""
+    plan = store.plan()
+    resources = needed_resources(Resources(**known(Resources, plan["resources"])), _devices(store), address)
+    return lambda device: demand_of(resources, device)
+
+
+def further_demands(store: SweepStore, address: str | None) -> set[Demand]:
+    """What trials ask of their nodes by which the plan may grow; nothing if it does not grow."""
+    if store.plan()["growing"] is None:
+        return set()
+    demand = grown_demands(store, address)
+    return set(map(demand, _devices(store)))
+
+
+def _devices(store: SweepStore) -> list[str]:
+    """The devices of the plan's trials and of those that it may grow by."""
+    growing = store.plan()["growing"] or {"groups": []}
+    groups = [str(group["config"]["device"]) for group in growing["groups"]]
+    return [*(str(config["device"]) for _, config in store.configs()), *groups]
 
 
 def needed_resources(

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from orchestrator.driver.conclusion import LEFT_AT_ONCE, conclude, end_for, tell_supervisor
+from orchestrator.driver.growing import Grower
 from orchestrator.driver.mirroring import MirrorThread
 from orchestrator.driver.options import Options, as_arguments, resume_command
 from orchestrator.driver.preparation import prepare, prepare_parts, tell_removed
-from orchestrator.driver.resources import demands, needed_resources
+from orchestrator.driver.resources import demands, further_demands, needed_resources
 from orchestrator.driver.signals import signals
 from orchestrator.driver.supervisor import report
 from orchestrator.engine.executor import Executor, run_trials
@@ -28,6 +29,7 @@ from orchestrator.screen.console import say
 from orchestrator.screen.progress import show_progress
 from orchestrator.store.forking import tell_ancestors
 from orchestrator.store.lock import Driver, driver_lock
+from orchestrator.store.plan_changes import changes, check_meaning
 from orchestrator.store.selection import EVERYTHING, Selection
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.weights import give_weights
@@ -65,12 +67,13 @@ def run_sweep(
         tell_supervisor(store, driver, options)
         if plan is not None:
             tell_ancestors(store.runs, plan, tell)
-            for line in store.changes(plan):
+            check_meaning(store, plan)
+            for line in changes(store, plan):
                 tell(line)
             store.write_plan(plan)
             tell_removed(store, tell)
         try:
-            todo = _todo(store, options, selection, tell)
+            todo, grow = _todo(store, options, selection, tell)
             mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
             interrupted, stopped_because = bool(todo) and store.asked_to_stop(), None
             if todo and not interrupted:
@@ -81,7 +84,7 @@ def run_sweep(
                         mirroring.start()
                     live = options.executor != "local"
                     with show_progress(store, console, executor.placement.at_once, live=live), store.exchanging_news():
-                        stopped_because = run_trials(store, todo, executor)
+                        stopped_because = run_trials(store, todo, executor, grow)
                 report(stop_file=None)
                 if stopped_because is not None:
                     _mend(store, stopped_because)
@@ -107,7 +110,7 @@ def _check(store: SweepStore, options: Options, plan: Plan | None) -> None:
             raise UserError(f"{error}; with --offline nothing is written to MLflow until: {later}") from None
     if plan is not None:
         file = plan.sweep_file
-        devices = [trial.config.device for trial in plan.trials]
+        devices = [trial.config.device for trial in plan.examples]
         needed_resources(
             file.resources, devices, options.address, lambda key, why: file.document.error(("resources", key), why)
         )
@@ -120,10 +123,20 @@ def _mend(store: SweepStore, why: str) -> None:
         store.mend(why)
 
 
-def _todo(store: SweepStore, options: Options, selection: Selection, tell: Tell) -> list[str]:
-    """The trials to run, with everything that they need. Raises :class:`UserError`."""
+def _todo(store: SweepStore, options: Options, selection: Selection, tell: Tell) -> tuple[list[str], Grower | None]:
+    """The trials to run, with everything that they need, and what adds further ones. Raises :class:`UserError`.
+
+    Nothing is decided while only some of the trials are to run.
+    """
+    grow = None
     try:
         todo = prepare(store, tell, selection)
+        if store.plan()["growing"] is not None:
+            if selection.is_whole:
+                grow = Grower(store, options.address, options.feature_weights, tell)
+                todo = grow.begin(todo)
+            else:
+                tell("Nothing is decided in this run, because only some of the trials are to run")
         if options.feature_weights is not None:
             give_weights(store, todo, options.feature_weights)
         with contextlib.suppress(Stopped), stoppable(store.stop_file.exists):  # then nothing is started
@@ -131,7 +144,7 @@ def _todo(store: SweepStore, options: Options, selection: Selection, tell: Tell)
         store.publish()
     except OSError as error:
         raise UserError(f"the sweep's directory '{store.path}' cannot be written: {reason(error)}") from None
-    return todo
+    return todo, grow
 
 
 @contextlib.contextmanager
@@ -142,7 +155,8 @@ def _open_tune(
     wanted = demands(store, trial_ids, options.address)
     tell(f"{store.name}: {len(trial_ids)} trials to run; starting Ray{' and MLflow' if options.tracking_uri else ''} …")
     with ray_session(options.address, driver.mark):
-        placement = make_placement(wanted, options.address, options.max_concurrent, tell)
+        further = further_demands(store, options.address)
+        placement = make_placement(wanted, options.address, options.max_concurrent, tell, further)
         with watch_ray(options.address, functools.partial(end_for, driver)):
             yield TuneExecutor(placement, driver.mark, sys.path if options.address is None else None)
 

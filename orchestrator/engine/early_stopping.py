@@ -18,6 +18,7 @@ from orchestrator.engine import ray_private
 from orchestrator.files import write_atomically
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.file import EarlyStopping
+from trainers.config import TrialConfig
 
 TIME = "iteration"
 
@@ -29,11 +30,19 @@ class Stopper:
         self._store = store
         self._metric = options.metric
         self._scheduler = _scheduler(options, max((config["budget"] for _, config in store.configs()), default=1))
-        self._epochs = {entry.trial_id: entry.epochs for entry in store.entries()}
-        self._seen = dict.fromkeys(self._epochs, -1)
-        for trial_id in self._epochs:
-            ray_private.add_to_scheduler(self._scheduler, trial_id)
+        self._epochs: dict[str, int] = {}
+        self._seen: dict[str, int] = {}
+        for entry in store.entries():
+            self._add(entry.trial_id, entry.epochs)
         self._replay()
+
+    def add(self, trial_id: str) -> None:
+        """Adds a trial by which the plan has grown."""
+        self._add(trial_id, TrialConfig.from_dict(self._store.trial(trial_id).config()).epochs)
+
+    def _add(self, trial_id: str, epochs: int) -> None:
+        self._epochs[trial_id], self._seen[trial_id] = epochs, -1
+        ray_private.add_to_scheduler(self._scheduler, trial_id)
 
     def observe(self, trial_id: str, record: Mapping[str, Any]) -> None:
         """Shows the scheduler a stored epoch, and writes its decision if it stops the trial.

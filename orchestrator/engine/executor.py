@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from orchestrator.engine.placement import Placement
-from orchestrator.engine.queue import Queue, make_queue
+from orchestrator.engine.queue import Grow, Queue, make_queue
 from orchestrator.store.sweep import SweepStore
 
 
@@ -30,13 +30,13 @@ class Executor(Protocol):
         ...
 
 
-def run_trials(store: SweepStore, trial_ids: list[str], executor: Executor) -> str | None:
-    """Runs trials to their ends; FAILED and LOST ones are retried as the plan says.
+def run_trials(store: SweepStore, trial_ids: list[str], executor: Executor, grow: Grow | None = None) -> str | None:
+    """Runs trials to their ends, and those that ``grow`` adds; FAILED and LOST ones are retried as the plan says.
 
     Returns None when every trial has a result, has used up its retries, or was stopped by the stop file. Otherwise
     returns why it stopped early: too many failures, a directory that cannot be written any more, or no node that runs
     the driver's code.
     """
-    queue = make_queue(store, trial_ids, executor.placement)
+    queue = make_queue(store, trial_ids, executor.placement, grow)
     executor.run(queue)
     return queue.stopped_because

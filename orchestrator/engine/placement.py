@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,9 +212,9 @@ def check_nodes(nodes: Sequence[Node]) -> None:
 class Placement:
     """Decides how many trials of each kind Ray may hold, from the nodes that are alive now, and which nodes get none.
 
-    ``demands`` holds the demand of every trial to run. ``limit`` is the largest number of trials at once (None:
-    as many as fit). With ``beyond`` only the limit counts, if there is one: trials that do not fit wait in Ray, and
-    they make a cluster that grows on demand grow.
+    ``demands`` holds the demand of every trial to run, ``further`` those of trials that may be added. ``limit`` is the
+    largest number of trials at once (None: as many as fit). With ``beyond`` only the limit counts, if there is one:
+    trials that do not fit wait in Ray, and they make a cluster that grows on demand grow.
     """
 
     def __init__(
@@ -222,12 +222,13 @@ class Placement:
         demands: Mapping[str, Demand],
         limit: int | None = None,
         *,
+        further: Collection[Demand] = (),
         beyond: bool = False,
         tell: Callable[[str], None] = lambda text: None,
         look: Callable[[], list[Node] | None] = alive_nodes,
     ) -> None:
-        self.kinds = sorted(set(demands.values()))
-        self._demands = demands
+        self.kinds = sorted({*demands.values(), *further})
+        self._demands = dict(demands)
         self._running: Counter[Demand] = Counter()
         self._off_gpus: set[str] = set()
         """The running trials that were kept off nodes with GPUs."""
@@ -289,6 +290,11 @@ class Placement:
         """What a trial asks for."""
         return self._demands[trial_id]
 
+    def add(self, trial_id: str, demand: Demand) -> None:
+        """Adds a trial by which the plan has grown. A placement that knows no nodes asks nothing of them."""
+        self._demands[trial_id] = demand if demand in self.kinds else ()
+        self._unfinished[self._demands[trial_id]] += 1
+
     def begin(self, trial_id: str) -> Assignment:
         """Counts a trial as running."""
         kind = self._demands[trial_id]
@@ -340,18 +346,26 @@ class Placement:
 
 def anywhere(trial_ids: Sequence[str], at_once: int | None = None) -> Placement:
     """A placement that knows no nodes and lets all trials run at once, or at most ``at_once`` of them."""
-    return Placement(dict.fromkeys(trial_ids, ()), at_once or len(trial_ids), beyond=True, look=list)
+    return Placement(
+        dict.fromkeys(trial_ids, ()), at_once or max(1, len(trial_ids)), beyond=True, look=list, further=[()]
+    )
 
 
 def make_placement(
-    demands: Mapping[str, Demand], address: str | None, limit: int | None, tell: Callable[[str], None]
+    demands: Mapping[str, Demand],
+    address: str | None,
+    limit: int | None,
+    tell: Callable[[str], None],
+    further: Collection[Demand] = (),
 ) -> Placement:
     """The placement of these trials on the Ray that this process has joined: a local one, or the one at ``address``.
+
+    ``further`` are the demands of trials that may be added to the plan.
 
     Raises :class:`UserError` for a demand that no node can serve, and for nodes of a cluster with other versions or
     other code.
     """
-    placement = Placement(demands, limit, beyond=address is not None, tell=tell)
+    placement = Placement(demands, limit, further=further, beyond=address is not None, tell=tell)
     placement.check()
     if address is not None:
         check_nodes(placement.serving())

@@ -10,14 +10,14 @@ import errno
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.engine.placement import Assignment, Placement, anywhere
+from orchestrator.engine.placement import Assignment, Demand, Placement, anywhere
 from orchestrator.files import reason
+from orchestrator.store.entry import known
 from orchestrator.store.folders import is_of_one_trial
-from orchestrator.store.plan_file import known
 from orchestrator.store.states import Attempt, State
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.file import EarlyStopping
@@ -30,6 +30,8 @@ BACK_OFF_WITHOUT_MEMORY, LONGEST_BACK_OFF_WITHOUT_MEMORY = 30.0, 600.0
 """The first and the longest back-off of a trial whose worker was ended for lack of memory."""
 LONGEST_WAIT_FOR_FEWER = 600.0
 """How long such a trial then waits for fewer trials to run."""
+Grow = Callable[[str], Mapping[str, Demand]]
+"""Called with a trial that will not run again. Returns the trials that it adds to the plan, with their demands."""
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """Errors that are no fault of the trial: its next attempt, and the next trial, would fail in the same way."""
 
@@ -70,6 +72,8 @@ class Queue:
     that reached a node with other versions or code is handed out again first and loses no retry. A LOST attempt
     counts as the first if it began at a later iteration than the one before: nodes that leave do not use up retries.
 
+    A plan that ``grow`` lets grow adds its new trials at the end. The queue is not finished before.
+
     ``stopped_because`` says why no more trials are handed out although some are left: ``max_failures`` trials have
     failed for good, the store cannot be written any more, or the nodes that could run them were refused.
     """
@@ -83,6 +87,7 @@ class Queue:
         max_failures: int | None = None,
         stopper: Stopper | None = None,
         placement: Placement | None = None,
+        grow: Grow | None = None,
     ) -> None:
         self.store = store
         self.trial_ids = tuple(trial_ids)
@@ -95,6 +100,7 @@ class Queue:
         self._failures = 0
         self._max_failures = max_failures
         self._stopper = stopper
+        self._grow = grow
 
     @property
     def finished(self) -> bool:
@@ -155,9 +161,20 @@ class Queue:
         waiting = len(self._waiting)
         with self._noticing_disk_errors(of_the_end=True):
             self._conclude(trial_id, died, broken)
-        self.placement.end(trial_id, finished=len(self._waiting) == waiting)
+        settled = len(self._waiting) == waiting
+        self.placement.end(trial_id, finished=settled)
+        if settled and self._grow is not None and not self.stopped_because and not self.store.stop_file.exists():
+            with self._noticing_disk_errors():
+                self._add(self._grow(trial_id))
         if self._waiting and not self._running:
             self.stopped_because = self.stopped_because or self.placement.deserted()
+
+    def _add(self, trials: Mapping[str, Demand]) -> None:
+        for trial_id, demand in trials.items():
+            self.placement.add(trial_id, demand)
+            if self._stopper is not None:
+                self._stopper.add(trial_id)
+            self._waiting.append(Waiting(trial_id))
 
     def _conclude(self, trial_id: str, died: Death | None, broken: str | None) -> None:
         trial = self.store.has_ended(trial_id)
@@ -219,7 +236,7 @@ class Queue:
             self.stopped_because = f"{self.store.path}: {reason(error)}"
 
 
-def make_queue(store: SweepStore, trial_ids: Sequence[str], placement: Placement) -> Queue:
+def make_queue(store: SweepStore, trial_ids: Sequence[str], placement: Placement, grow: Grow | None = None) -> Queue:
     """The queue of these trials with the retries, failures and early stopping that the plan asks for."""
     plan = store.plan()
     stopper = None
@@ -234,6 +251,7 @@ def make_queue(store: SweepStore, trial_ids: Sequence[str], placement: Placement
         max_failures=plan["max_failures"],
         stopper=stopper,
         placement=placement,
+        grow=grow,
     )
 
 

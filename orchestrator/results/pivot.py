@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.results.tables import Row, Table
 from orchestrator.results.verdict import judged
-from orchestrator.sweep.plan import short_value
+from orchestrator.sweep.setting import short_value
 from trainers.parts import nearest
 
 

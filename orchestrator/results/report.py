@@ -20,7 +20,7 @@ from orchestrator.results.verdict_text import sentences
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.sweep.document import read_document
-from orchestrator.sweep.plan import short_names, short_value
+from orchestrator.sweep.setting import short_names, short_value
 
 TEMPLATE = "report.html.jinja"
 FINE = (State.DONE, State.RUNNING, State.PENDING)

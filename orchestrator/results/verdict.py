@@ -14,7 +14,7 @@ from typing import Literal
 
 from orchestrator.results.statistics import Estimate, average, seeds_needed, told_apart
 from orchestrator.results.tables import OTHER_REFERENCE, UNTRAINED, Row, Table, Value
-from orchestrator.sweep.plan import short_names, short_value
+from orchestrator.sweep.setting import short_names, short_value
 from trainers.metrics import Metric
 
 Standing = Literal["best", "worse", "alike", "flattered"]

@@ -15,6 +15,7 @@ from rich.text import Text
 from orchestrator.printing import printable
 from orchestrator.screen.console import say
 from orchestrator.screen.units import in_bytes
+from orchestrator.store.plan_changes import changes
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.plan import Plan
 from trainers.config import TrialConfig
@@ -59,7 +60,7 @@ def show_plan(plan: Plan, store: SweepStore) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    for line in [*store.changes(plan), *(disk_lines(to_run, store.runs_dir) if to_run else [])]:
+    for line in [*changes(store, plan), *(disk_lines(to_run, store.runs_dir) if to_run else [])]:
         say(console, line)
 
 

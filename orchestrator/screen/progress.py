@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group
@@ -76,10 +76,22 @@ class Watch:
         plan = store.plan()
         self.store = store
         self.metric: str = plan["compare"]["metric"]
-        self.trials = [Seen(entry, store.trial(entry.trial_id).tail()) for entry in store.entries()]
+        self.grows = plan["growing"] is not None
+        """Whether decisions may add trials."""
+        self._decided = store.decision_tail()
+        self.trials: list[Seen] = []
+        self._known: set[str] = set()
+        self._add(store.entries())
+
+    def _add(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if entry.trial_id not in self._known and entry.trial_id not in self.store.left_out:
+                self._known.add(entry.trial_id)
+                self.trials.append(Seen(entry, self.store.trial(entry.trial_id).tail()))
 
     def refresh(self) -> list[tuple[Seen, State]]:
         """Reads what is new. Returns the trials whose state changed, each with its previous state."""
+        self._add(self._decided.read())
         changed = []
         for seen in self.trials:
             before = seen.status
@@ -189,7 +201,8 @@ class Progress:
 
     def _line(self, seen: Seen) -> str:
         done = sum(other.status.state.is_result for other in self._watch.trials)
-        parts = [f"[{done}/{len(self._watch.trials)}]", str(seen.status.state), seen.label]
+        more = "+" if self._watch.grows else ""
+        parts = [f"[{done}/{len(self._watch.trials)}{more}]", str(seen.status.state), seen.label]
         if seen.metric is not None and seen.status.state.is_result:
             parts.append(f"{self._watch.metric}={seen.metric:.4g}")
         left = self._watch.seconds_left(self._at_once())

@@ -1,42 +1,77 @@
-"""``plan.json``: the plan of a sweep and its trials, as far as the file can be read."""
+"""``plan.json`` and ``decisions.jsonl``: the plan of a sweep and its trials, as far as the files can be read."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.files import is_number, parse_json
+from orchestrator.store import decision_log
+from orchestrator.store.decision_log import Decision, parse_decisions
+from orchestrator.store.entry import Entry, entry_from, known, problem_of
 from orchestrator.sweep.file import EarlyStopping, Resources
-from orchestrator.sweep.names import Planned
-
-TRIAL_ID = re.compile("[0-9a-f]{12}")
-"""A trial's id, which is the name of its directory. Nothing else in a file becomes a part of a trial's path."""
+from orchestrator.sweep.growing import Growing, growing_from
 
 
 @dataclass(frozen=True)
-class Entry(Planned):
-    """A trial of the plan, as ``plan.json`` holds it."""
+class GrownPlan:
+    """What may grow a plan, and what has been decided. ``problem`` says what is damaged of the decisions."""
 
-    epochs: int
+    growing: Growing
+    decisions: tuple[Decision, ...]
+    problems: tuple[str, ...]
 
 
 def read_plan(file: Path) -> tuple[dict[str, Any], list[str]]:
     """The content of ``plan.json``, and a sentence for each part that is left out of it.
 
-    ``trials`` has only whole trials. A key that is missing has the value that a sweep file without this key gives it.
-    Raises :class:`UserError` if the file cannot be read, and if it is damaged beyond that.
+    ``trials`` has only whole trials, those of ``decisions.jsonl`` included. A key that is missing has the value that a
+    sweep file without this key gives it. Raises :class:`UserError` if the file cannot be read, and if it is damaged
+    beyond that.
     """
+    log = file.with_name(decision_log.FILE)
     try:
         plan, problems = parse_plan(file.read_bytes(), file.parent.name)
+        told = _add_decided(plan, log.read_bytes()) if plan["growing"] and log.exists() else []
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}; {AGAIN}") from None
     except ValueError as error:
         raise UserError(f"{file}: is damaged ({error}); {AGAIN}") from None
-    return plan, [f"{file}: {problem}; {AGAIN}" for problem in problems]
+    return plan, [
+        *(f"{file}: {problem}; {AGAIN}" for problem in problems),
+        *(f"{log}: {problem}; {decision_log.AGAIN}" for problem in told),
+    ]
+
+
+def _add_decided(plan: dict[str, Any], content: bytes) -> list[str]:
+    """Adds the trials of decisions to a plan. Returns a sentence for what is left out."""
+    decisions, problems = parse_decisions(content, growing_from(plan["growing"]))
+    there = {values["trial_id"] for values in plan["trials"]}
+    for decision in decisions:
+        for entry in decision.trials:
+            if entry.trial_id not in there:
+                there.add(entry.trial_id)
+                plan["trials"].append(entry.to_dict())
+    return problems
+
+
+def read_grown(file: Path) -> GrownPlan | None:
+    """What may grow the plan in ``plan.json``, and what has been decided. None if nothing may.
+
+    Raises :class:`UserError` as :func:`read_plan` does.
+    """
+    growing = growing_from(read_plan(file)[0]["growing"])
+    if growing is None:
+        return None
+    log = file.with_name(decision_log.FILE)
+    try:
+        decisions, problems = parse_decisions(log.read_bytes() if log.exists() else b"", growing)
+    except OSError as error:
+        raise UserError(f"{log}: cannot be read: {error.strerror}") from None
+    return GrownPlan(growing, tuple(decisions), tuple(problems))
 
 
 AGAIN = "run the sweep file again to write it anew"
@@ -52,6 +87,7 @@ def parse_plan(content: bytes, name: str) -> tuple[dict[str, Any], list[str]]:
     if not _is_compare(plan.get("compare")):
         raise ValueError("it has no 'compare' with a metric and a mode")
     problems = []
+    plan.setdefault("growing", None)  # plans of older versions lack it
     for key, (default, fits) in {"name": (name, _is_text), **OPTIONAL}.items():
         if key not in plan:
             plan[key] = default
@@ -60,7 +96,7 @@ def parse_plan(content: bytes, name: str) -> tuple[dict[str, Any], list[str]]:
             raise ValueError(f"its '{key}' cannot be used")
     whole: dict[str, Any] = {}
     for number, values in enumerate(plan["trials"], start=1):
-        if problem := _problem_of(values) or ("is there twice" if values["trial_id"] in whole else None):
+        if problem := problem_of(values) or ("is there twice" if values["trial_id"] in whole else None):
             problems.append(f"trial number {number} {problem} and is left out")
         else:
             whole[values["trial_id"]] = values
@@ -68,13 +104,8 @@ def parse_plan(content: bytes, name: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def entries_of(plan: Mapping[str, Any]) -> list[Entry]:
-    """The trials of a plan. Keys that only a newer version knows are ignored."""
-    return [Entry(**known(Entry, values)) for values in plan["trials"]]
-
-
-def known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that a dataclass has a field for."""
-    return {each.name: values[each.name] for each in fields(kind) if each.name in values}
+    """The trials of a plan."""
+    return list(map(entry_from, plan["trials"]))
 
 
 def _is_text(value: Any) -> bool:
@@ -120,6 +151,14 @@ def _is_early_stopping(value: Any) -> bool:
     return made.scheduler in ("asha", "median") and _is_compare(value) and all(map(is_number, numbers))
 
 
+def _is_growing(value: Any) -> bool:
+    try:
+        growing_from(value)
+    except ValueError:
+        return False
+    return True
+
+
 OPTIONAL: dict[str, tuple[Any, Callable[[Any], bool]]] = {
     "description": ("", _is_text),
     "overrides": ([], lambda value: isinstance(value, list) and all(map(_is_text, value))),
@@ -129,29 +168,6 @@ OPTIONAL: dict[str, tuple[Any, Callable[[Any], bool]]] = {
     "early_stopping": (None, _is_early_stopping),
     "continue_from": (None, lambda value: value is None or _is_text(value)),
     "paper": (None, _is_paper),
+    "growing": (None, _is_growing),
 }
 """Of each key that a plan may lack: the value that it has then, and a test of its value."""
-
-OF_TRIALS: dict[str, Callable[[Any], bool]] = {
-    "trial_id": _is_text,
-    "variant": _is_text,
-    "setting": _is_text,
-    "axes": lambda value: isinstance(value, dict),
-    "seed": lambda value: _is_whole(value) and 0 <= value < 2**63,
-    "epochs": lambda value: _is_whole(value) and 0 <= value < 2**63,
-}
-"""Of each key that a trial of a plan must have: a test of its value."""
-
-
-def _problem_of(values: Any) -> str | None:
-    """Why a value is no trial of a plan."""
-    if not isinstance(values, dict):
-        return "is no trial"
-    for key, fits in OF_TRIALS.items():
-        if key not in values:
-            return f"lacks '{key}'"
-        if not fits(values[key]):
-            return f"has a '{key}' that cannot be used: {values[key]!r:.40}"
-    if not TRIAL_ID.fullmatch(values["trial_id"]):
-        return f"has the trial_id {values['trial_id']!r:.60}, not twelve hex digits,"
-    return None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.files import disk_usage, remove
-from orchestrator.store.plan_file import TRIAL_ID
+from orchestrator.store.entry import TRIAL_ID
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import TrialStore
 

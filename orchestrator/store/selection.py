@@ -26,6 +26,11 @@ class Selection:
     restart: bool = False
     retry_diverged: bool = False
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it takes every trial without a result."""
+        return not self.only and not self.trial_ids
+
     def takes(self, trial_id: str, state: State) -> bool:
         """Whether a trial is to run."""
         if self.trial_ids and trial_id not in self.trial_ids:

@@ -1,6 +1,7 @@
 """A sweep's directory: the only truth about what has happened.
 
-    runs/<sweep>/sweep.yaml, plan.json, store.json, driver.lock, driver.json, stop, tables/, figures/, <sweep>.html
+    runs/<sweep>/sweep.yaml, plan.json, decisions.jsonl, store.json, driver.lock, driver.json, stop, tables/, figures/,
+                 <sweep>.html
     runs/<sweep>/trials/<trial_id>/config.yaml, status.json, metrics.jsonl, references.json, checkpoint.pt, best.pt,
                                    checkpoint-previous.pt, samples/, probes/, log.txt, early_stop.json, attempts/
 
@@ -17,7 +18,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,15 @@ from orchestrator.errors import UserError
 from orchestrator.files import reason, remove, write_atomically
 from orchestrator.remote.news import exchange_news
 from orchestrator.remote.replica import FORK_ORDER
+from orchestrator.store import decision_log
+from orchestrator.store.decision_log import Decision, DecisionTail
+from orchestrator.store.entry import TRIAL_ID, Entry
 from orchestrator.store.folders import copy_plain, is_of_one_trial
-from orchestrator.store.plan_file import TRIAL_ID, Entry, entries_of, parse_plan, read_plan
+from orchestrator.store.plan_file import GrownPlan, entries_of, parse_plan, read_grown, read_plan
 from orchestrator.store.runs import Runs, cache_dir, folder_of, has_plan, location, sweep_names
 from orchestrator.store.states import State, Status
 from orchestrator.store.trial import CHECKPOINT_FILES, TrialStore, epoch_of
+from orchestrator.sweep.growing import growing_from
 from orchestrator.sweep.names import check_name
 from trainers.config import TrialConfig
 from trainers.parts import ConfigError, nearest
@@ -59,6 +64,7 @@ class SweepStore:
         self.stop_file = self.path / "stop"
         self.lock_file = self.path / "driver.lock"
         self.driver_file = self.path / "driver.json"
+        self.decisions_file = self.path / decision_log.FILE
         self.tables = self.path / "tables"
         self.cache_dir = cache_dir(runs_dir)
 
@@ -106,8 +112,8 @@ class SweepStore:
     def write_plan(self, plan: Plan) -> None:
         """Writes the plan and makes the directories of its trials. Existing directories stay.
 
-        Trials that are no longer in the plan keep their directories. Raises :class:`UserError` if the sweep's directory
-        cannot be written.
+        Trials that are no longer in the plan keep their directories. What was decided stays decided. Raises
+        :class:`UserError` if the sweep's directory cannot be written.
         """
         file = plan.sweep_file
         trials = [
@@ -126,7 +132,8 @@ class SweepStore:
             "max_failures": file.max_failures,
             "early_stopping": None if plan.early_stopping is None else asdict(plan.early_stopping),
             "continue_from": plan.continue_from,
-            "trials": [asdict(entry) for entry in trials],
+            "growing": None if plan.growing is None else plan.growing.to_dict(),
+            "trials": [entry.to_dict() for entry in trials],
         }
         try:
             write_atomically(self.path / "sweep.yaml", file.document.text)
@@ -151,32 +158,20 @@ class SweepStore:
             warnings.warn(problem, stacklevel=2)
         return plan
 
-    def changes(self, plan: Plan) -> list[str]:
-        """Lines that say what a new plan would add to the plan of this sweep, and remove from it. Empty if nothing.
+    def grown(self) -> GrownPlan | None:
+        """What may grow the plan, and what has been decided. None if nothing may. Raises :class:`UserError`."""
+        return read_grown(self.path / "plan.json")
 
-        If another sweep file made the plan that is there, they name both files. A damaged plan counts as none.
-        """
-        there: dict[str, Any] = {"trials": []}
-        with contextlib.suppress(FileNotFoundError, UserError):
-            there = self.plan()
-        old = entries_of(there)
-        new = {trial.trial_id for trial in plan.trials}
-        gone = [entry for entry in old if entry.trial_id not in new]
-        added = len(new - {entry.trial_id for entry in old})
-        if not old or not (gone or added):
-            return []
-        kept = len(old) - len(gone)
-        lines = [f"'{self.name}' has a plan already: {kept} of its {len(old)} trials stay, {added} are added"]
-        if gone:
-            cells = list(dict.fromkeys(entry.label for entry in gone))
-            named = ", ".join(cells[:5]) + (", …" if len(cells) > 5 else "")
-            lines[0] += f", {len(gone)} are removed from its plan and tables: {named}"
-        file = plan.sweep_file.document.path
-        before = there.get("file")
-        if isinstance(before, str) and file.resolve() != Path(before).resolve():
-            ways = "for a sweep of its own, change name: in the file or give --name NAME"
-            lines.append(f"That plan was made from {before}, this one is made from {file}; {ways}")
-        return lines
+    def decision_tail(self) -> DecisionTail:
+        """A reader that returns each decided trial once."""
+        return DecisionTail(self.decisions_file, growing_from(self.plan()["growing"]))
+
+    def decide(self, decisions: Sequence[Decision], configs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Makes the directories of decided trials, by their ids, and then writes the decisions. Raises OSError."""
+        for trial_id, config in configs.items():
+            self.trial(trial_id).create(config)
+        decision_log.append(self.decisions_file, decisions)
+        self.keep(self.decisions_file)
 
     def entries(self) -> list[Entry]:
         """The trials of the plan, in its order, without those that are left out."""

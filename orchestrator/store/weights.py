@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from orchestrator.store.sweep import SweepStore
 from trainers.config import TrialConfig
 
 if TYPE_CHECKING:
-    from orchestrator.sweep.plan import Plan
+    from orchestrator.sweep.plan import Plan, PlannedTrial
 
 
 def with_weights(config: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
@@ -31,9 +31,16 @@ def plan_with_weights(plan: Plan, file: Path | None) -> Plan:
     """The same plan with these weights. Trial ids stay the same."""
     if file is None:
         return plan
-    configs = [TrialConfig.from_dict(with_weights(trial.config.to_dict(), file)) for trial in plan.trials]
-    trials = tuple(replace(trial, config=config) for trial, config in zip(plan.trials, configs, strict=True))
-    return replace(plan, trials=trials)
+
+    def weighted(trials: Sequence[PlannedTrial]) -> tuple[PlannedTrial, ...]:
+        configs = [TrialConfig.from_dict(with_weights(trial.config.to_dict(), file)) for trial in trials]
+        return tuple(replace(trial, config=config) for trial, config in zip(trials, configs, strict=True))
+
+    growing = plan.growing and replace(
+        plan.growing,
+        groups=tuple(replace(group, config=with_weights(group.config, file)) for group in plan.growing.groups),
+    )
+    return replace(plan, trials=weighted(plan.trials), examples=weighted(plan.examples), growing=growing)
 
 
 def give_weights(store: SweepStore, trial_ids: Iterable[str], file: Path) -> None:

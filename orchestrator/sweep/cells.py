@@ -17,7 +17,10 @@ from typing import Any
 from orchestrator.errors import UserError, disk_errors
 from orchestrator.sweep.document import YamlPath
 from orchestrator.sweep.file import Axes, SweepFile
+from orchestrator.sweep.growing import Search
 from orchestrator.sweep.presets import check_preset, compose, option_paths, parse_override, presets
+from orchestrator.sweep.searching import check_searches, search_in
+from orchestrator.sweep.setting import has_option, set_in_place
 from orchestrator.sweep.syntax import check_count
 from trainers.config import TrialConfig
 from trainers.parts import ConfigError, nearest
@@ -42,13 +45,15 @@ class _Axis:
 class Cell:
     """A variant with one value for each of its axes.
 
-    ``config`` is its configuration without the seed. Errors about the cell point at ``place``.
+    ``config`` is its configuration without the seed. Errors about the cell point at ``place``. ``search`` chooses its
+    other options, if it is searched.
     """
 
     variant: str
     axes: Values
     config: dict[str, Any]
     place: YamlPath
+    search: Search | None = None
 
 
 def sweep_cells(sweep_file: SweepFile, options: Sequence[str], cache_dir: Path | None = None) -> list[Cell]:
@@ -62,6 +67,7 @@ def sweep_cells(sweep_file: SweepFile, options: Sequence[str], cache_dir: Path |
         cells += _variant_cells(sweep_file, variant, axes, options, cache_dir)
         check_count("these cells", len(cells))
     _check_shared_axes(sweep_file, cells)
+    check_searches(sweep_file, (cell.config for cell in cells), [cell.search for cell in cells if cell.search])
     kept = _without_excluded(sweep_file, cells)
     if not kept:
         raise sweep_file.document.error((), "every cell is excluded: there is nothing to run")
@@ -87,6 +93,7 @@ def _variant_cells(
         template = _template(sweep_file, own, in_presets, options, cache_dir)
         applying = groups + [axis for axis in plain if _applies(sweep_file, axis, template)]
         used |= {name for axis in applying for name in axis.names}
+        search = search_in(sweep_file, variant, template, axis_names, options)
         try:
             check_count("these axes", math.prod(len(axis.rows) for axis in applying))
         except UserError as error:
@@ -96,9 +103,9 @@ def _variant_cells(
             config = copy.deepcopy(template)
             for name, value in values.items():
                 if name not in presets():
-                    _set(config, name, value)
+                    set_in_place(config, name, value)
             in_order = {name: values[name] for name in places if name in values}
-            yield Cell(variant, in_order, _validated(sweep_file, config, places, own.place), own.place)
+            yield Cell(variant, in_order, _validated(sweep_file, config, places, own.place), own.place, search)
     for axis in axes:
         if axis.own and not used & set(axis.names):
             raise _no_such_axis(sweep_file, axis, template)
@@ -187,7 +194,7 @@ def _check_presets(sweep_file: SweepFile, axis: _Axis) -> None:
 
 
 def _applies(sweep_file: SweepFile, axis: _Axis, template: Mapping[str, Any]) -> bool:
-    has = [name in presets() or _has(template, name) for name in axis.names]
+    has = [name in presets() or has_option(template, name) for name in axis.names]
     if any(has) and not all(has):
         raise _no_such_axis(sweep_file, axis, template)
     return all(has)
@@ -264,25 +271,3 @@ def _values(axes: Sequence[_Axis], rows: Sequence[tuple[Any, ...]]) -> Values:
     return {
         name: value for axis, row in zip(axes, rows, strict=True) for name, value in zip(axis.names, row, strict=True)
     }
-
-
-def _has(values: Mapping[str, Any], path: str) -> bool:
-    if path.endswith(".name"):
-        return False  # a part's name is set by its preset; the axis for it is the config group
-    for piece in path.split("."):
-        if not isinstance(values, Mapping) or piece not in values:
-            return False
-        values = values[piece]
-    return True
-
-
-def _set(values: dict[str, Any], path: str, value: Any) -> None:
-    """A mapping changes the options that it names, as an override does, and leaves the others."""
-    *parents, last = path.split(".")
-    for piece in parents:
-        values = values[piece]
-    if isinstance(value, Mapping) and isinstance(values.get(last), dict):
-        for key, inner in value.items():
-            _set(values[last], str(key), inner)
-    else:
-        values[last] = copy.deepcopy(value)

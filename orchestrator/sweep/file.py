@@ -11,14 +11,16 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.sweep.document import Document, YamlPath, read_document
+from orchestrator.sweep.growing import FIRST_FRESH_SEED, Confirm, Search, Seeds, parse_race, read_confirm, read_search
 from orchestrator.sweep.names import check_name, check_sweep_name
+from orchestrator.sweep.reader import Reader
 from orchestrator.sweep.syntax import check_count, parse_value
 from trainers.parts import nearest
 
-AXES_KEYS = ("base", "grid", "zip", "exclude")
+AXES_KEYS = ("base", "grid", "zip", "exclude", "search")
 SWEEP_KEYS = (
     *("name", "description", *AXES_KEYS, "variants", "seeds", "resources", "retries", "max_failures"),
-    *("early_stopping", "continue_from", "compare", "paper", "scale"),
+    *("early_stopping", "continue_from", "compare", "confirm", "paper", "scale"),
 )
 PAPER_KEYS = {
     "source": "where the numbers stand, such as Mallasto et al., Table 1",
@@ -89,14 +91,19 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class SweepFile:
-    """The content of a sweep file. A file without ``variants`` has one variant with the sweep's name."""
+    """The content of a sweep file. A file without ``variants`` has one variant with the sweep's name.
+
+    ``searches`` has the search of each variant that has one: its own, or the file's.
+    """
 
     document: Document
     name: str
     description: str
     shared: Axes
     variants: Mapping[str, Axes]
-    seeds: tuple[int, ...]
+    searches: Mapping[str, Search]
+    confirm: Confirm | None
+    seeds: Seeds
     resources: Resources
     retries: int
     max_failures: int | None
@@ -133,6 +140,8 @@ def read_sweep_file(path: Path, name: str | None = None) -> SweepFile:
         description=reader.text(("description",), ""),
         shared=shared,
         variants=variants,
+        searches=reader.searches(variants),
+        confirm=read_confirm(reader),
         seeds=reader.seeds(("seeds",)),
         resources=reader.resources(),
         retries=reader.whole(("retries",), 2, at_least=0),
@@ -161,24 +170,34 @@ def _name(document: Document, data: Mapping[str, Any], given: str | None) -> str
         return check_sweep_name(given, lambda problem: UserError(f"--name: {problem}"))
 
 
-def parse_seeds(value: Any) -> tuple[int, ...]:
-    """The seeds that a value gives: ``3`` means 0, 1 and 2; a list is taken as it is.
+def parse_seeds(value: Any) -> Seeds:
+    """The seeds that a value gives: ``3`` means 0, 1 and 2; a list is taken as it is; a mapping asks for a race.
 
     A text is Hydra's sweep syntax, such as ``0,1,2`` and ``range(3, 6)``. Raises :class:`UserError`.
     """
     if isinstance(value, str):
         swept, is_sweep = parse_value(value)
         value = swept if is_sweep else value
+    if isinstance(value, Mapping):
+        race = parse_race(value)
+        return Seeds(tuple(range(race.first)), race)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         check_count("these seeds", value)
-        return tuple(range(value))
+        return Seeds(tuple(range(value)))
     whole = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
     if not whole or not value:
         raise UserError(f"expected a number of seeds (1 or more) or a list of them, got {value!r}")
     twice = sorted(seed for seed, number in Counter(value).items() if number > 1)
     if twice:
         raise UserError(f"seed {twice[0]} is given twice")
-    return tuple(value)
+    return Seeds(tuple(value))
+
+
+def check_fresh_seeds(seeds: Seeds, confirm: Confirm | None) -> None:
+    """Raises :class:`UserError` if a confirmation's fresh seeds could be seeds of other trials."""
+    largest = max([*seeds.first, *([seeds.race.most - 1] if seeds.race else [])])
+    if confirm is not None and largest >= FIRST_FRESH_SEED:
+        raise UserError(f"seed {largest}: with confirm the seeds from {FIRST_FRESH_SEED} on are those of confirmations")
 
 
 def is_custom(name: str) -> bool:
@@ -187,58 +206,8 @@ def is_custom(name: str) -> bool:
     return name not in ours and not name.startswith(("node:", "accelerator_type:", "bundle_group_"))
 
 
-class _Reader:
-    """Typed access to a document. Errors name the place of the value."""
-
-    def __init__(self, document: Document) -> None:
-        self.document = document
-
-    def get(self, place: YamlPath, default: Any = None) -> Any:
-        value = self.document.data
-        for piece in place:
-            if isinstance(value, Mapping) and piece not in value:
-                return default
-            value = value[piece]
-        return value
-
-    def fail(self, place: YamlPath, problem: str) -> UserError:
-        return self.document.error(place, problem)
-
-    def mapping(
-        self, place: YamlPath, known: tuple[str, ...] | None = None, *, empty: bool = False
-    ) -> Mapping[str, Any]:
-        value = self.get(place, {})
-        if value is None and empty:
-            return {}
-        if not isinstance(value, Mapping):
-            raise self.fail(place, f"expected a mapping, got {value!r}")
-        for key in value:
-            if not isinstance(key, str):
-                raise self.fail((*place, str(key)), f"expected text as key, got {key!r}")
-            if known is not None and key not in known and not (place == () and key.startswith("x-")):
-                raise self.fail((*place, key), f"unknown key{nearest(key, known)}")
-        return value
-
-    def text(self, place: YamlPath, default: str) -> str:
-        value = self.get(place, default)
-        if not isinstance(value, str):
-            raise self.fail(place, f"expected text, got {value!r}")
-        return value
-
-    def whole(self, place: YamlPath, default: int, *, at_least: int) -> int:
-        value = self.get(place, default)
-        if type(value) is not int or value < at_least:
-            raise self.fail(place, f"expected a whole number of at least {at_least}, got {value!r}")
-        return value
-
-    def words(self, place: YamlPath) -> tuple[str, ...]:
-        value = self.get(place, [])
-        if not isinstance(value, list):
-            raise self.fail(place, f"expected a list of overrides such as [trainer=wgan_gp], got {value!r}")
-        for index, item in enumerate(value):
-            if not isinstance(item, str) or "=" not in item:
-                raise self.fail((*place, index), f"expected an override such as trainer=wgan_gp, got {item!r}")
-        return tuple(value)
+class _Reader(Reader):
+    """Reads the keys of a sweep file."""
 
     def axes(self, place: YamlPath) -> Axes:
         return Axes(
@@ -290,11 +259,21 @@ class _Reader:
             raise self.fail(place, f"expected a list of mappings from axes to values, got {value!r}")
         return tuple(value)
 
-    def seeds(self, place: YamlPath) -> tuple[int, ...]:
+    def seeds(self, place: YamlPath) -> Seeds:
         try:
             return parse_seeds(self.get(place, 1))
         except UserError as error:
             raise self.fail(place, str(error)) from None
+
+    def searches(self, variants: Mapping[str, Axes]) -> dict[str, Search]:
+        shared = read_search(self, ("search",))
+        found = {}
+        for name, axes in variants.items():
+            own = axes.place and self.get(axes.place) and "search" in self.get(axes.place)
+            search = read_search(self, (*axes.place, "search")) if own else shared  # search: null switches it off
+            if search is not None:
+                found[name] = search
+        return found
 
     def resources(self) -> Resources:
         place: YamlPath = ("resources",)
@@ -315,13 +294,6 @@ class _Reader:
                 kind = "GPU" if key in data else "unit"
                 raise self.fail(where, f"expected a fraction of one {kind} or whole {kind}s, got {value!r}")
         return Resources(cpus, gpus, custom)
-
-    def amount(self, place: YamlPath, default: float, *, zero: bool = False) -> float:
-        value = self.get(place, default)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value < 0 or not (value or zero):
-            raise self.fail(place, f"expected a number above 0, got {value!r}")
-        return float(value)
 
     def compare(self) -> Compare | None:
         if "compare" not in self.mapping(()):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.sweep.cells import sweep_cells
-from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, parse_seeds
+from orchestrator.sweep.cells import Cell, sweep_cells
+from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, check_fresh_seeds, parse_seeds
+from orchestrator.sweep.growing import Confirm, Group, Growing, Seeds
 from orchestrator.sweep.names import Planned, check_name, check_sweep_name
 from orchestrator.sweep.presets import parse_override
+from orchestrator.sweep.setting import setting_text, short_names
 from orchestrator.sweep.syntax import check_count, parse_value
 from trainers.config import TrialConfig, is_runtime_option
 from trainers.metrics import EPOCH_METRICS, Metric
@@ -27,7 +28,11 @@ class PlannedTrial(Planned):
 
 @dataclass(frozen=True)
 class Plan:
-    """All trials of a sweep, seed by seed and in the order of the file, so that a table fills up evenly."""
+    """All trials of a sweep, seed by seed and in the order of the file, so that a table fills up evenly.
+
+    ``examples`` has a trial of each cell, also of cells that are searched, whose trials are decided later. ``growing``
+    says what may be decided; None if nothing may.
+    """
 
     name: str
     sweep_file: SweepFile
@@ -37,6 +42,8 @@ class Plan:
     early_stopping: EarlyStopping | None
     continue_from: str | None
     paper: Paper | None
+    examples: tuple[PlannedTrial, ...]
+    growing: Growing | None = None
 
 
 def make_plan(
@@ -59,37 +66,119 @@ def make_plan(
     else:
         check_name(continue_from, lambda problem: UserError(f"continue_from: {problem}"))
     scaled = _scale_overrides(sweep_file, scale)
-    file_seeds, scaled = _split(scaled, "seeds")
-    own_seeds, overrides = _split(overrides, "seeds")
-    written = file_seeds if own_seeds is None else own_seeds
-    seeds = sweep_file.seeds if written is None else parse_seeds(parse_value(written)[0])
+    seeds, confirm, trials_of_searches, scaled = _counts(sweep_file, scaled, sweep_file.seeds, sweep_file.confirm)
+    own_seeds, own_confirm, own_trials, own = _counts(sweep_file, overrides, seeds, confirm)
+    changes_counts = own != overrides
+    seeds, confirm, overrides, searched = own_seeds, own_confirm, own, own_trials or trials_of_searches
     options = [*scaled, *overrides]
-    cells = sweep_cells(sweep_file, options, cache_dir)
-    check_count(f"{len(cells):,} cells with {len(seeds):,} seeds", len(cells) * len(seeds))
+    cells = [_with_trials(cell, searched) for cell in sweep_cells(sweep_file, options, cache_dir)]
+    _check_growth(sweep_file, cells, seeds, confirm, continue_from)
     keys = [parse_override(text).key_or_group for text in overrides]
-    changed = own_seeds is not None or any(not is_runtime_option(key, cell.config) for cell in cells for key in keys)
+    changed = changes_counts or any(not is_runtime_option(key, cell.config) for cell in cells for key in keys)
     sweep_name = _sweep_name(sweep_file, scale, name, changed)
-    short = short_names({axis for cell in cells for axis in cell.axes})
+    short = short_names({axis for cell in cells for axis in (*cell.axes, *(cell.search.space if cell.search else ()))})
     trials: dict[str, PlannedTrial] = {}
-    for seed in seeds:
+    examples = []
+    for seed in seeds.first:
         for cell in cells:
             config = TrialConfig.from_dict({**cell.config, "seed": seed})
-            setting = " ".join(f"{short[axis]}={short_value(value)}" for axis, value in cell.axes.items())
+            setting = setting_text(cell.axes, short)
             trial = PlannedTrial(config.identity, cell.variant, setting, cell.axes, seed, config)
+            if seed == seeds.first[0]:
+                examples.append(trial)
+            if cell.search is not None:
+                continue
             if (twin := trials.get(trial.trial_id)) is not None:
                 problem = f"duplicate cell: '{trial.label}' is the same trial as '{twin.label}'"
                 raise sweep_file.document.error((*cell.place, "grid"), problem)
             trials[trial.trial_id] = trial
-    _check_paper(sweep_file, [trial.label for trial in trials.values()])
+    _check_paper(sweep_file, [trial.label for trial in examples])
     paper = None if "dataset" in keys else sweep_file.paper
-    reference = _one_reference(sweep_file, list(trials.values()))
+    reference = _one_reference(sweep_file, examples)
     compare = _compare(sweep_file, reference)
-    early_stopping = _early_stopping(sweep_file, compare, list(trials.values()))
+    early_stopping = _early_stopping(sweep_file, compare, examples)
     if continue_from == sweep_name:
         raise UserError(f"continue_from={continue_from}: a sweep cannot continue itself; name this one with --name")
+    groups = tuple(Group(cell.variant, cell.axes, cell.config, cell.search) for cell in cells if cell.search)
+    grows = groups or seeds.race or confirm
     return Plan(
-        sweep_name, sweep_file, tuple(arguments), tuple(trials.values()), compare, early_stopping, continue_from, paper
+        sweep_name,
+        sweep_file,
+        tuple(arguments),
+        tuple(trials.values()),
+        compare,
+        early_stopping,
+        continue_from,
+        paper,
+        tuple(examples),
+        Growing(seeds.first, short, groups, seeds.race, confirm) if grows else None,
     )
+
+
+def _counts(
+    sweep_file: SweepFile, options: Sequence[str], seeds: Seeds, confirm: Confirm | None
+) -> tuple[Seeds, Confirm | None, int | None, list[str]]:
+    """What ``seeds=``, ``confirm.seeds=``, ``confirm.best=`` and ``search.trials=`` among the options make of these.
+
+    Returns the number of proposals too, and the other options.
+    """
+    written, others = _split(options, "seeds")
+    if written is not None:
+        seeds = parse_seeds(parse_value(written)[0])
+    for key in ("seeds", "best"):
+        number, others = _whole(others, f"confirm.{key}")
+        if number is not None:
+            if confirm is None:
+                raise UserError(f"confirm.{key}={number}: {sweep_file.document.path} has no confirm")
+            confirm = replace(confirm, **{key: number})
+    trials, others = _whole(others, "search.trials")
+    if trials is not None and not sweep_file.searches:
+        raise UserError(f"search.trials={trials}: {sweep_file.document.path} has no search")
+    return seeds, confirm, trials, others
+
+
+def _whole(options: Sequence[str], key: str) -> tuple[int | None, list[str]]:
+    """The whole number that ``key=…`` gives, and the other options."""
+    written, others = _split(options, key)
+    if written is None:
+        return None, others
+    if not (written.isascii() and written.isdigit() and int(written)):
+        raise UserError(f"{key}={written}: expected a whole number of at least 1")
+    return int(written), others
+
+
+def _with_trials(cell: Cell, trials: int | None) -> Cell:
+    if cell.search is None or trials is None:
+        return cell
+    return replace(cell, search=replace(cell.search, trials=trials))
+
+
+def _check_growth(
+    sweep_file: SweepFile, cells: Sequence[Cell], seeds: Seeds, confirm: Confirm | None, continue_from: str | None
+) -> None:
+    """Raises :class:`UserError` for decisions that exclude each other, and for more trials than a sweep can have."""
+    error = sweep_file.document.error
+    searches = [cell.search for cell in cells if cell.search is not None]
+    if searches and seeds.race is not None:
+        problem = "a race cannot give seeds to what a search proposes; write seeds: 3 and confirm: {best: 1, seeds: 10}"
+        raise error(("seeds",), problem)
+    if searches and continue_from is not None:
+        raise error(searches[0].place, "a search cannot continue the trials of another sweep; leave continue_from out")
+    if seeds.race is not None and len(cells) == 1:
+        raise error(("seeds",), "a race takes at least two cells; write seeds: 3")
+    if (seeds.race is not None or searches or confirm is not None) and sweep_file.compare is None:
+        what = "a race" if seeds.race else "a search" if searches else "a confirmation"
+        example = "compare: {metric: classifier_fid, mode: min}"
+        raise error((), f"{what} needs the metric that decides: write {example}")
+    try:
+        check_fresh_seeds(seeds, confirm)
+        most = len(seeds.first) if seeds.race is None else seeds.race.most
+        number = sum(most * (1 if cell.search is None else cell.search.trials) for cell in cells)
+        if confirm is not None:
+            number += confirm.seeds * confirm.best * len(cells)
+        check_count(f"{len(cells):,} cells with their seeds, proposals and confirmations", number)
+    except UserError as problem:
+        raise error(("seeds",), str(problem)) from None
 
 
 def _one_reference(sweep_file: SweepFile, trials: Sequence[PlannedTrial]) -> TrialConfig:
@@ -181,21 +270,3 @@ def _sweep_name(sweep_file: SweepFile, scale: str | None, name: str | None, chan
     return check_name(
         f"{sweep_file.name}-{scale}", lambda problem: UserError(f"scale={scale}: {problem}; name the sweep with --name")
     )
-
-
-def short_names(axes: Iterable[str]) -> dict[str, str]:
-    """The shortest clear name of each axis: ``q`` for ``objective.q``, unless another axis ends in ``q`` too."""
-    names = sorted(set(axes))
-    ends = [name.rpartition(".")[2] for name in names]
-    return {name: end if ends.count(end) == 1 else name for name, end in zip(names, ends, strict=True)}
-
-
-def short_value(value: Any) -> str:
-    """An axis value as text, distinct for distinct values: 1.0 as ``1``, a neighbourhood as ``(0,1)×1+(1,0)×2``."""
-    if isinstance(value, float):
-        return repr(value).removesuffix(".0")
-    if isinstance(value, list) and value and all(isinstance(each, Mapping) and "offset" in each for each in value):
-        return "+".join("({},{})×{}".format(*each["offset"], short_value(each.get("weight", 1))) for each in value)
-    if isinstance(value, list):
-        return f"[{','.join(map(short_value, value))}]"
-    return str(value)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from orchestrator.store.entry import TRIAL_ID
 from orchestrator.store.identity import identify
-from orchestrator.store.plan_file import TRIAL_ID
 from orchestrator.store.sweep import SweepStore
 from orchestrator.store.trial import TrialStore
 from orchestrator.tracking.address import is_own_file

@@ -119,6 +119,7 @@ class Mirror:
         self._found = SweepExperiment(self._client, store, uri)
         self._experiment = self._found.id
         self._pictures: dict[Path, str] = {}
+        self._decided = store.decision_tail()
         self._trials = [_Mirrored(entry, store.trial(entry.trial_id).tail()) for entry in store.planned()]
         runs = self._find_runs()
         if None in runs:
@@ -156,6 +157,9 @@ class Mirror:
 
     def sync(self) -> None:
         """Logs what the store has and MLflow lacks. Raises MLflow's own errors; the next call continues."""
+        known = {trial.entry.trial_id for trial in self._trials}
+        decided = [entry for entry in self._decided.read() if entry.trial_id not in known]
+        self._trials += [_Mirrored(entry, self._store.trial(entry.trial_id).tail()) for entry in decided]
         for trial in self._trials:
             status = self._store.trial(trial.entry.trial_id).status()
             if status.attempts:

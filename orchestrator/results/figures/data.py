@@ -17,7 +17,7 @@ from orchestrator.store.runs import runs_argument
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.names import cell_label
-from orchestrator.sweep.plan import short_names, short_value
+from orchestrator.sweep.setting import short_names, short_value
 from trainers.metrics import Metric
 from trainers.parts import nearest
 

@@ -1,0 +1,119 @@
+"""The growth of a sweep's plan: asks the rules whenever a trial has ended, and stores what they decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from orchestrator.decisions.confirm import ConfirmRule
+from orchestrator.decisions.race import RaceRule
+from orchestrator.decisions.rule import Made, Rule, key_of
+from orchestrator.decisions.search import SearchRule
+from orchestrator.decisions.words import told
+from orchestrator.store.decision_log import Decision, check_undamaged
+from orchestrator.store.entry import Entry
+from orchestrator.store.plan_file import GrownPlan
+from orchestrator.store.sweep import SweepStore
+
+RACE = "race"
+
+
+class Growth:
+    """Makes the decisions of a sweep from its store alone, and stores each before its trials begin.
+
+    The end of a trial costs the rules of its own group, however large the sweep is.
+    """
+
+    def __init__(self, store: SweepStore, tell: Callable[[str], None] = lambda text: None) -> None:
+        """Reads what is decided. Raises :class:`UserError` if the plan or the decisions are damaged."""
+        self._store, self._tell = store, tell
+        self._chains: dict[str, list[Rule]] = {}
+        self._entries: dict[str, Entry] = {}
+        self._unsettled: set[str] = set()
+        if (grown := store.grown()) is not None:
+            check_undamaged(store.decisions_file, grown.problems)
+            self._entries = {entry.trial_id: entry for entry in store.planned()}
+            self._chains = _chains(store, grown, list(self._entries.values()), store.plan()["compare"])
+
+    @property
+    def open(self) -> bool:
+        """Whether decisions are still to be made."""
+        return any(rule.open for rules in self._chains.values() for rule in rules)
+
+    def begin(self, unsettled: Collection[str]) -> list[Entry]:
+        """Makes all decisions that can be made now. ``unsettled`` are the trials that are to run.
+
+        Returns the trials that are added. Raises OSError if they cannot be stored.
+        """
+        self._unsettled = set(unsettled)
+        return self._decide(self._chains.values())
+
+    def settled(self, trial_id: str) -> list[Entry]:
+        """Makes the decisions that the end of a trial allows. Returns and raises as :meth:`begin`."""
+        self._unsettled.discard(trial_id)
+        rules = self._chains.get(_chain_of(self._entries[trial_id], self._chains)) if self._chains else None
+        return self._decide([rules]) if rules else []
+
+    def _decide(self, chains: Iterable[Sequence[Rule]]) -> list[Entry]:
+        made = [each for rules in chains for rule in rules for each in rule.decide(self._is_settled)]
+        made.sort(key=lambda each: each.decision.about.get("proposal", 0))  # all groups advance evenly
+        self._write(made)
+        added = [entry for each in made for entry in each.decision.trials if entry.trial_id not in self._entries]
+        for entry in added:
+            self._entries[entry.trial_id] = entry
+            self._unsettled.add(entry.trial_id)
+        return added
+
+    def _is_settled(self, trial_id: str) -> bool:
+        return trial_id in self._entries and trial_id not in self._unsettled
+
+    def _write(self, made: Sequence[Made]) -> None:
+        if made:
+            configs = {trial_id: config for each in made for trial_id, config in each.configs.items()}
+            self._store.decide([each.decision for each in made], configs)
+        for each in made:
+            if text := told(each.decision):
+                self._tell(text)
+
+
+def _chains(
+    store: SweepStore, grown: GrownPlan, entries: Sequence[Entry], compare: Mapping[str, Any]
+) -> dict[str, list[Rule]]:
+    """The rules that the end of a trial may let decide, in their order, by :func:`_chain_of` the trial."""
+    growing, chains = grown.growing, dict[str, list[Rule]]()
+    planned = [entry for entry in entries if not entry.stage and entry.seed in growing.seeds]
+    race = None
+    if growing.race is not None:
+        looks = [each for each in grown.decisions if each.kind == "race"]
+        race = RaceRule(store, growing, growing.race, compare, planned, looks)
+        chains[RACE] = [race]
+    for group in growing.groups:
+        made = _about(grown.decisions, "search", group.variant, group.axes)
+        search = SearchRule(store, growing, group, compare, made)
+        chains[key_of(group.variant, group.axes)] = [search]
+        if growing.confirm is not None:
+            made = _about(grown.decisions, "confirm", group.variant, group.axes)
+            confirm = ConfirmRule(store, growing, growing.confirm, compare, search, made)
+            chains[key_of(group.variant, group.axes)].append(confirm)
+    if growing.confirm is not None:
+        searched = {group.variant for group in growing.groups}
+        for variant in dict.fromkeys(entry.variant for entry in planned):
+            if variant not in searched:
+                trials = [entry for entry in planned if entry.variant == variant]
+                made = _about(grown.decisions, "confirm", variant, {})
+                confirm = ConfirmRule(store, growing, growing.confirm, compare, (variant, trials, race), made)
+                chains.setdefault(key_of(variant, {}) if race is None else RACE, []).append(confirm)
+    return chains
+
+
+def _about(decisions: Sequence[Decision], kind: str, variant: str, axes: Mapping[str, Any]) -> list[Decision]:
+    return [each for each in decisions if each.kind == kind and each.cell() == (variant, axes)]
+
+
+def _chain_of(entry: Entry, chains: Collection[str]) -> str:
+    """The key of the rules that a trial's end may let decide."""
+    if entry.stage == "search":
+        return key_of(entry.variant, {axis: entry.axes[axis] for axis in entry.axes if axis not in entry.searched})
+    if entry.stage == "confirm":
+        return ""
+    return RACE if RACE in chains else key_of(entry.variant, {})

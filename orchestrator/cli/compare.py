@@ -11,6 +11,14 @@ import typer
 from orchestrator.cli.options import FeatureWeights, RunsDir, SweepName, given_path, tell
 from orchestrator.errors import UserError
 
+StageOption = Annotated[
+    str,
+    typer.Option(
+        help="Of a sweep that confirms: explored (all that was tried), or confirmed (fresh seeds alone); "
+        "default: confirmed, as soon as it has a value."
+    ),
+]
+
 
 def export(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="The sweep's name; several share a table.")],
@@ -48,6 +56,7 @@ def export(
     intervals: Annotated[
         str, typer.Option(help="Intervals of means: t (Student's t), or log (the same on the logarithm's scale).")
     ] = "t",
+    stage: StageOption = "",
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Default: standard output.", parser=given_path("--output")),
@@ -70,6 +79,7 @@ def export(
         at=at,
         baseline=baseline,
         intervals=intervals,
+        stage=stage,
         feature_weights=feature_weights,
         tell=note,
     )

@@ -24,7 +24,7 @@ from orchestrator.screen.output import outlive_closed_pipes
 from orchestrator.screen.progress import Watch
 from orchestrator.store.lock import Driver, driver_lock, end_marked, read_driver
 from orchestrator.store.readable import leave_out_unreadable
-from orchestrator.store.runs import location, runs_at
+from orchestrator.store.runs import location, runs_argument, runs_at
 from orchestrator.store.sweep import SweepStore
 from orchestrator.tracking.address import PASSWORD, USER
 
@@ -97,18 +97,22 @@ def _is_undecided(store: SweepStore) -> bool:
 def _show_table(store: SweepStore, console: Console) -> str:
     """Prints the comparison table with its verdict, and writes it into the sweep's directory. Returns the verdict."""
     from orchestrator.results.comparison import comparison_table
-    from orchestrator.results.formats import rich_table, write_tables
+    from orchestrator.results.formats import few_proposals, rich_table, write_tables
+    from orchestrator.results.stages import stage_notes
     from orchestrator.results.verdict_text import mark_note, sentences
 
-    table = comparison_table(store)
-    console.print(rich_table(table, console.width))
+    table, where = comparison_table(store), runs_argument(store.runs)
+    shown, left_out = few_proposals(table, where)
+    console.print(rich_table(shown, console.width))
     verdict = sentences(table.verdict)
     for number, sentence in enumerate(verdict):
         say(console, sentence, style="bold" if number == 0 else None)
-    for note in (*mark_note(table), *table.notes):
+    for note in (*left_out, *stage_notes(table.grown, where), *mark_note(shown), *table.notes):
         say(console, note, style="dim")
     try:
         first, *others = write_tables(store, table)
+        if any(each.shown == "confirmed" for each in table.grown):
+            others += write_tables(store, comparison_table(store, stage="explored"), "-explored")
         store.publish()
         say(console, f"\nTable: {', '.join([os.path.relpath(first), *(Path(path).name for path in others)])}")
     except OSError as error:

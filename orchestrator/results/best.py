@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.files import parse_json, write_atomically
 from orchestrator.results.evaluate import Subject, read_state
+from orchestrator.results.stages import Shown, entries_in
 from orchestrator.store import checkpoints
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
@@ -23,9 +24,12 @@ from trainers.metrics import EVALUATION_SECONDS
 
 
 def best_again(
-    stores: Sequence[SweepStore], feature_weights: Path | None = None, tell: Callable[[str], None] = lambda text: None
+    stores: Sequence[SweepStore],
+    feature_weights: Path | None = None,
+    stage: Shown | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, dict[str, float]]:
-    """Measures the best checkpoint of every trial on fresh noise. Returns metrics by trial id.
+    """Measures the best checkpoint of every trial of a table on fresh noise. Returns metrics by trial id.
 
     The stored value of a best checkpoint is biased: the checkpoint was chosen for it, and so partly for its noise. The
     new values are kept in the cache, under the checkpoint's checksum. Raises :class:`UserError` if no trial has a best
@@ -35,7 +39,7 @@ def best_again(
     todo = [
         (store, store.trial(entry.trial_id))
         for store in stores
-        for entry in store.entries()
+        for entry in entries_in(store, stage)[0]
         if store.trial(entry.trial_id).best_file.is_file()
         and store.trial(entry.trial_id).status().state in (State.DONE, State.STOPPED)
     ]

@@ -10,8 +10,10 @@ from typing import Any
 
 from orchestrator.results.differences import with_differences
 from orchestrator.results.frames import LAST, At, check_metrics, trials_frame
+from orchestrator.results.stages import Grown, Out, Shown, cell_key, chosen_cells, entries_in, grown_as, race_of
 from orchestrator.results.statistics import Scale
 from orchestrator.results.tables import (
+    EARLIER,
     FLOOR,
     MIXED_CODE,
     OTHER_REFERENCE,
@@ -27,7 +29,9 @@ from orchestrator.store.sweep import Entry, SweepStore
 from trainers.config import without_runtime_options
 from trainers.metrics import TRAINING_SECONDS, Direction, Metric
 
-IDENTITY = frozenset({"trial_id", "cell", "variant", "setting", "seed", "state", "error", "commits", "short"})
+IDENTITY = frozenset(
+    {"trial_id", "cell", "variant", "setting", "seed", "stage", "proposal", "state", "error", "commits", "short"}
+)
 """The columns of the trials' frame that are no metrics. Columns with a dot are no metrics either."""
 USED = ("seed", "state", "commits", "short")
 """The columns, besides metrics, that a row is made from."""
@@ -47,6 +51,7 @@ class _Trials:
     owners: list[tuple[SweepStore, Entry]]
     frame: Any
     references: list[dict[str, Any]]
+    grown: tuple[Grown, ...]
 
     @property
     def logged(self) -> list[str]:
@@ -62,7 +67,7 @@ class _Trials:
         """The indices of each cell's trials."""
         found: dict[str, list[int]] = {}
         for index, (store, entry) in enumerate(self.owners):
-            found.setdefault(json.dumps([store.name, entry.variant, entry.axes]), []).append(index)
+            found.setdefault(json.dumps([store.name, entry.stage, entry.variant, entry.axes]), []).append(index)
         return list(found.values())
 
 
@@ -73,6 +78,7 @@ def comparison_table(
     baseline: str = "",
     again: Mapping[str, Mapping[str, float]] | None = None,
     scale: Scale = "t",
+    stage: Shown | None = None,
 ) -> Table:
     """The comparison table of one or several sweeps. The sweeps need not be finished.
 
@@ -80,12 +86,14 @@ def comparison_table(
     stopped early. Its remarks count the seeds that were stopped, failed, diverged or are not finished.
     :func:`~orchestrator.results.verdict.judged` adds the verdict and the marks.
 
+    ``stage`` chooses one of the two tables of a sweep that grows, see :func:`~orchestrator.results.stages.entries_in`.
     ``metrics`` are shown instead of the evaluation's. ``again`` holds values that were measured again, by trial id.
     ``scale`` says how the intervals of means are made, see :func:`~orchestrator.results.statistics.mean_interval`.
-    Raises :class:`UserError` for a metric that no trial has logged and for a baseline that is not a cell.
+    Raises :class:`UserError` for a metric that no trial has logged, for a baseline that is not a cell, and if the
+    confirmed table is asked for and a sweep has none.
     """
     title = ", ".join(store.name for store in stores)
-    trials = _read(stores, at, again)
+    trials = _read(stores, at, again, stage)
     check_metrics("--metrics", metrics, trials.logged, title)
     if at.what not in ("last", "best", "epoch", "seconds"):
         check_metrics(f"--at {at.what}={at.value:g}", [at.what], trials.logged, title)
@@ -101,6 +109,8 @@ def comparison_table(
             f"Δ {metric}: difference to {baseline} over the seeds that both have; {how[metric]}" for metric in intervals
         ]
     notes += _notes_of_rows(rows, all(alike), scale)
+    raced = race_of(stores[0]) if _is_what_a_race_saw(trials, at) else None
+    rows = rows if raced is None else _with_out(rows, raced[1])
     rows += _reference_rows(trials.frame[alike], [metric.name for metric in shown if metric.name in evaluated])
     return judged(
         Table(
@@ -113,21 +123,28 @@ def comparison_table(
             sweeps=tuple(store.name for store in stores) if len(stores) > 1 else (),
             baseline=baseline,
             intervals=intervals,
+            grown=trials.grown,
+            race=None if raced is None else raced[0],
         )
     )
 
 
-def _read(stores: Sequence[SweepStore], at: At, again: Mapping[str, Mapping[str, float]] | None) -> _Trials:
+def _read(
+    stores: Sequence[SweepStore], at: At, again: Mapping[str, Mapping[str, float]] | None, stage: Shown | None
+) -> _Trials:
     import pandas as pd
 
-    owners = [(store, entry) for store in stores for entry in store.entries()]
-    frames = [trials_frame(store, at, again) for store in stores]
+    chosen = [entries_in(store, stage) for store in stores]
+    owners = [(store, entry) for store, (entries, _) in zip(stores, chosen, strict=True) for entry in entries]
+    frames = [trials_frame(store, at, again, entries) for store, (entries, _) in zip(stores, chosen, strict=True)]
+    grown = (grown_as(store, shown) for store, (_, shown) in zip(stores, chosen, strict=True))
     return _Trials(
         stores=stores,
         plans=[store.plan() for store in stores],
         owners=owners,
         frame=pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0],
         references=[store.trial(entry.trial_id).references() for store, entry in owners],
+        grown=tuple(each for each in grown if each is not None),
     )
 
 
@@ -184,12 +201,15 @@ def _rows(
     """One row for each cell, and its trials that have a result."""
     records = trials.frame.reindex(columns=[*USED, *metrics]).to_dict("records")
     reported = {plan["name"]: _paper(plan) for plan in trials.plans}
+    chosen = {store.name: chosen_cells(store) for store in trials.stores}
     cells = trials.cells()
     rows = []
     for indices in cells:
         store, entry = trials.owners[indices[0]]
         row = _row([records[i] for i in indices], entry, metrics, at, scale)
         remarks = row.remarks if all(alike[i] for i in indices) else (*row.remarks, OTHER_REFERENCE)
+        if row.stage == "confirm" and cell_key(row.variant, row.axes) not in chosen[store.name]:
+            remarks = (*remarks, EARLIER)
         paper = reported[store.name].get(entry.label, {})
         ids = frozenset(trials.owners[i][1].trial_id for i in indices)
         rows.append(replace(row, remarks=remarks, paper=paper, sweep=store.name, trials=ids))
@@ -211,7 +231,28 @@ def _row(group: Sequence[_Trial], entry: Entry, metrics: Sequence[str], at: At, 
     commits = {commit for trial in finished for commit in trial["commits"].split(", ")}
     if len(commits) > 1:
         remarks.append(f"{MIXED_CODE}: {', '.join(sorted(commits))}")
-    return Row(entry.variant, entry.setting, entry.axes, values, frozenset(), tuple(remarks), seeds=len(group))
+    return Row(
+        entry.variant,
+        entry.setting,
+        entry.axes,
+        values,
+        frozenset(),
+        tuple(remarks),
+        seeds=len(group),
+        stage=entry.stage,
+        proposal=entry.proposal,
+        searched=tuple(entry.searched),
+    )
+
+
+def _is_what_a_race_saw(trials: _Trials, at: At) -> bool:
+    """Whether the table has the values by which a race would have decided: not other evaluations, or other seeds."""
+    return len(trials.stores) == 1 and at == LAST and all(each.shown == "explored" for each in trials.grown)
+
+
+def _with_out(rows: Sequence[Row], outs: Mapping[str, Out]) -> list[Row]:
+    """The rows, with why they are out of the race."""
+    return [replace(row, out=outs.get(cell_key(row.variant, row.axes), "")) for row in rows]
 
 
 def _finished(group: Sequence[_Trial]) -> list[_Trial]:

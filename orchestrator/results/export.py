@@ -10,6 +10,7 @@ from orchestrator.results.comparison import INTERVALS, comparison_table
 from orchestrator.results.formats import FORMATS
 from orchestrator.results.frames import parse_at
 from orchestrator.results.pivot import lay_out
+from orchestrator.results.stages import stage_named
 from orchestrator.store.readable import leave_out_unreadable
 from orchestrator.store.runs import Runs
 from orchestrator.store.sweep import SweepStore
@@ -45,6 +46,7 @@ def exported(
     at: str = "last",
     baseline: str = "",
     intervals: str = "t",
+    stage: str = "",
     feature_weights: Path | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[str, list[str]]:
@@ -59,7 +61,7 @@ def exported(
         raise UserError(f"--format: there is no format called '{format_name}'{nearest(format_name, FORMATS)}")
     if intervals not in INTERVALS:
         raise UserError(f"--intervals {intervals}: expected {' or '.join(INTERVALS)}")
-    when = parse_at(at)
+    when, shown = parse_at(at), stage_named(stage)
     stores = [SweepStore.open(runs, name, ["best.pt"] if when.what == "best" else []) for name in dict.fromkeys(names)]
     wanted = tuple(name.strip() for name in metrics.split(",") if name.strip())
     again = None
@@ -72,7 +74,9 @@ def exported(
         from orchestrator.results.best import best_again
 
         # Raises UserError for unknown names before anything is measured.
-        lay_out(comparison_table(*stores, metrics=wanted, baseline=baseline), rows, columns)
-        again = best_again(stores, feature_weights, tell=tell)
-    table = comparison_table(*stores, at=when, metrics=wanted, baseline=baseline, again=again, scale=intervals)
+        lay_out(comparison_table(*stores, metrics=wanted, baseline=baseline, stage=shown), rows, columns)
+        again = best_again(stores, feature_weights, shown, tell=tell)
+    table = comparison_table(
+        *stores, at=when, metrics=wanted, baseline=baseline, again=again, scale=intervals, stage=shown
+    )
     return FORMATS[format_name][1](lay_out(table, rows, columns)), damaged

@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 from orchestrator.files import write_atomically
 from orchestrator.printing import one_line, printable
 from orchestrator.results.number_text import format_difference, format_interval, format_value
+from orchestrator.results.stages import stage_notes
 from orchestrator.results.tables import ALIKE, Row, Table, Value, heading
+from orchestrator.results.verdict import group_of
 from orchestrator.results.verdict_text import all_notes, mark_note, verdict_dict
 from orchestrator.store.sweep import SweepStore
 from trainers.metrics import Metric
@@ -111,7 +114,8 @@ def to_csv(table: Table) -> str:
     """The table as CSV, with all digits.
 
     Each metric has the columns NAME, NAME_std, NAME_n, NAME_low and NAME_high (the interval). With a baseline
-    NAME_difference has the same five. paper_NAME is the value that a paper reports.
+    NAME_difference has the same five. paper_NAME is the value that a paper reports. A sweep that grows has the columns
+    stage and proposal too.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -123,9 +127,13 @@ def to_csv(table: Table) -> str:
         for suffix in ("", "_std", "_n", "_low", "_high")
     ]
     sweep = ["sweep"] if table.sweeps else []
-    writer.writerow([*sweep, "variant", *table.axes, *numbers, *(f"paper_{name}" for name in table.paper), "remarks"])
+    grown = ["stage", "proposal"] if table.grown else []
+    writer.writerow(
+        [*sweep, "variant", *grown, *table.axes, *numbers, *(f"paper_{name}" for name in table.paper), "remarks"]
+    )
     for row in table.rows:
         cells: list[Any] = [row.sweep, row.variant] if table.sweeps else [row.variant]
+        cells += [row.stage, "" if row.proposal is None else row.proposal] if table.grown else []
         cells += [_written(row.axes.get(axis, "")) for axis in table.axes]
         for metric in (each.name for each in table.metrics):
             for values in [row.values, row.differences][: len(parts)]:
@@ -158,6 +166,7 @@ def to_json(table: Table) -> str:
             "sweep": row.sweep,
             "variant": row.variant,
             "setting": row.setting,
+            **({"stage": row.stage, "proposal": row.proposal, "searched": row.searched} if table.grown else {}),
             "axes": row.axes,
             "values": {name: _in_full(value) for name, value in row.values.items()},
             "differences": {name: _in_full(value) for name, value in row.differences.items()},
@@ -174,7 +183,7 @@ def to_json(table: Table) -> str:
         "baseline": table.baseline,
         "verdict": verdict_dict(table.verdict),
         "rows": rows,
-        "notes": [*mark_note(table), *table.notes],
+        "notes": [*stage_notes(table.grown), *mark_note(table), *table.notes],
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
@@ -253,18 +262,57 @@ FORMATS: dict[str, tuple[str, Callable[[Table], str]]] = {
 }
 
 
-def write_tables(store: SweepStore, table: Table) -> list[str]:
-    """Writes the table as CSV, Markdown and LaTeX into ``tables/``. Returns the paths."""
+def write_tables(store: SweepStore, table: Table, named: str = "") -> list[str]:
+    """Writes the table as CSV, Markdown and LaTeX into ``tables/``. Returns the paths.
+
+    ``named`` is added to the sweep's name in the names of the files.
+    """
     store.tables.mkdir(exist_ok=True)
     paths = []
     for suffix, render in (FORMATS[name] for name in ("csv", "markdown", "latex")):
-        path = store.tables / f"{store.name}.{suffix}"
+        path = store.tables / f"{store.name}{named}.{suffix}"
         write_atomically(path, render(table))
         paths.append(str(path))
     return paths
 
 
 # --- on a terminal --------------------------------------------------------------------------------------------------
+
+
+FEW = 5
+"""How many proposals of a searched cell a terminal shows."""
+
+
+def few_proposals(table: Table, where: str = "") -> tuple[Table, list[str]]:
+    """The table with the best few proposals of each cell that was searched, the best first, and a note on the others.
+
+    Other cells follow, in their order. ``where`` is what the note's command needs besides the sweep's name.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in table.rows:
+        if row.stage == "search":
+            groups.setdefault(group_of(table, row), []).append(row)
+    metric = next((each for each in table.metrics if each.direction is not None), None)
+    kept = [row for rows in groups.values() for row in _best_first(rows, metric)[:FEW]]
+    left = sum(max(0, len(rows) - FEW) for rows in groups.values())
+    if not left:
+        return table, []
+    names = " ".join(each.sweep for each in table.grown)
+    command = f"orchestrator export {names} --stage explored{where}"
+    note = f"the best {FEW} proposals of each cell that was searched are shown; the {left} others: {command}"
+    return replace(table, rows=(*kept, *(row for row in table.rows if row.stage != "search"))), [note]
+
+
+def _best_first(rows: Sequence[Row], metric: Metric | None) -> list[Row]:
+    if metric is None:
+        return list(rows)
+    sign = -1 if metric.direction == "max" else 1
+
+    def key(row: Row) -> tuple[bool, float]:
+        value = row.values.get(metric.name)
+        return row.lacks(metric.name), math.inf if value is None else sign * value.mean
+
+    return sorted(rows, key=key)
 
 
 def rich_table(table: Table, width: int) -> Any:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 CHUNK = 1000
 """How many trials' epochs are held as dictionaries at once. A DataFrame takes a tenth of their memory."""
 TEXT = ("trial_id", "error", "commits")
-CATEGORIES = ("cell", "variant", "setting", "state")
-INTEGERS = {"seed": "UInt64", "epoch": "Int64", "iteration": "Int64"}
+CATEGORIES = ("cell", "variant", "setting", "stage", "state")
+INTEGERS = {"seed": "UInt64", "proposal": "Int64", "epoch": "Int64", "iteration": "Int64"}
 
 
 class Results(NamedTuple):
@@ -79,13 +79,16 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def epochs_frame(store: SweepStore) -> pd.DataFrame:
-    """One row a stored epoch: trial_id, cell, variant, setting, seed, axis.NAME, epoch, iteration, every metric."""
+    """One row a stored epoch: trial_id, cell, variant, setting, seed, axis.NAME, epoch, iteration, every metric.
+
+    A sweep that grows also has the columns stage and proposal.
+    """
     import pandas as pd
 
     frames, rows = [], list[dict[str, Any]]()
-    entries = store.entries()
+    entries, grows = store.entries(), _grows(store)
     for number, entry in enumerate(entries, start=1):
-        rows += [{**_identity(entry), **record} for record in store.trial(entry.trial_id).epochs()]
+        rows += [{**_identity(entry, grows), **record} for record in store.trial(entry.trial_id).epochs()]
         if rows and (number % CHUNK == 0 or number == len(entries)):
             frames.append(pd.DataFrame(rows))
             rows.clear()
@@ -148,8 +151,13 @@ def check_metrics(option: str, metrics: Sequence[str], logged: Sequence[str], sw
             raise UserError(f"{option}: no trial of '{sweeps}' has logged '{metric}'{known}")
 
 
-def trials_frame(store: SweepStore, at: At = LAST, again: Mapping[str, Mapping[str, float]] | None = None) -> Any:
-    """A DataFrame with one row a trial, in the plan's order.
+def trials_frame(
+    store: SweepStore,
+    at: At = LAST,
+    again: Mapping[str, Mapping[str, float]] | None = None,
+    entries: Sequence[Entry] | None = None,
+) -> Any:
+    """A DataFrame with one row a trial, in the plan's order: of all trials, or of ``entries`` alone.
 
     Its columns are identity and axes (``axis.NAME``), ``state``, ``error``, ``commits`` of the attempts, ``epoch``,
     every metric's last stored value, ``training_seconds`` (the sum over epochs), ``untrained.NAME`` (the untrained
@@ -158,10 +166,10 @@ def trials_frame(store: SweepStore, at: At = LAST, again: Mapping[str, Mapping[s
     """
     import pandas as pd
 
-    rows = []
-    for entry in store.entries():
+    rows, grows = [], _grows(store)
+    for entry in store.entries() if entries is None else entries:
         trial = store.trial(entry.trial_id)
-        row = _trial_row(entry, trial, at)
+        row = _trial_row(entry, trial, at, grows)
         if again is not None:
             measured = stored_metrics(trial.references())
             row |= dict.fromkeys((name for name in measured if name in row), math.nan)
@@ -170,10 +178,10 @@ def trials_frame(store: SweepStore, at: At = LAST, again: Mapping[str, Mapping[s
     return pd.DataFrame(rows)
 
 
-def _trial_row(entry: Entry, trial: TrialStore, at: At) -> dict[str, Any]:
+def _trial_row(entry: Entry, trial: TrialStore, at: At, grows: bool) -> dict[str, Any]:
     status, references = trial.status(), trial.references()
     row: dict[str, Any] = {
-        **_identity(entry),
+        **_identity(entry, grows),
         "state": str(status.state),
         "error": status.error,
         "commits": ", ".join(status.commits),
@@ -228,12 +236,17 @@ def _until(records: list[dict[str, Any]], at: At, references: Mapping[str, Any])
     return records[: found + 1]
 
 
-def _identity(entry: Entry) -> dict[str, Any]:
+def _grows(store: SweepStore) -> bool:
+    return store.plan()["growing"] is not None
+
+
+def _identity(entry: Entry, grows: bool) -> dict[str, Any]:
     return {
         "trial_id": entry.trial_id,
         "cell": entry.label,
         "variant": entry.variant,
         "setting": entry.setting,
         "seed": entry.seed,
+        **({"stage": entry.stage, "proposal": entry.proposal} if grows else {}),
         **{f"axis.{name}": value for name, value in entry.axes.items()},
     }

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.results.stages import Grown, Out, Race
 from orchestrator.results.statistics import Scale, mean_interval
+from orchestrator.store.entry import Stage
 from orchestrator.sweep.names import cell_label
 from trainers.metrics import Metric
 
@@ -18,6 +20,7 @@ UNTRAINED = "untrained generator"
 FLOOR = "real training images"
 MIXED_CODE = "mixed code"
 OTHER_REFERENCE = "other reference"
+EARLIER = "no longer the best of its search"
 ALIKE = "†"
 """The mark of values that are the best or not told apart from it, where no single value is told apart from all."""
 
@@ -62,7 +65,8 @@ class Row:
 
     ``best`` are the metrics by which it is the best beyond chance; by those in ``alike`` it is the best or not told
     apart from it. ``differences`` are those to the table's baseline. ``seeds`` counts the cell's trials, with a result
-    or without; ``trials`` are their ids.
+    or without; ``trials`` are their ids. ``stage``, ``proposal`` and ``searched`` are those of its trials, see
+    :class:`~orchestrator.store.entry.Entry`. ``out`` says why the cell is out of a race.
     """
 
     variant: str
@@ -78,6 +82,10 @@ class Row:
     seeds: int = 0
     alike: frozenset[str] = frozenset()
     trials: frozenset[str] = frozenset()
+    stage: Stage = ""
+    proposal: int | None = None
+    searched: tuple[str, ...] = ()
+    out: Out = ""
 
     @property
     def label(self) -> str:
@@ -106,6 +114,10 @@ class Table:
     """The label of the cell that others are compared to. Empty if none is."""
     intervals: tuple[str, ...] = ()
     """The metrics whose intervals and differences people see in columns of their own. Programs get all of them."""
+    grown: tuple[Grown, ...] = ()
+    """The sweeps whose plans grow, and which of their two tables this is."""
+    race: Race | None = None
+    """The race that the table's cells have run. Of several sweeps, or of other evaluations than the last, none."""
     verdict: Verdict | None = None
     """What the values say by the first metric that has a direction. Set by :func:`~.verdict.judged`."""
 

@@ -7,11 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.results.number_text import format_value
+from orchestrator.results.stages import Race, stage_notes
 from orchestrator.results.tables import ALIKE, Table, Value
-from orchestrator.results.verdict import BestOfVariant, Effect, Judged, Standing, Verdict
+from orchestrator.results.verdict import BestOfVariant, Effect, Judged, Standing, Verdict, race_by
 
 NAMED = 8
 """How many cells a sentence names. It counts the rest; JSON has all."""
+GROWN = ("stage", "race", "proposals", "searched", "tuned")
+"""The fields of verdicts that only sweeps that grow need. JSON has them where they say something."""
 BEYOND = "worse beyond chance"
 STANDINGS: dict[Standing, str] = {
     "best": "the best of all",
@@ -34,18 +37,23 @@ def sentences(verdict: Verdict | None) -> list[str]:
     if verdict.worse and verdict.alike:
         told.append(f"Not told apart from it: {_names(verdict.alike)}.")
     if verdict.flattered:
-        cells = [f"{cell.label}, {_mean(cell.value)} ({'; '.join(cell.lacking)})" for cell in verdict.flattered]
+        fresh = verdict.stage == "confirmed"
+        cells = [
+            f"{cell.label}, {_mean(cell.value, fresh=fresh)} ({'; '.join(cell.lacking)})" for cell in verdict.flattered
+        ]
         told.append(f"A better mean, but of survivors, which flatter their cell: {_listed(cells)}.")
     if verdict.without_value:
         told.append(f"Without any value: {_listed(verdict.without_value)}.")
+    if verdict.race is not None:
+        told.append(_of_race(verdict.race))
     if verdict.closest is not None:
         told.append(_seeds(verdict.closest, verdict.seeds))
     if verdict.variants:
         told.append(
-            "Best cell of each method (the best of several is flattered, because luck helps to choose it): "
-            f"{_listed([_of_variant(each, tested=verdict.tested) for each in verdict.variants], '; ')}."
+            f"{_bests_of(verdict.variants)} (the best of several is flattered, because luck helps to choose it): "
+            f"{_listed([_of_variant(each, verdict) for each in verdict.variants], '; ')}."
         )
-    return told + [_of_effect(effect) for effect in verdict.effects]
+    return told + [_of_effect(effect, raced=verdict.race is not None) for effect in verdict.effects]
 
 
 def _headline(verdict: Verdict) -> str:
@@ -53,7 +61,8 @@ def _headline(verdict: Verdict) -> str:
     others = worse + len(verdict.alike) + len(verdict.flattered)
     lowest = "lowest" if metric.direction == "min" else "highest"
     among = " of the cells with all seeds" if verdict.flattered else ""
-    has = f"{best.label} has the {lowest} {metric.name}{among}, {_mean(best.value)}{_but(verdict)}"
+    value = _mean(best.value, fresh=verdict.stage == "confirmed")
+    has = f"{best.label} has the {lowest} {metric.name}{among}, {value}{_but(verdict)}"
     if not others:
         return f"{has}; no other cell has a value to compare it with."
     if not verdict.tested:
@@ -71,7 +80,7 @@ def _headline(verdict: Verdict) -> str:
 
 def _but(verdict: Verdict) -> str:
     """What speaks against the best."""
-    against = []
+    against = [f"the best of {verdict.proposals} proposals, which flatters it"] if verdict.proposals > 1 else []
     if verdict.best.lacking:
         against.append(f"of survivors, which flatter it: {'; '.join(verdict.best.lacking)}")
     if not verdict.learned:
@@ -83,8 +92,8 @@ def _is(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-def _mean(value: Value) -> str:
-    seeds = "1 seed" if value.count == 1 else f"{value.count} seeds"
+def _mean(value: Value, *, fresh: bool) -> str:
+    seeds = f"{value.count}{' fresh' if fresh else ''} seed{'s' if value.count > 1 else ''}"
     return f"{format_value(value)} over {seeds}"
 
 
@@ -106,21 +115,51 @@ def _seeds(closest: Judged, seeds: int | None) -> str:
     )
 
 
-def _of_variant(best: BestOfVariant, *, tested: bool) -> str:
-    of = "its only cell" if best.cells == 1 else f"best of {best.cells}"
-    told = [of, *([STANDINGS[best.standing]] if tested or best.standing == "best" else []), *best.cell.lacking]
+def _of_race(race: Race) -> str:
+    """What a race has decided, in a sentence."""
+    if not race.looks:
+        return "The race has not looked yet: until it does, nothing is told apart."
+    looks = "1 look" if len(race.looks) == 1 else f"{len(race.looks)} looks"
+    *earlier, last = [str(look.seeds) for look in race.looks]
+    seeds = f"{', '.join(earlier)} and {last}" if earlier else last
+    left = f"{race.looks[-1].left} of {race.cells} cells {_is(race.looks[-1].left)} left"
+    goes_on = "it goes on" if race.ended is None else f"it has ended: {race.ended}"
+    return (
+        f"The race has had {looks}, at {seeds} seeds a cell, and {left}; {goes_on}. "
+        "A cell that is told apart from the best at a look gets no further seeds; all looks together have a chance of at most 5 % of any error."
+    )
+
+
+def _bests_of(bests: Sequence[BestOfVariant]) -> str:
+    """Of what these are the best ones."""
+    if all(each.searched for each in bests):
+        return "Best proposal of each cell that was searched"
+    if any(each.searched for each in bests):
+        return "Best proposal of each cell that was searched, and best cell of each other method"
+    return "Best cell of each method"
+
+
+def _of_variant(best: BestOfVariant, verdict: Verdict) -> str:
+    things = " proposals" if best.searched else ""
+    only = "the one that was confirmed" if verdict.stage == "confirmed" else "its only cell"
+    of = f"best of {best.cells}{things}" if best.cells > 1 else "its only proposal" if best.searched else only
+    standing = [STANDINGS[best.standing]] if verdict.tested or best.standing == "best" else []
+    told = [of, *standing, *best.cell.lacking]
     return f"{best.cell.label} {format_value(best.cell.value)} ({', '.join(told)})"
 
 
-def _of_effect(effect: Effect) -> str:
+def _of_effect(effect: Effect, *, raced: bool) -> str:
     first, *others = effect.levels
     told = [f"{first.value}: {_number(first.mean)}"]
     for level in others:
         standing = f" ({BEYOND if level.worse else 'not told apart'})" if effect.tested else ""
         told.append(f"{level.value}: {_number(level.mean)}{standing}")
     told += ["some of these cells lack seeds, which flatters them"] if effect.flattered else []
+    told += ["not compared, because the race gave these cells seeds by their values"] if raced else []
+    at = " at tuned settings" if effect.tuned else ""
     return (
-        f"Main effect of {effect.axis} in {effect.variant}, mean over {' and '.join(effect.over)}: {'; '.join(told)}."
+        f"Main effect of {effect.axis} in {effect.variant}{at}, mean over {' and '.join(effect.over)}: "
+        f"{'; '.join(told)}."
     )
 
 
@@ -130,7 +169,7 @@ def _number(mean: float) -> str:
 
 def all_notes(table: Table) -> list[str]:
     """All that stands below a table for people: its verdict, the note of its marks, its own notes."""
-    return [*sentences(table.verdict), *mark_note(table), *table.notes]
+    return [*sentences(table.verdict), *stage_notes(table.grown), *mark_note(table), *table.notes]
 
 
 def mark_note(table: Table) -> list[str]:
@@ -139,6 +178,10 @@ def mark_note(table: Table) -> list[str]:
     told = ["bold: the best, with every other cell told apart from it"] if best else []
     told += [f"{ALIKE}: the best mean, or not told apart from it"] if alike else []
     test = "by Games and Howell's test with Dunnett's C, of all pairs: a chance of at most 5 % of any error in a column"
+    marked = {mark.partition(" ")[0] for row in table.rows for mark in (*row.best, *row.alike)}
+    if told and table.race is not None and table.race.metric in marked and race_by(table, table.race.metric):
+        level = "by the race, whose looks together have a chance of at most 5 % of any error"
+        test = f"{table.race.metric} {level}; other columns {test}"
     return [f"{'; '.join(told)}; {test}"] if told else []
 
 
@@ -146,4 +189,10 @@ def verdict_dict(verdict: Verdict | None) -> dict[str, Any] | None:
     """The verdict as plain values for JSON, with its sentences as ``text``."""
     if verdict is None:
         return None
-    return {**asdict(verdict), "metric": verdict.metric.name, "text": sentences(verdict)}
+    values = asdict(verdict, dict_factory=_without_growth)
+    return {**values, "metric": verdict.metric.name, "text": sentences(verdict)}
+
+
+def _without_growth(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields, without those that only sweeps that grow need and that say nothing."""
+    return {name: value for name, value in items if name not in GROWN or value}

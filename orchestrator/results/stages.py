@@ -1,0 +1,247 @@
+"""The two tables of a sweep that grows: *explored*, on which decisions rested, and *confirmed*, with fresh seeds alone.
+
+Their trials never share a row: what chose a cell flatters it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from orchestrator.errors import UserError
+from orchestrator.store.decision_log import Decision
+from orchestrator.store.plan_file import GrownPlan
+from orchestrator.store.states import State
+from orchestrator.store.sweep import Entry, SweepStore
+from trainers.parts import nearest
+
+Shown = Literal["explored", "confirmed"]
+Out = Literal["", "worse", "diverged"]
+CONFIRM_KEY = "confirm: {best: 1, seeds: 10}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look of a race: at how many seeds a cell, at which level, how many cells were in the race and were left."""
+
+    seeds: int
+    level: float
+    cells: int
+    left: int
+
+
+@dataclass(frozen=True)
+class Race:
+    """What a race has decided so far, by the metric that the sweep compares by.
+
+    ``cells`` is how many cells began, ``ended`` why no look follows; None as long as the race goes on.
+    """
+
+    metric: str
+    cells: int
+    looks: tuple[Look, ...]
+    ended: str | None
+
+    @property
+    def level(self) -> float:
+        """The level at which the last look told cells apart."""
+        return self.looks[-1].level
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A sweep that grows, as one of its two tables shows it.
+
+    ``proposals`` are the numbers of proposals of its searches, ``searching`` says whether it has any. ``chosen_of`` and
+    ``best``: the best how many of how many cells were confirmed, with ``fresh`` seeds. ``confirms`` says whether its
+    sweep file asks for a confirmation, ``other`` whether the other table has values too.
+    """
+
+    sweep: str
+    shown: Shown
+    searching: bool
+    proposals: tuple[int, ...]
+    raced: bool
+    chosen_of: tuple[int, ...]
+    best: int
+    fresh: int
+    confirms: bool
+    other: bool
+
+
+def stage_named(option: str) -> Shown | None:
+    """The table that ``--stage`` asks for; None for an empty text. Raises :class:`UserError`."""
+    for shown in get_args(Shown):
+        if option == shown:
+            return shown
+    if option:
+        raise UserError(f"--stage {option}: expected {' or '.join(get_args(Shown))}{nearest(option, get_args(Shown))}")
+    return None
+
+
+def is_confirmed(store: SweepStore) -> bool:
+    """Whether a confirmation has a value of the metric that the sweep compares by."""
+    metric = store.plan()["compare"]["metric"]
+    return any(_has_value(store, entry, metric) for entry in _staged(store, "confirmed"))
+
+
+def _has_value(store: SweepStore, entry: Entry, metric: str) -> bool:
+    trial = store.trial(entry.trial_id)
+    if trial.status().state not in (State.DONE, State.STOPPED):
+        return False
+    return any(record["epoch"] and math.isfinite(record.get(metric, math.nan)) for record in trial.epochs())
+
+
+def _staged(store: SweepStore, shown: Shown) -> list[Entry]:
+    return [entry for entry in store.entries() if (entry.stage == "confirm") == (shown == "confirmed")]
+
+
+def entries_in(store: SweepStore, stage: Shown | None = None) -> tuple[list[Entry], Shown]:
+    """The trials of one of a sweep's tables, and which one it is.
+
+    By default it is the confirmed one as soon as a confirmation has a value. Raises :class:`UserError` if the confirmed
+    one is asked for before.
+    """
+    if stage == "explored" or (stage is None and not _staged(store, "confirmed")):
+        return _staged(store, "explored"), "explored"
+    if is_confirmed(store):
+        return _staged(store, "confirmed"), "confirmed"
+    if stage is None:
+        return _staged(store, "explored"), "explored"
+    grown = store.grown()
+    if grown is None or grown.growing.confirm is None:
+        why = f"its sweep file does not ask for any; add {CONFIRM_KEY} and run it again"
+    elif _staged(store, "confirmed"):
+        why = "its confirmation has no value yet; orchestrator status tells how far it has come"
+    else:
+        why = "its confirmation begins when everything that it rests on has ended; resume the sweep"
+    raise UserError(f"--stage confirmed: '{store.name}' has no confirmed cells: {why}")
+
+
+def grown_as(store: SweepStore, shown: Shown) -> Grown | None:
+    """What a table says of the sweep's growth. None if its plan does not grow."""
+    plan = store.grown()
+    if plan is None:
+        return None
+    confirmations = _confirmations(plan)
+    counts = _proposals(plan.decisions).values()
+    confirm = plan.growing.confirm
+    return Grown(
+        store.name,
+        shown,
+        bool(plan.growing.groups),
+        tuple(sorted(set(counts))),
+        plan.growing.race is not None,
+        tuple(sorted({each.about["of"] for each in confirmations})),
+        max((each.about["best"] for each in confirmations), default=1),
+        0 if confirm is None else confirm.seeds,
+        confirm is not None,
+        shown == "confirmed" or is_confirmed(store),
+    )
+
+
+def _confirmations(plan: GrownPlan) -> list[Decision]:
+    """The last confirmation of each search, or of each variant without one, that has chosen a cell."""
+    made = [each for each in plan.decisions if each.kind == "confirm" and each.rests_on["cells"]]
+    return list({cell_key(*each.cell()): each for each in made}.values())
+
+
+def chosen_cells(store: SweepStore) -> set[str]:
+    """The cells that the last confirmations have chosen, by :func:`cell_key`."""
+    plan = store.grown()
+    made = [] if plan is None else _confirmations(plan)
+    return {cell_key(each.about["variant"], cell["axes"]) for each in made for cell in each.rests_on["cells"]}
+
+
+def _proposals(decisions: Iterable[Decision]) -> dict[str, int]:
+    """How many proposals with trials each searched cell has."""
+    found: dict[str, int] = {}
+    for each in decisions:
+        if each.kind == "search" and each.trials:
+            key = cell_key(*each.cell())
+            found[key] = found.get(key, 0) + 1
+    return found
+
+
+def cell_key(variant: str, axes: Mapping[str, Any]) -> str:
+    """A cell as a key of a dictionary."""
+    return json.dumps([variant, axes], sort_keys=True)
+
+
+def race_of(store: SweepStore) -> tuple[Race, dict[str, Out]] | None:
+    """The race of a sweep, and why cells are out of it, by :func:`cell_key`. None if it has no race."""
+    plan = store.grown()
+    if plan is None or plan.growing.race is None:
+        return None
+    made = [each for each in plan.decisions if each.kind == "race"]
+    outs: dict[str, Out] = {}
+    looks = []
+    for decision in made:
+        cells = decision.rests_on["cells"]
+        outs |= {cell_key(each["variant"], each["axes"]): each["out"] for each in cells if each["out"]}
+        left = sum(not each["out"] for each in cells)
+        looks.append(Look(decision.about["had"], decision.about["level"], len(cells), left))
+    began = looks[0].cells if looks else _cells(plan, store)
+    ended = made[-1].about["ended"] if made else None
+    return Race(store.plan()["compare"]["metric"], began, tuple(looks), ended), outs
+
+
+def _cells(plan: GrownPlan, store: SweepStore) -> int:
+    return len({cell_key(each.variant, each.axes) for each in store.entries() if not each.stage})
+
+
+# --- in words -------------------------------------------------------------------------------------------------------
+
+
+def stage_notes(grown: Sequence[Grown], where: str = "") -> list[str]:
+    """The notes on which of a sweep's two tables this is, and how to see the other one.
+
+    ``where`` is what the command needs besides the sweep's name, such as `` --runs-dir DIR``.
+    """
+    named = len(grown) > 1
+    return [
+        f"{each.sweep}: {note}" if named else note
+        for each in grown
+        if (note := _confirmed(each, where) if each.shown == "confirmed" else _explored(each, where))
+    ]
+
+
+def _confirmed(grown: Grown, where: str) -> str:
+    by = "race" if grown.raced else "search" if grown.searching else "sweep"
+    things = "proposals" if grown.searching else "cells of its method"
+    best = "the best" if grown.best == 1 else f"one of the best {grown.best}"
+    return (
+        f"confirmed: the {by} chose each cell as {best} of {_either(grown.chosen_of)} {things}, "
+        "which flatters its values there; here it is run again with "
+        f"{_seeds(grown.fresh)}, which no decision has seen; "
+        f"all that was tried: orchestrator export {grown.sweep} --stage explored{where}"
+    )
+
+
+def _explored(grown: Grown, where: str) -> str:
+    told = []
+    if grown.searching:
+        several = _either(grown.proposals) or "several"
+        told.append(f"the best of {several} proposals is flattered, because luck helps to choose it")
+    if grown.other:
+        told.append(f"the best ones again, with fresh seeds: orchestrator export {grown.sweep}{where}")
+    elif grown.confirms:
+        told.append(f"the best ones are run again with {_seeds(grown.fresh)} when everything here has ended")
+    elif grown.searching:
+        told.append(
+            f"to run the best ones again with fresh seeds, add {CONFIRM_KEY} to the sweep file, and run it again"
+        )
+    return "; ".join(told)
+
+
+def _seeds(count: int) -> str:
+    return "1 fresh seed" if count == 1 else f"{count} fresh seeds"
+
+
+def _either(numbers: Sequence[int]) -> str:
+    if len(numbers) > 2:
+        return f"{numbers[0]} to {numbers[-1]}"
+    return " or ".join(map(str, numbers))

@@ -98,28 +98,31 @@ def plot(
     metric: Annotated[
         str | None, typer.Option(help="Any logged metric; default: the one that the sweep compares by.")
     ] = None,
+    stage: StageOption = "",
     output: Annotated[
         Path | None,
         typer.Option(
             "-o",
             "--output",
             metavar="DIR",
-            help="Default: figures/ in the sweep's folder.",
+            help="Default: figures/ in the sweep's folder; with --stage explored figures/explored/.",
             parser=given_path("--output"),
         ),
     ] = None,
     runs_dir: RunsDir = "runs",
 ) -> None:
-    """Draw a sweep's figures as SVG and PNG: curves, heat maps, parallel coordinates, samples."""
+    """Draw a sweep's figures as SVG and PNG: curves, heat maps, parallel coordinates, samples, searches, races."""
     from orchestrator.results.figures import sweep_pictures, write_pictures
+    from orchestrator.results.stages import stage_named
     from orchestrator.store.readable import leave_out_unreadable
     from orchestrator.store.runs import runs_at
     from orchestrator.store.sweep import SweepStore
 
+    shown = stage_named(stage)
     store = SweepStore.open(runs_at(runs_dir), name)
     damaged = leave_out_unreadable(store)
-    folder = output or store.path / "figures"
-    for path in write_pictures(sweep_pictures(store, metric), folder):
+    folder = output or store.path / "figures" / ("explored" if shown == "explored" else "")
+    for path in write_pictures(sweep_pictures(store, metric, stage=shown), folder):
         tell(path)
     store.keep(folder)
     raise typer.Exit(1 if damaged else 0)

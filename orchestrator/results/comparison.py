@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.results.differences import with_differences
 from orchestrator.results.frames import LAST, At, check_metrics, trials_frame
-from orchestrator.results.stages import Grown, Out, Shown, cell_key, chosen_cells, entries_in, grown_as, race_of
+from orchestrator.results.stages import Grown, Out, Race, Shown, cell_key, chosen_cells, entries_in, grown_as, race_of
 from orchestrator.results.statistics import Scale
 from orchestrator.results.tables import (
     EARLIER,
@@ -23,6 +23,7 @@ from orchestrator.results.tables import (
     value_of,
 )
 from orchestrator.results.verdict import judged
+from orchestrator.store.plan_file import GrownPlan
 from orchestrator.store.references import stored_metrics
 from orchestrator.store.states import State
 from orchestrator.store.sweep import Entry, SweepStore
@@ -51,7 +52,8 @@ class _Trials:
     owners: list[tuple[SweepStore, Entry]]
     frame: Any
     references: list[dict[str, Any]]
-    grown: tuple[Grown, ...]
+    grown: list[GrownPlan | None]
+    stages: list[Shown]
 
     @property
     def logged(self) -> list[str]:
@@ -62,6 +64,11 @@ class _Trials:
     def info(self) -> Mapping[str, Any]:
         """What the values depend on, such as the extractor, from the first trial that has references."""
         return next((each for each in self.references if each), {}).get("info", {})
+
+    def told_growth(self) -> tuple[Grown, ...]:
+        """What the table says of the sweeps that grow."""
+        found = zip(self.stores, self.grown, self.stages, strict=True)
+        return tuple(grown_as(store, plan, shown) for store, plan, shown in found if plan is not None)
 
     def cells(self) -> list[list[int]]:
         """The indices of each cell's trials."""
@@ -109,7 +116,7 @@ def comparison_table(
             f"Δ {metric}: difference to {baseline} over the seeds that both have; {how[metric]}" for metric in intervals
         ]
     notes += _notes_of_rows(rows, all(alike), scale)
-    raced = race_of(stores[0]) if _is_what_a_race_saw(trials, at) else None
+    raced = _race(trials, at)
     rows = rows if raced is None else _with_out(rows, raced[1])
     rows += _reference_rows(trials.frame[alike], [metric.name for metric in shown if metric.name in evaluated])
     return judged(
@@ -123,7 +130,7 @@ def comparison_table(
             sweeps=tuple(store.name for store in stores) if len(stores) > 1 else (),
             baseline=baseline,
             intervals=intervals,
-            grown=trials.grown,
+            grown=trials.told_growth(),
             race=None if raced is None else raced[0],
         )
     )
@@ -137,14 +144,14 @@ def _read(
     chosen = [entries_in(store, stage) for store in stores]
     owners = [(store, entry) for store, (entries, _) in zip(stores, chosen, strict=True) for entry in entries]
     frames = [trials_frame(store, at, again, entries) for store, (entries, _) in zip(stores, chosen, strict=True)]
-    grown = (grown_as(store, shown) for store, (_, shown) in zip(stores, chosen, strict=True))
     return _Trials(
         stores=stores,
         plans=[store.plan() for store in stores],
         owners=owners,
         frame=pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0],
         references=[store.trial(entry.trial_id).references() for store, entry in owners],
-        grown=tuple(each for each in grown if each is not None),
+        grown=[store.grown() for store in stores],
+        stages=[shown for _, shown in chosen],
     )
 
 
@@ -201,7 +208,8 @@ def _rows(
     """One row for each cell, and its trials that have a result."""
     records = trials.frame.reindex(columns=[*USED, *metrics]).to_dict("records")
     reported = {plan["name"]: _paper(plan) for plan in trials.plans}
-    chosen = {store.name: chosen_cells(store) for store in trials.stores}
+    plans = zip(trials.stores, trials.grown, strict=True)
+    chosen = {store.name: chosen_cells(plan) for store, plan in plans if plan is not None}
     cells = trials.cells()
     rows = []
     for indices in cells:
@@ -245,9 +253,15 @@ def _row(group: Sequence[_Trial], entry: Entry, metrics: Sequence[str], at: At, 
     )
 
 
-def _is_what_a_race_saw(trials: _Trials, at: At) -> bool:
-    """Whether the table has the values by which a race would have decided: not other evaluations, or other seeds."""
-    return len(trials.stores) == 1 and at == LAST and all(each.shown == "explored" for each in trials.grown)
+def _race(trials: _Trials, at: At) -> tuple[Race, dict[str, Out]] | None:
+    """The race that the table's cells have run, as :func:`race_of`.
+
+    None if the table does not have the values by which it decided: of several sweeps, of other evaluations, of fresh
+    seeds.
+    """
+    if len(trials.stores) > 1 or at != LAST or trials.stages != ["explored"] or trials.grown[0] is None:
+        return None
+    return race_of(trials.grown[0], trials.plans[0]["compare"]["metric"])
 
 
 def _with_out(rows: Sequence[Row], outs: Mapping[str, Out]) -> list[Row]:

@@ -78,15 +78,16 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def epochs_frame(store: SweepStore) -> pd.DataFrame:
+def epochs_frame(store: SweepStore, entries: Sequence[Entry] | None = None) -> pd.DataFrame:
     """One row a stored epoch: trial_id, cell, variant, setting, seed, axis.NAME, epoch, iteration, every metric.
 
+    Of all trials, or of ``entries`` alone.
     A sweep that grows also has the columns stage and proposal.
     """
     import pandas as pd
 
     frames, rows = [], list[dict[str, Any]]()
-    entries, grows = store.entries(), _grows(store)
+    entries, grows = store.entries() if entries is None else entries, _grows(store)
     for number, entry in enumerate(entries, start=1):
         rows += [{**_identity(entry, grows), **record} for record in store.trial(entry.trial_id).epochs()]
         if rows and (number % CHUNK == 0 or number == len(entries)):

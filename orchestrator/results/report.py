@@ -14,13 +14,15 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.files import reason, write_atomically
 from orchestrator.results.comparison import comparison_table
+from orchestrator.results.decided import told_decisions
 from orchestrator.results.figures import sweep_pictures
 from orchestrator.results.formats import to_html
 from orchestrator.results.verdict_text import sentences
 from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.sweep.document import read_document
-from orchestrator.sweep.setting import short_names, short_value
+from orchestrator.sweep.names import cell_label
+from orchestrator.sweep.setting import setting_text, short_names, short_value
 
 TEMPLATE = "report.html.jinja"
 FINE = (State.DONE, State.RUNNING, State.PENDING)
@@ -75,6 +77,8 @@ def report_html(store: SweepStore) -> str:
     except UserError as problem:
         why_none = str(problem)
     table = comparison_table(store)
+    is_confirmed = any(each.shown == "confirmed" for each in table.grown)
+    explored = comparison_table(store, stage="explored") if is_confirmed else None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("orchestrator.results") / TEMPLATE).read_text(encoding="utf-8"))
     written, text = _written(store.path / "sweep.yaml")
@@ -88,6 +92,8 @@ def report_html(store: SweepStore) -> str:
         grid=_grid(trials, written),
         verdict=sentences(table.verdict),
         table=to_html(replace(table, verdict=None)),
+        explored=None if explored is None else to_html(explored),
+        decisions=told_decisions(store),
         figures=[picture for picture in pictures if picture.name != SAMPLES],
         samples=[picture for picture in pictures if picture.name == SAMPLES],
         why_none=why_none,
@@ -143,11 +149,23 @@ def _settings(store: SweepStore, trials: list[_Trial]) -> dict[str, str]:
         ],
         "seeds": [str(trial.entry.seed) for trial in trials],
     }
+    searched = {axis.replace("_", " ") for trial in trials for axis in trial.entry.searched}
+    told |= {name: ["searched"] for name in told if name.partition(" (")[0] in searched}
     return {name: ", ".join(_number_of(values)) for name, values in told.items()}
 
 
 def _one_a_cell(trials: list[_Trial]) -> list[_Trial]:
-    return list({trial.entry.label: trial for trial in reversed(trials)}.values())[::-1]
+    """The first trial of each cell; all proposals of a cell that was searched are one."""
+    found: dict[str, _Trial] = {}
+    for trial in trials:
+        found.setdefault(_fixed(trial.entry), trial)
+    return list(found.values())
+
+
+def _fixed(entry: Entry) -> str:
+    """The cell of the grid in words, without what a search has chosen."""
+    fixed = {axis: value for axis, value in entry.axes.items() if axis not in entry.searched}
+    return cell_label(entry.variant, setting_text(fixed, short_names(entry.axes))) if entry.searched else entry.label
 
 
 def _grid(trials: list[_Trial], written: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -161,7 +179,8 @@ def _grid(trials: list[_Trial], written: Mapping[str, Any]) -> list[dict[str, An
         row = rows.setdefault(name, {"variant": name, "base": _words(own), "axes": {}, "cells": 0})
         row["cells"] += 1
         for axis, value in trial.entry.axes.items():
-            row["axes"].setdefault(short[axis], {})[short_value(value)] = None
+            word = "searched" if axis in trial.entry.searched else short_value(value)
+            row["axes"].setdefault(short[axis], {})[word] = None
     return list(rows.values())
 
 
@@ -171,10 +190,14 @@ def _words(written: Mapping[str, Any]) -> str:
 
 
 def _costs(trials: list[_Trial]) -> list[dict[str, Any]]:
-    """One row a cell and one for all: trials, attempts, seconds of training and evaluation, hours, devices."""
+    """One row a cell, one for the proposals of a search, and one for all.
+
+    Each has trials, attempts, seconds of training and evaluation, hours, devices.
+    """
     cells: dict[str, list[_Trial]] = {}
     for trial in trials:
-        cells.setdefault(trial.entry.label, []).append(trial)
+        stage = {"": "", "search": " (proposals)", "confirm": " (confirmed)"}[trial.entry.stage]
+        cells.setdefault(_fixed(trial.entry) + stage, []).append(trial)
     rows = []
     for label, members in [*cells.items(), ("all", trials)]:
         training = sum(trial.seconds("epoch_seconds") for trial in members)

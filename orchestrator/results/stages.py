@@ -37,7 +37,7 @@ class Look:
 class Race:
     """What a race has decided so far, by the metric that the sweep compares by.
 
-    ``cells`` is how many cells began, ``ended`` why no look follows; None as long as the race goes on.
+    ``cells`` is how many cells the first look saw, ``ended`` why no look follows; None as long as the race goes on.
     """
 
     metric: str
@@ -82,10 +82,11 @@ def stage_named(option: str) -> Shown | None:
     return None
 
 
-def is_confirmed(store: SweepStore) -> bool:
-    """Whether a confirmation has a value of the metric that the sweep compares by."""
-    metric = store.plan()["compare"]["metric"]
-    return any(_has_value(store, entry, metric) for entry in _staged(store, "confirmed"))
+def is_confirmed(store: SweepStore, entries: Sequence[Entry]) -> bool:
+    """Whether one of these trials confirms, and has a value of the metric that the sweep compares by."""
+    confirming = _staged(entries, "confirmed")
+    metric = store.plan()["compare"]["metric"] if confirming else ""
+    return any(_has_value(store, entry, metric) for entry in confirming)
 
 
 def _has_value(store: SweepStore, entry: Entry, metric: str) -> bool:
@@ -95,8 +96,8 @@ def _has_value(store: SweepStore, entry: Entry, metric: str) -> bool:
     return any(record["epoch"] and math.isfinite(record.get(metric, math.nan)) for record in trial.epochs())
 
 
-def _staged(store: SweepStore, shown: Shown) -> list[Entry]:
-    return [entry for entry in store.entries() if (entry.stage == "confirm") == (shown == "confirmed")]
+def _staged(entries: Iterable[Entry], shown: Shown) -> list[Entry]:
+    return [entry for entry in entries if (entry.stage == "confirm") == (shown == "confirmed")]
 
 
 def entries_in(store: SweepStore, stage: Shown | None = None) -> tuple[list[Entry], Shown]:
@@ -105,27 +106,23 @@ def entries_in(store: SweepStore, stage: Shown | None = None) -> tuple[list[Entr
     By default it is the confirmed one as soon as a confirmation has a value. Raises :class:`UserError` if the confirmed
     one is asked for before.
     """
-    if stage == "explored" or (stage is None and not _staged(store, "confirmed")):
-        return _staged(store, "explored"), "explored"
-    if is_confirmed(store):
-        return _staged(store, "confirmed"), "confirmed"
-    if stage is None:
-        return _staged(store, "explored"), "explored"
+    entries = store.entries()
+    if stage != "explored" and is_confirmed(store, entries):
+        return _staged(entries, "confirmed"), "confirmed"
+    if stage != "confirmed":
+        return _staged(entries, "explored"), "explored"
     grown = store.grown()
     if grown is None or grown.growing.confirm is None:
         why = f"its sweep file does not ask for any; add {CONFIRM_KEY} and run it again"
-    elif _staged(store, "confirmed"):
+    elif _staged(entries, "confirmed"):
         why = "its confirmation has no value yet; orchestrator status tells how far it has come"
     else:
         why = "its confirmation begins when everything that it rests on has ended; resume the sweep"
     raise UserError(f"--stage confirmed: '{store.name}' has no confirmed cells: {why}")
 
 
-def grown_as(store: SweepStore, shown: Shown) -> Grown | None:
-    """What a table says of the sweep's growth. None if its plan does not grow."""
-    plan = store.grown()
-    if plan is None:
-        return None
+def grown_as(store: SweepStore, plan: GrownPlan, shown: Shown) -> Grown:
+    """What a table says of the growth of the sweep's plan."""
     confirmations = _confirmations(plan)
     counts = _proposals(plan.decisions).values()
     confirm = plan.growing.confirm
@@ -139,7 +136,7 @@ def grown_as(store: SweepStore, shown: Shown) -> Grown | None:
         max((each.about["best"] for each in confirmations), default=1),
         0 if confirm is None else confirm.seeds,
         confirm is not None,
-        shown == "confirmed" or is_confirmed(store),
+        shown == "confirmed" or is_confirmed(store, store.entries()),
     )
 
 
@@ -149,10 +146,9 @@ def _confirmations(plan: GrownPlan) -> list[Decision]:
     return list({cell_key(*each.cell()): each for each in made}.values())
 
 
-def chosen_cells(store: SweepStore) -> set[str]:
+def chosen_cells(plan: GrownPlan) -> set[str]:
     """The cells that the last confirmations have chosen, by :func:`cell_key`."""
-    plan = store.grown()
-    made = [] if plan is None else _confirmations(plan)
+    made = _confirmations(plan)
     return {cell_key(each.about["variant"], cell["axes"]) for each in made for cell in each.rests_on["cells"]}
 
 
@@ -171,10 +167,12 @@ def cell_key(variant: str, axes: Mapping[str, Any]) -> str:
     return json.dumps([variant, axes], sort_keys=True)
 
 
-def race_of(store: SweepStore) -> tuple[Race, dict[str, Out]] | None:
-    """The race of a sweep, and why cells are out of it, by :func:`cell_key`. None if it has no race."""
-    plan = store.grown()
-    if plan is None or plan.growing.race is None:
+def race_of(plan: GrownPlan, metric: str) -> tuple[Race, dict[str, Out]] | None:
+    """The race of a sweep, and why cells are out of it, by :func:`cell_key`. None if it has no race.
+
+    ``metric`` is the one that the sweep compares by.
+    """
+    if plan.growing.race is None:
         return None
     made = [each for each in plan.decisions if each.kind == "race"]
     outs: dict[str, Out] = {}
@@ -184,13 +182,9 @@ def race_of(store: SweepStore) -> tuple[Race, dict[str, Out]] | None:
         outs |= {cell_key(each["variant"], each["axes"]): each["out"] for each in cells if each["out"]}
         left = sum(not each["out"] for each in cells)
         looks.append(Look(decision.about["had"], decision.about["level"], len(cells), left))
-    began = looks[0].cells if looks else _cells(plan, store)
+    began = looks[0].cells if looks else 0
     ended = made[-1].about["ended"] if made else None
-    return Race(store.plan()["compare"]["metric"], began, tuple(looks), ended), outs
-
-
-def _cells(plan: GrownPlan, store: SweepStore) -> int:
-    return len({cell_key(each.variant, each.axes) for each in store.entries() if not each.stage})
+    return Race(metric, began, tuple(looks), ended), outs
 
 
 # --- in words -------------------------------------------------------------------------------------------------------

@@ -261,7 +261,7 @@ def _verdict(table: Table, metric: Metric, standings: _Standings) -> Verdict:
         seeds=seeds if standings.tested else None,
         variants=_bests_of_variants(table, name, standings, cell),
         effects=_effects(table, metric, standings),
-        stage=table.grown[0].shown if table.grown else None,
+        stage=table.grown[0].shown if table.grown and not table.sweeps else None,
         race=standings.race,
         proposals=_proposals(rows, standings),
     )

@@ -126,7 +126,8 @@ def _of_race(race: Race) -> str:
     goes_on = "it goes on" if race.ended is None else f"it has ended: {race.ended}"
     return (
         f"The race has had {looks}, at {seeds} seeds a cell, and {left}; {goes_on}. "
-        "A cell that is told apart from the best at a look gets no further seeds; all looks together have a chance of at most 5 % of any error."
+        "A cell that is told apart from the best at a look gets no further seeds; "
+        "all looks together have a chance of at most 5 % of any error."
     )
 
 

@@ -11,6 +11,7 @@ from orchestrator.errors import UserError
 from orchestrator.files import reason, replacing
 from orchestrator.results.figures.data import Sweep, band, best_first, read_sweep
 from orchestrator.results.figures.style import saved, shown, style
+from orchestrator.results.stages import Shown
 from orchestrator.store.sweep import SweepStore
 
 if TYPE_CHECKING:
@@ -33,13 +34,16 @@ class Picture:
     files: Mapping[str, bytes]
 
 
-def sweep_pictures(store: SweepStore, metric: str | None = None, kinds: Sequence[str] = KINDS) -> list[Picture]:
+def sweep_pictures(
+    store: SweepStore, metric: str | None = None, kinds: Sequence[str] = KINDS, stage: Shown | None = None
+) -> list[Picture]:
     """All figures of a sweep. They show ``metric``; by default the one that the sweep compares by.
 
-    The same store gives the same bytes. Raises :class:`UserError` if no epoch is finished, or no trial has logged the
-    metric.
+    ``stage`` chooses one of the two tables of a sweep that grows. Figures of a search or a race show the explored one
+    in any case. The same store gives the same bytes. Raises :class:`UserError` if no epoch is finished, or no trial has
+    logged the metric.
     """
-    sweep = read_sweep(store, metric)
+    sweep = read_sweep(store, metric, stage)
     with style():
         return [
             Picture(
@@ -50,7 +54,7 @@ def sweep_pictures(store: SweepStore, metric: str | None = None, kinds: Sequence
                 round(figure.get_figwidth(), 2),
                 {kind: saved(figure, kind, title, caption) for kind in kinds},
             )
-            for name, title, caption, alt, figure in _figures(sweep)
+            for name, title, caption, alt, figure in (*_figures(sweep), *_growth(sweep))
         ]
 
 
@@ -109,6 +113,47 @@ def _figures(sweep: Sweep) -> Iterator[tuple[str, str, str, str, Figure]]:
         caption = f"{title}, {first}at its last evaluation, from the same latent points."
         alt = f"Generated samples of {len(sweep.cells)} cells side by side, labelled with the cell."
         yield "samples", title, caption, alt, figure
+
+
+def _growth(sweep: Sweep) -> Iterator[tuple[str, str, str, str, Figure]]:
+    """Yields the figures of searches and of a race as :func:`_figures` does, from the explored trials."""
+    from orchestrator.results.figures.races import looks_of, race
+    from orchestrator.results.figures.searches import (
+        IMPORTANCE,
+        best_so_far,
+        importance,
+        importances,
+        searches_of,
+        slices,
+    )
+
+    if sweep.shown is None:
+        return
+    explored = sweep if sweep.shown == "explored" else read_sweep(sweep.store, sweep.metric, "explored")
+    metric = explored.metric
+    if searches := searches_of(explored):
+        of = f"{len(searches.groups)} searches"
+        if figure := best_so_far(searches):
+            title = f"Best {metric} so far against proposals"
+            caption = f"{title}: a line a search, a point a proposal. The best of many is flattered."
+            alt = f"Lines of the best {metric} so far, one for each of {of}, and a point for each proposal."
+            yield f"{metric}_search", title, caption, alt, figure
+        if figure := importance(searches):
+            title = f"Importance of the options that were searched, for {metric}"
+            numbers = sorted({len(group.valued) for group in searches.groups if importances(searches, group)})
+            caption = f"{title}: {IMPORTANCE}: {' or '.join(map(str, numbers))} of each search."
+            alt = f"A panel for each search, with a bar for each option: its importance for {metric}."
+            yield f"{metric}_importance", title, caption, alt, figure
+        if figure := slices(searches):
+            title = f"{metric} against each option that was searched"
+            caption = f"{title}: a point is a proposal, its mean over seeds; the best of each search is ringed."
+            alt = f"A panel for each of {len(searches.options)} options, with a point for each proposal of {of}."
+            yield f"{metric}_slices", title, caption, alt, figure
+    if figure := race(explored):
+        title = f"The race by {metric}"
+        caption = f"{title}: a panel a look, a line a cell, with the mean and its 95 % interval that the look saw."
+        alt = f"{len(looks_of(explored))} looks of a race: each cell's {metric}, and which cells went on."
+        yield f"{metric}_race", title, caption, alt, figure
 
 
 def _devices(sweep: Sweep) -> str:

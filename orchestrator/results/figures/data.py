@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.errors import UserError
 from orchestrator.results.frames import epochs_frame, trials_frame
+from orchestrator.results.stages import Shown, entries_in
 from orchestrator.results.tables import FLOOR, UNTRAINED
+from orchestrator.store.entry import Entry, Stage
 from orchestrator.store.epochs import POSITION
 from orchestrator.store.references import stored_metrics
 from orchestrator.store.runs import runs_argument
@@ -26,11 +28,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Horizontal = Literal["epoch", "iteration", "seconds"]
-NO_METRICS = frozenset({"trial_id", "cell", "variant", "setting", "seed", "seconds", *POSITION})
+ABOUT: dict[Shown, str] = {
+    "explored": "explored: the trials on which decisions rested, whose best is flattered",
+    "confirmed": "confirmed: fresh seeds alone, which no decision has seen",
+}
+NO_METRICS = frozenset({"trial_id", "cell", "variant", "setting", "seed", "stage", "proposal", "seconds", *POSITION})
 """The columns of the epochs' frame that are no metrics. Columns of axes are excluded by their prefix."""
 RESULTS = frozenset({State.DONE, State.STOPPED})
 """The states whose trials count in a cell's value, as in tables."""
 BAD_ENDS = (State.FAILED, State.DIVERGED, State.LOST)
+MOST_WORDS = 12
+"""An axis that a search chose, with more numbers than this, is a scale and no list of values."""
 NAMED = 12
 """How many trials a figure names. It counts the rest."""
 
@@ -50,7 +58,8 @@ class CellResult:
 
     ``value`` is the metric's mean over its seeds with a result (DONE or STOPPED), as in tables. Cells are ordered by
     ``rank``, where less is better. Both are None if no seed has a value. ``without`` is the number of seeds with a
-    result but without a finite value.
+    result but without a finite value. ``stage``, ``proposal`` and ``searched`` are those of its trials, see
+    :class:`~orchestrator.store.entry.Entry`.
     """
 
     variant: str
@@ -60,6 +69,9 @@ class CellResult:
     value: float | None
     rank: float | None
     without: int = 0
+    stage: Stage = ""
+    proposal: int | None = None
+    searched: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -100,11 +112,15 @@ class Single:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis: its values as text, in order, and the value of each cell (by label) that has the axis."""
+    """An axis: its values as text, in order, and the value of each cell (by label) that has the axis.
+
+    ``numbers`` are the values by their text, if the axis is to be a scale and not a list.
+    """
 
     name: str
     values: tuple[str, ...]
     of: Mapping[str, str]
+    numbers: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +139,13 @@ class Sweep:
     references: Mapping[str, float]
     logged: frozenset[str]
     epochs: Mapping[str, pd.DataFrame]
+    shown: Shown | None = None
+    """Which of the two tables of a sweep that grows the figures show; None for other sweeps."""
+
+    @property
+    def about(self) -> str:
+        """Which trials of a sweep that grows are shown, as text. Empty for other sweeps."""
+        return "" if self.shown is None else ABOUT[self.shown]
 
     def variants(self) -> dict[str, list[CellResult]]:
         """The cells of each variant, in the plan's order."""
@@ -148,18 +171,21 @@ class Sweep:
         return [*bad[:NAMED], *more, *(f"{states.count(state)} {state}" for state in others)]
 
 
-def read_sweep(store: SweepStore, metric: str | None = None) -> Sweep:
+def read_sweep(store: SweepStore, metric: str | None = None, stage: Shown | None = None) -> Sweep:
     """Reads a sweep for figures of ``metric``; by default the metric that the sweep compares by.
 
+    ``stage`` chooses one of the two tables of a sweep that grows, see :func:`~orchestrator.results.stages.entries_in`.
     Raises :class:`UserError` if no epoch is finished, or if no trial has logged the metric.
     """
-    epochs = epochs_frame(store)
+    entries, shown = entries_in(store, stage)
+    epochs = epochs_frame(store, entries)
     if epochs.empty or not (epochs["epoch"] > 0).any():
         raise UserError(
             f"no trial of '{store.name}' has finished an epoch, so that there is nothing to plot; "
             f"orchestrator status {store.name}{runs_argument(store.runs)} tells how far it has come"
         )
-    trials, compare = trials_frame(store), store.plan()["compare"]
+    trials, plan = trials_frame(store, entries=entries), store.plan()
+    compare = plan["compare"]
     logged = frozenset(name for name in map(str, epochs) if name not in NO_METRICS and not name.startswith("axis."))
     name = metric or compare["metric"]
     if name not in logged:
@@ -171,9 +197,12 @@ def read_sweep(store: SweepStore, metric: str | None = None) -> Sweep:
     mode = _mode(store, name)
     ranked_by = name if mode else compare["metric"]
     sign = -1 if (mode or compare["mode"]) == "max" else 1
-    cells = _cells(store, trials, name, ranked_by, sign)
+    cells = _cells(entries, trials, name, ranked_by, sign)
     by_trial = {str(trial_id): frame for trial_id, frame in epochs.groupby("trial_id")}
-    return Sweep(store, name, mode, ranked_by, cells, _references(trials, name), logged, by_trial)
+    references = _references(trials, name)
+    return Sweep(
+        store, name, mode, ranked_by, cells, references, logged, by_trial, None if plan["growing"] is None else shown
+    )
 
 
 def _mode(store: SweepStore, metric: str) -> str | None:
@@ -186,10 +215,12 @@ def _mode(store: SweepStore, metric: str) -> str | None:
     return None
 
 
-def _cells(store: SweepStore, trials: pd.DataFrame, metric: str, ranked_by: str, sign: int) -> tuple[CellResult, ...]:
+def _cells(
+    planned: Sequence[Entry], trials: pd.DataFrame, metric: str, ranked_by: str, sign: int
+) -> tuple[CellResult, ...]:
     rows = {row["trial_id"]: row for row in trials.to_dict("records")}
     groups: dict[str, list[Any]] = {}
-    for entry in store.entries():
+    for entry in planned:
         groups.setdefault(entry.label, []).append(entry)
     cells = []
     for entries in groups.values():
@@ -207,6 +238,9 @@ def _cells(store: SweepStore, trials: pd.DataFrame, metric: str, ranked_by: str,
                 _mean(values),
                 None if rank is None else sign * rank,
                 len(finished) - len(values),
+                first.stage,
+                first.proposal,
+                tuple(first.searched),
             )
         )
     return tuple(cells)
@@ -304,15 +338,20 @@ def band(sweep: Sweep, metric: str | None = None) -> str:
     return ", ".join([*parts, *(["of one seed no band"] if 1 in counts else [])]) or f"no DONE seed has {metric}"
 
 
-def varying_axes(cells: Sequence[CellResult]) -> list[Axis]:
+def varying_axes(cells: Sequence[CellResult], *, searched: bool = True) -> list[Axis]:
     """The axes in which cells differ. Axes that always change together are merged into one.
+
+    ``searched``: whether axes that a search chose are among them.
 
     Numbers are in ascending order, other values in the plan's order.
     """
     names = list(dict.fromkeys(axis for cell in cells for axis in cell.axes))
     short = short_names(names)
     partitions: dict[tuple[frozenset[str], ...], list[str]] = {}
+    chosen = set() if searched else {name for cell in cells for name in cell.searched}
     for name in names:
+        if name in chosen:
+            continue
         groups: dict[str, set[str]] = {}
         for cell in cells:
             if name in cell.axes:
@@ -329,5 +368,6 @@ def varying_axes(cells: Sequence[CellResult]) -> list[Axis]:
         raw = {of[cell.label]: cell.axes[together[0]] for cell in cells if cell.label in of}
         numbers = all(isinstance(value, int | float) for value in raw.values())
         words = sorted(raw, key=lambda word: raw[word]) if numbers else list(raw)
-        axes.append(Axis(", ".join(short[name] for name in together), tuple(words), of))
+        scaled = numbers and len(words) > MOST_WORDS and any(together[0] in cell.searched for cell in cells)
+        axes.append(Axis(", ".join(short[name] for name in together), tuple(words), of, raw if scaled else None))
     return axes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ LINE = "#777777"
 NOWHERE = -0.12
 """The height, below the metric's axis, at which lines without a value end."""
 LONGEST_WORD = 22
+ROOM = 0.07
+"""How far apart values are written on an axis that is a scale."""
 
 
 def mapped(sweep: Sweep) -> list[tuple[str, list[CellResult], tuple[Axis, Axis]]]:
@@ -39,11 +41,19 @@ def mapped(sweep: Sweep) -> list[tuple[str, list[CellResult], tuple[Axis, Axis]]
     """
     found = []
     for name, cells in sweep.variants().items():
-        axes = varying_axes(cells)
+        axes = _mapped_axes(cells)
         everywhere = all(cell.label in axis.of for cell in cells for axis in axes)
-        if len(axes) == 2 and everywhere and any(cell.value is not None for cell in cells):
+        searched = any(cell.stage == "search" for cell in cells)  # a map of proposals would be one of holes
+        if len(axes) == 2 and everywhere and not searched and any(cell.value is not None for cell in cells):
             found.append((name, cells, (axes[0], axes[1])))
     return found
+
+
+def _mapped_axes(cells: Sequence[CellResult]) -> list[Axis]:
+    """The axes that vary, without those that a search chose: confirmed cells are a grid at tuned settings."""
+    axes = varying_axes(cells, searched=False)
+    places = {tuple(axis.of.get(cell.label) for axis in axes) for cell in cells}
+    return axes if len(places) == len(cells) else []
 
 
 def heat_maps(sweep: Sweep) -> Figure | None:
@@ -141,7 +151,7 @@ def parallel_coordinates(sweep: Sweep) -> Figure | None:
     values = np.array([cell.value for cell in valued], dtype=float)
     logarithmic = scale_of(values) == LOG
     norm = (LogNorm if logarithmic else Normalize)(float(values.min()), float(values.max()))
-    most = max(len(axis.values) for axis in columns)
+    most = max(len(axis.values) if axis.numbers is None else 12 for axis in columns)
     figure = Figure(figsize=(WIDTH, min(5.0, max(2.4, 0.3 * most + 1.2))), layout="constrained")
     axes = figure.add_subplot()
     heights = [_heights(axis, sweep.cells) for axis in columns]
@@ -180,6 +190,10 @@ def _columns(sweep: Sweep) -> list[Axis]:
 
 def _places(axis: Axis, cells: Sequence[CellResult]) -> dict[str | None, float]:
     """The height of each value on an axis, in [0, 1]. None, lowest, stands for cells that do not have the axis."""
+    if axis.numbers is not None:
+        nowhere: dict[str | None, float] = {None: 0.02} if any(cell.label not in axis.of for cell in cells) else {}
+        low, level = 0.1 if nowhere else 0.03, _norm(axis.numbers)
+        return nowhere | {word: low + (0.97 - low) * float(level(axis.numbers[word])) for word in axis.values}
     words = [*([None] if any(cell.label not in axis.of for cell in cells) else []), *axis.values]
     return {word: (index + 0.5) / len(words) for index, word in enumerate(words)}
 
@@ -187,7 +201,7 @@ def _places(axis: Axis, cells: Sequence[CellResult]) -> dict[str | None, float]:
 def _heights(axis: Axis, cells: Sequence[CellResult]) -> dict[str, float]:
     """The height at which each cell crosses an axis: near its value, spread by rank so that lines stay distinct."""
     places = _places(axis, cells)
-    room = 0.55 / len(places)
+    room = 0.55 / len(places) if axis.numbers is None else 0.0
     heights: dict[str, float] = {}
     for word, place in places.items():
         here = [cell for cell in best_first(cells) if axis.of.get(cell.label) == word]
@@ -214,9 +228,31 @@ def _path(heights: Sequence[float]) -> tuple[list[float], list[float]]:
 def _draw_axis(axes: Axes, position: int, axis: Axis, cells: Sequence[CellResult]) -> None:
     axes.axvline(position, color=LINE, linewidth=0.7, zorder=1)
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
-    for word, place in _places(axis, cells).items():
+    places = _places(axis, cells)
+    if axis.numbers is not None:
+        places = _spaced(places)
+    for word, place in places.items():
         text = "—" if word is None else _short(word)
         axes.text(position + 0.03, place, text, va="center", fontsize=6, bbox=box, zorder=5)
+
+
+def _norm(numbers: Mapping[str, float]) -> Any:
+    """The scale of numbers between the smallest and the largest, logarithmic where tables of them would be too."""
+    import numpy as np
+    from matplotlib.colors import LogNorm, Normalize
+
+    values = np.array(list(numbers.values()), dtype=float)
+    return (LogNorm if scale_of(values) == LOG else Normalize)(float(values.min()), float(values.max()))
+
+
+def _spaced(places: Mapping[str | None, float]) -> dict[str | None, float]:
+    """Those of the places that have room for their text: the ends, and others between them."""
+    *others, highest = sorted(places.items(), key=lambda item: item[1])
+    kept: dict[str | None, float] = {}
+    for word, place in others:
+        if not kept or (place - max(kept.values()) > ROOM and highest[1] - place > ROOM):
+            kept[word] = place
+    return kept | dict([highest])
 
 
 def _short(word: str) -> str:

@@ -31,6 +31,8 @@ SHADES = "cividis"
 PALE = "#9a9a9a"
 WIDTH = 7.0
 """The width of a figure in inches: two columns of a paper."""
+FINE = 200
+"""Dots per inch at which letters have their printed width, for figures with long words beside an axis."""
 NOTE_WIDTH = 150
 """Characters in a line of a figure's note."""
 STYLE: dict[str, Any] = {
@@ -133,11 +135,11 @@ def set_scale(axes: Axes, scale: str, values: np.ndarray) -> None:
         _set_plain_numbers(axes.yaxis)
 
 
-def set_log_ticks(axis: Axis) -> None:
+def set_log_ticks(axis: Axis, at: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
     """Sets the ticks of a logarithmic axis at 1, 2 and 5 of each decade, with plain numbers."""
     from matplotlib.ticker import LogLocator
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axis.set_major_locator(LogLocator(subs=at, numticks=12))
     _set_plain_numbers(axis)
 
 
@@ -150,17 +152,23 @@ def _set_plain_numbers(axis: Axis) -> None:
 
 
 def add_note(
-    figure: Figure, sweep: Sweep, told: Sequence[str], in_means: Collection[State], handles: Sequence[Any] = ()
+    figure: Figure,
+    sweep: Sweep,
+    told: Sequence[str],
+    in_means: Collection[State],
+    handles: Sequence[Any] = (),
+    columns: int | None = None,
 ) -> None:
     """Adds small print below the panels: what is drawn, which trials are left out, and a legend for all panels."""
     left = sweep.unfinished(in_means)
-    parts = [*told, *([f"not in the means: {', '.join(left)}"] if left else [])]
-    text = textwrap.fill("; ".join(parts), round(NOTE_WIDTH * figure.get_figwidth() / WIDTH), break_on_hyphens=False)
+    parts = [*told, sweep.about, f"not in the means: {', '.join(left)}" if left else ""]
+    text = "; ".join(filter(None, parts))
+    text = textwrap.fill(text, round(NOTE_WIDTH * figure.get_figwidth() / WIDTH), break_on_hyphens=False)
     legend = figure.legend(
         handles=handles,
         title=text,
         loc="outside lower left",
-        ncols=2 if figure.get_figwidth() < WIDTH else 4,
+        ncols=columns or (2 if figure.get_figwidth() < WIDTH else 4),
         alignment="left",
         borderaxespad=0.1,
         title_fontproperties={"size": 5.5},

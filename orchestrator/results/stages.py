@@ -56,8 +56,9 @@ class Grown:
     """A sweep that grows, as one of its two tables shows it.
 
     ``proposals`` are the numbers of proposals of its searches, ``searching`` says whether it has any. ``chosen_of`` and
-    ``best``: the best how many of how many cells were confirmed, with ``fresh`` seeds. ``confirms`` says whether its
-    sweep file asks for a confirmation, ``other`` whether the other table has values too.
+    ``best``: the best how many of how many proposals, and of how many cells of a method that is not searched, were
+    confirmed, with ``fresh`` seeds. ``confirms`` says whether its sweep file asks for a confirmation, ``other`` whether
+    the other table has values too.
     """
 
     sweep: str
@@ -65,7 +66,7 @@ class Grown:
     searching: bool
     proposals: tuple[int, ...]
     raced: bool
-    chosen_of: tuple[int, ...]
+    chosen_of: tuple[tuple[int, ...], tuple[int, ...]]
     best: int
     fresh: int
     confirms: bool
@@ -123,7 +124,12 @@ def entries_in(store: SweepStore, stage: Shown | None = None) -> tuple[list[Entr
 
 def grown_as(store: SweepStore, plan: GrownPlan, shown: Shown) -> Grown:
     """What a table says of the growth of the sweep's plan."""
-    confirmations = _confirmations(plan)
+    searched = {cell_key(group.variant, group.axes) for group in plan.growing.groups}
+    chosen_of: dict[bool, set[int]] = {True: set(), False: set()}
+    best = 1
+    for each in _confirmations(plan):
+        chosen_of[cell_key(*each.cell()) in searched].add(each.about["of"])
+        best = max(best, each.about["best"])
     counts = _proposals(plan.decisions).values()
     confirm = plan.growing.confirm
     return Grown(
@@ -132,8 +138,8 @@ def grown_as(store: SweepStore, plan: GrownPlan, shown: Shown) -> Grown:
         bool(plan.growing.groups),
         tuple(sorted(set(counts))),
         plan.growing.race is not None,
-        tuple(sorted({each.about["of"] for each in confirmations})),
-        max((each.about["best"] for each in confirmations), default=1),
+        (tuple(sorted(chosen_of[True])), tuple(sorted(chosen_of[False]))),
+        best,
         0 if confirm is None else confirm.seeds,
         confirm is not None,
         shown == "confirmed" or is_confirmed(store, store.entries()),
@@ -205,10 +211,12 @@ def stage_notes(grown: Sequence[Grown], where: str = "") -> list[str]:
 
 def _confirmed(grown: Grown, where: str) -> str:
     by = "race" if grown.raced else "search" if grown.searching else "sweep"
-    things = "proposals" if grown.searching else "cells of its method"
+    proposals, cells = grown.chosen_of
+    chosen = [f"of {_either(proposals)} proposal{_plural(proposals)}"] if proposals else []
+    chosen += [f"of {_either(cells)} cell{_plural(cells)} of its method"] if cells else []
     best = "the best" if grown.best == 1 else f"one of the best {grown.best}"
     return (
-        f"confirmed: the {by} chose each cell as {best} of {_either(grown.chosen_of)} {things}, "
+        f"confirmed: the {by} chose each cell as {best} {', or '.join(chosen)}, "
         "which flatters its values there; here it is run again with "
         f"{_seeds(grown.fresh)}, which no decision has seen; "
         f"all that was tried: orchestrator export {grown.sweep} --stage explored{where}"
@@ -233,6 +241,10 @@ def _explored(grown: Grown, where: str) -> str:
 
 def _seeds(count: int) -> str:
     return "1 fresh seed" if count == 1 else f"{count} fresh seeds"
+
+
+def _plural(numbers: Sequence[int]) -> str:
+    return "" if numbers == (1,) else "s"
 
 
 def _either(numbers: Sequence[int]) -> str:

@@ -232,6 +232,7 @@ def importances(searches: Searches, group: Searched) -> dict[str, float]:
     PED-ANOVA, Optuna's default, looks at the best tenth of the proposals, which are two of twenty.
     """
     import optuna
+    from optuna.importance import FanovaImportanceEvaluator
 
     valued = group.valued
     if len(group.space) < 2 or len(valued) < FEWEST or len({cell.value for cell in valued}) == 1:
@@ -242,13 +243,8 @@ def importances(searches: Searches, group: Searched) -> dict[str, float]:
     for cell in valued:
         params = {name: _encoded(dimension, cell.axes[name]) for name, dimension in group.space.items()}
         study.add_trial(optuna.create_trial(params=params, distributions=kinds, value=cell.value))
-    return dict(optuna.importance.get_param_importances(study, evaluator=_fanova()))
-
-
-def _fanova() -> Any:
-    from optuna.importance import FanovaImportanceEvaluator
-
-    return FanovaImportanceEvaluator(seed=0)
+    found = optuna.importance.get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    return {name: float(share) for name, share in found.items()}
 
 
 def _distribution(dimension: Dimension, name: str, cells: Sequence[CellResult]) -> Any:

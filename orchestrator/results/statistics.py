@@ -35,11 +35,11 @@ def mean_interval(mean: Numbers, deviation: Numbers, count: int, scale: Scale = 
     return mean / factor, mean * factor
 
 
-def _t_quantile(freedom: Numbers) -> Numbers:
-    """The 97.5 % quantile of Student's t. ``scipy.stats.t`` gives the same a hundred times slower."""
+def _t_quantile(freedom: Numbers, level: float = LEVEL) -> Numbers:
+    """Student's t's two-sided quantile: 97.5 % at 95 %. ``scipy.stats.t`` gives the same a hundred times slower."""
     from scipy import special
 
-    return special.stdtrit(freedom, (1 + LEVEL) / 2)
+    return special.stdtrit(freedom, (1 + level) / 2)
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
     )
 
 
-def told_apart(one: Estimate, others: Estimate, means: int) -> Numbers:
+def told_apart(one: Estimate, others: Estimate, means: int, level: float = LEVEL) -> Numbers:
     """Whether ``one`` and each of ``others`` differ beyond chance, where any two of ``means`` means are compared.
 
     Games and Howell's statistic (1976), q = √2·|m₁ − m₂|/√(v₁ + v₂), against Dunnett's critical value C (1980):
-    (q₁v₁ + q₂v₂)/(v₁ + v₂), where qᵢ is the 95 % quantile of the studentized range with the degrees of freedom of mᵢ.
+    (q₁v₁ + q₂v₂)/(v₁ + v₂), where qᵢ is the studentized range's quantile at ``level`` with mᵢ's degrees of freedom.
     With equal numbers of seeds that is Games and Howell's test with n − 1 degrees of freedom instead of Welch's. Those
     promise too much with few seeds and many cells: 6 to 8 % of tables of 16 equal cells of two to five normal seeds
     tell some apart. The best of a table is chosen for its values. So all pairs of means count, though only those of one
@@ -80,31 +80,32 @@ def told_apart(one: Estimate, others: Estimate, means: int) -> Numbers:
 
     variance = np.asarray(one.variance + others.variance, dtype=np.float64)
     difference = np.abs(np.asarray(others.mean - one.mean, dtype=np.float64))
-    ranges = (critical_ranges(means, each.freedom) * each.variance for each in (one, others))
+    ranges = (critical_ranges(means, each.freedom, level) * each.variance for each in (one, others))
     with np.errstate(divide="ignore", invalid="ignore"):
         apart = math.sqrt(2) * difference / np.sqrt(variance) > sum(ranges) / variance
     return np.where(variance == 0, difference > 0, apart)
 
 
-def critical_ranges(means: int, freedom: Numbers) -> Numbers:
-    """The 95 % quantiles of the studentized range of ``means`` means, with degrees of freedom rounded down.
+def critical_ranges(means: int, freedom: Numbers, level: float = LEVEL) -> Numbers:
+    """The quantiles at ``level`` of the studentized range of ``means`` means, with degrees of freedom rounded down.
 
-    SciPy takes a tenth of a second for one. There is one for each number of seeds, however many cells have it.
+    SciPy takes a tenth of a second for one, and up to a second for a thousand means or more. There is one for each
+    number of seeds and each level, however many cells have it.
     """
     import numpy as np
 
     above = np.asarray(freedom) + 1e-9  # a sum of errors may have 0.9999999999 where it means 1
     whole, place = np.unique(np.floor(above).astype(int), return_inverse=True)
-    return np.array([_critical_range(means, int(each)) for each in whole])[place].reshape(np.shape(freedom))
+    return np.array([_critical_range(means, int(each), level) for each in whole])[place].reshape(np.shape(freedom))
 
 
 @functools.lru_cache(maxsize=256)
-def _critical_range(means: int, freedom: int) -> float:
+def _critical_range(means: int, freedom: int, level: float) -> float:
     from scipy import stats
 
     if means == 2:
-        return float(math.sqrt(2) * _t_quantile(freedom))
-    return float(stats.studentized_range.isf(1 - LEVEL, means, freedom))
+        return float(math.sqrt(2) * _t_quantile(freedom, level))
+    return float(stats.studentized_range.isf(1 - level, means, freedom))
 
 
 def seeds_needed(difference: float, one: float, other: float) -> int | None:

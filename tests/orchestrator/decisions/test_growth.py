@@ -110,7 +110,7 @@ def test_a_race_gives_seeds_only_to_cells_that_may_still_be_the_best(tmp_path: P
     looks = sorted((each for each in decided(store) if each["kind"] == "race"), key=lambda each: each["about"]["look"])
     assert [each["about"]["look"] for each in looks] == list(range(len(looks)))
     assert looks[-1]["about"]["ended"] == "the cells that are left have the most seeds"
-    assert sum(each["about"]["level"] for each in looks) <= 0.05
+    assert sum(1 - each["about"]["level"] for each in looks) <= 0.05
     confirmed = [entry for entry in store.entries() if entry.stage == "confirm"]
     assert sorted({entry.axes["penalty.weight"] for entry in confirmed}) == [1, 2]
 
@@ -141,7 +141,8 @@ def test_a_cell_of_which_a_seed_diverged_gets_no_further_seeds(tmp_path: Path) -
 
     store = run(tmp_path, RACED, one_diverges)
     seeds = Counter(entry.axes["penalty.weight"] for entry in store.entries() if not entry.stage)
-    assert (seeds[1], seeds[2]) == (3, 12)
+    assert seeds[1] == 3
+    assert seeds[2] > 3
     assert not [entry for entry in store.entries() if entry.stage == "confirm" and entry.axes["penalty.weight"] == 1]
 
 
@@ -204,9 +205,11 @@ def test_a_larger_most_goes_on_from_what_was_decided(tmp_path: Path) -> None:
     assert code == 0, printed
     seeds = Counter(entry.axes["penalty.weight"] for entry in store.entries() if not entry.stage)
     assert seeds[1] == 20
-    levels = [each["about"]["level"] for each in decided(store) if each["kind"] == "race"]
-    assert len(set(levels)) == len(levels)
-    assert sum(levels) <= 0.05
+    race = [each["about"] for each in decided(store) if each["kind"] == "race"]
+    assert [about["seeds"] for about in race if "goes_on" in about] == [20]
+    looks = {about["look"]: about["level"] for about in race if "goes_on" not in about}
+    assert len(looks) == len(race) - 1
+    assert sum(1 - level for level in looks.values()) <= 0.05
 
 
 def test_what_changes_the_meaning_of_decisions_asks_for_another_name(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What makes a plan grow: search, race, confirm."""

@@ -102,6 +102,14 @@ def test_a_proposal_is_the_same_from_scratch_as_after_all_earlier_ones(sampler: 
         assert one.propose(number, told) == Proposer(MIXED, sampler, 3).propose(number, told), number
 
 
+def test_proposals_that_were_all_stopped_are_remembered_with_their_steps() -> None:
+    tried = [Tried(each.setting, "stopped", each.value, index) for index, each in enumerate(history(30))]
+    one = Proposer(MIXED, "tpe")
+    for number in range(1, 30):
+        told = as_waiting(tried[:number], min(number, 3))
+        assert one.propose(number, told) == Proposer(MIXED, "tpe").propose(number, told), number
+
+
 def test_the_gaussian_process_too_proposes_the_same_from_scratch() -> None:
     tried, one = history(20), Proposer(MIXED, "gp", 3)
     for number in (19, 20):
@@ -260,7 +268,7 @@ def grid_on_line(outcome: Callable[[float], tuple[Any, float | None, int | None]
 
 def proposed(sampler: Sampler, tried: list[Tried], seeds: int, mode: Mode = "min") -> list[float]:
     """x of the next proposal, with several seeds."""
-    proposals = [Proposer(LINE, sampler, seed, mode).propose(len(tried), tried) for seed in range(seeds)]
+    proposals = [Proposer(LINE, sampler, seed, mode).propose(99, tried) for seed in range(seeds)]
     return [each["x"] for each in proposals if each is not None]
 
 
@@ -321,6 +329,13 @@ def test_waiting_proposals_keep_the_gaussian_process_away() -> None:
     there = [Tried({"x": alone + shift / 1000}, "waiting") for shift in (-1, 1)]
     (crowded,) = proposed("gp", [*tried, *there], 1)
     assert abs(crowded - alone) > 0.005
+
+
+def test_the_gaussian_process_proposes_another_setting_where_its_best_failed() -> None:
+    tried = grid_on_line(lambda x: ("done", abs(x - 0.5), None))
+    (best_setting,) = proposed("gp", tried, 1)
+    failed = [*tried, Tried({"x": best_setting}, "failed")]
+    assert proposed("gp", failed, 1) not in ([best_setting], proposed("random", failed, 1))
 
 
 def test_a_group_of_thousands_costs_little_more_a_decision() -> None:

@@ -11,14 +11,11 @@ import math
 import random
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from orchestrator.decisions.study import START, Study, Told
+from orchestrator.sweep.growing import Sampler
 from orchestrator.sweep.space import Dimension, key_of
-
-Sampler = Literal["random", "sobol", "tpe", "gp"]
-SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
-"""Independent draws, Sobol' points, Optuna's tree-structured Parzen estimator, Optuna's Gaussian process."""
 
 Outcome = Literal["waiting", "done", "stopped", "diverged", "failed"]
 

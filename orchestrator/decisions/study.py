@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from orchestrator.sweep.growing import SAMPLERS
 from orchestrator.sweep.space import Dimension
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
-START = {"tpe": 10, "gp": 10}
-"""How many results a sampler waits for. These are Optuna's numbers."""
+START = {name: start for name, start in SAMPLERS.items() if start is not None}
+"""How many results a sampler waits for."""
 
 
 class Told(NamedTuple):

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import pytest
 
-from orchestrator.decisions.sampler import SAMPLERS, Proposer, Sampler, Tried
+from orchestrator.decisions.sampler import Proposer, Tried
 from orchestrator.decisions.study import START
+from orchestrator.sweep.growing import SAMPLERS, Sampler
 from orchestrator.sweep.space import Dimension, parse_dimension
 
 Mode = Literal["min", "max"]

@@ -70,3 +70,35 @@ def test_a_growing_sweep_that_is_killed_has_the_trials_of_one_that_was_not(tmp_p
 def _folder(path: Path) -> Path:
     path.mkdir(parents=True)
     return path
+
+
+STOPPING = f"""\
+name: stopping
+base: {POINTS.replace("budget=40", "budget=100")}
+search:
+  trials: 16
+  space: {{critic.lr: "tag(log, interval(1e-5, 1e-1))"}}
+seeds: 2
+early_stopping: {{scheduler: asha, grace: 20, reduction_factor: 2}}
+confirm: {{seeds: 2}}
+compare: {{metric: exact_w1}}
+"""
+
+
+@pytest.mark.long
+def test_early_stopping_goes_with_a_search(tmp_path: Path) -> None:
+    """What was stopped is told to the sampler with the value and the step that it had, and is not confirmed."""
+    with new_sweep(tmp_path, STOPPING) as sweep:
+        ran = orchestrator("sweep", "sweep.yaml", "--executor", "local", "--offline", cwd=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        states = {entry.trial_id: sweep.store.trial(entry.trial_id).status().state for entry in sweep.store.entries()}
+        assert set(states.values()) == {State.DONE, State.STOPPED}
+        made = decided(sweep.store)
+        seen = [outcome for each in made for outcome in each["rests_on"].get("seen", {}).values()]
+        stopped = [outcome for outcome in seen if outcome[0] == "stopped"]
+        assert stopped
+        assert all(value > 0 and 20 <= step < 100 for _, value, step in stopped)
+        [confirmed] = [each for each in made if each["kind"] == "confirm"]
+        best = confirmed["rests_on"]["cells"][0]["axes"]
+        searched = [entry for entry in sweep.store.entries() if entry.stage == "search"]
+        assert {states[entry.trial_id] for entry in searched if entry.axes == best} == {State.DONE}

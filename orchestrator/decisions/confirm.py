@@ -41,7 +41,7 @@ class ConfirmRule:
         store: SweepStore,
         growing: Growing,
         confirm: Confirm,
-        compare: Mapping[str, str],
+        compare: Mapping[str, Any],
         source: SearchRule | tuple[str, Sequence[Entry], RaceRule | None],
         made: Sequence[Decision],
     ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.decisions.outcomes import Outcome, cell_outcome, trial_outcome
 from orchestrator.decisions.rule import Made, Settled, decided_trial, key_of
-from orchestrator.results.racing import behind, level_at, next_seeds
+from orchestrator.results.racing import behind, level_at, seeds_at
 from orchestrator.results.tables import value_of
 from orchestrator.store.decision_log import Decision
 from orchestrator.store.entry import Entry
@@ -32,7 +32,7 @@ class RaceRule:
         store: SweepStore,
         growing: Growing,
         race: Race,
-        compare: Mapping[str, str],
+        compare: Mapping[str, Any],
         planned: Sequence[Entry],
         made: Sequence[Decision],
     ) -> None:
@@ -55,9 +55,14 @@ class RaceRule:
     def decide(self, settled: Settled) -> list[Made]:
         made = []
         while self.open and self._all_ended(settled):
-            made.append(self._look())
+            goes_on = self.seeds < self._target()
+            made.append(self._go_on() if goes_on else self._look())
             self._add(made[-1].decision)
         return made
+
+    def _target(self) -> int:
+        """How many seeds a cell has at the look that comes."""
+        return seeds_at(self.look, self._race.first, self._race.most)
 
     def _all_ended(self, settled: Settled) -> bool:
         """Whether all seeds of the look have ended. Those that have are not asked again."""
@@ -72,7 +77,7 @@ class RaceRule:
 
     def _look(self) -> Made:
         outcomes = {key: self._outcome(key) for key in self.racing}
-        level = level_at(self.look)
+        level = level_at(self.look, self._race.first)
         out: dict[str, str] = {key: "diverged" for key, each in outcomes.items() if each.ending == "diverged"}
         compared = [key for key, each in outcomes.items() if key not in out and each.values]
         values = [value_of(outcomes[key].values, None) for key in compared]
@@ -80,13 +85,14 @@ class RaceRule:
             [value.mean for value in values if value],
             [value.deviation for value in values if value],
             [value.count for value in values if value],
+            seeds=self.seeds,
             cells=len(self.cells),
             level=level,
             mode=self._mode,
         )
         out |= {key: "worse" for key, is_out in zip(compared, told, strict=True) if is_out}
         left = [key for key in self.racing if key not in out]
-        seeds = next_seeds(self.seeds, self._race.most)
+        seeds = seeds_at(self.look + 1, self._race.first, self._race.most)
         ended = self._why_ended(len(left), seeds)
         about: dict[str, Any] = {"look": self.look, "level": level, "had": self.seeds, "ended": ended}
         cells = []
@@ -97,6 +103,19 @@ class RaceRule:
             cells.append({"variant": entry.variant, "axes": dict(entry.axes), **stands, **numbers})
         if ended is not None:
             return Made(Decision("race", about, {"cells": cells}))
+        return self._give(about, cells, left, seeds)
+
+    def _go_on(self) -> Made:
+        """Seeds for the next look of a race that had ended, because its sweep file allows more by now.
+
+        Nothing is tested: the last look has spent its share of the error on the same values.
+        """
+        level = level_at(self.look - 1, self._race.first)
+        about = {"look": self.look - 1, "level": level, "had": self.seeds, "ended": None, "goes_on": True}
+        return self._give(about, [], self.racing, self._target())
+
+    def _give(self, about: dict[str, Any], cells: list[dict[str, Any]], left: Sequence[str], seeds: int) -> Made:
+        """A decision that gives further seeds to the cells that are left."""
         trials = [
             self._trial(key, seed)
             for seed in range(self.seeds, seeds)
@@ -128,16 +147,14 @@ class RaceRule:
         gone = {key_of(each["variant"], each["axes"]) for each in decision.rests_on["cells"] if each["out"]}
         self.racing = [key for key in self.racing if key not in gone]
         self.look = decision.about["look"] + 1
-        self.ended = self._still_ended(decision.about["ended"])
         self.seeds = decision.about.get("seeds", self.seeds)
         for entry in decision.trials:
             self.cells[key_of(entry.variant, entry.axes)].append(entry)
         self._awaited = None
+        self.ended = self._still_ended(decision.about["ended"])
 
     def _still_ended(self, ended: str | None) -> str | None:
         """Why the race has ended: the file may allow more seeds or more trials by now."""
         if ended == MOST and self.seeds < self._race.most:
-            return None
-        if ended == SPENT and self._why_ended(len(self.racing), next_seeds(self.seeds, self._race.most)) != SPENT:
-            return None
-        return ended
+            return self._why_ended(len(self.racing), self._target())
+        return self._why_ended(len(self.racing), self._target()) if ended == SPENT else ended

@@ -1,7 +1,7 @@
 """What a search proposes next: a function of its space, its seed and what became of the earlier proposals.
 
-Ray's ``OptunaSearch`` would not do. Its study lives in memory and in a pickle, the order in which trials end decides what
-it proposes, and it knows no seeds of one setting. Here a proposal follows from what the store says.
+Ray's ``OptunaSearch`` would not do. Its study lives in memory and in a pickle, the order in which trials end decides
+what it proposes, and it knows no seeds of one setting. Here a proposal follows from what the store says.
 """
 
 from __future__ import annotations
@@ -11,23 +11,20 @@ import math
 import random
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from orchestrator.decisions.study import START, Study, Told
+from orchestrator.sweep.growing import Sampler
 from orchestrator.sweep.space import Dimension, key_of
-
-Sampler = Literal["random", "sobol", "tpe", "gp"]
-SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
-"""Independent draws, Sobol' points, Optuna's tree-structured Parzen estimator, Optuna's Gaussian process."""
 
 Outcome = Literal["waiting", "done", "stopped", "diverged", "failed"]
 
 DRAWS = 100
-MODEL_DRAWS = {"tpe": 8, "gp": 2}
+MODEL_DRAWS = {"tpe": 8, "gp": 4}
 """How many proposals that are there already are drawn again: evenly, and by a model."""
 
 GP_RESULTS = 200
-"""The Gaussian process rests on at most so many results: the newest half, and the best of all others.
+"""The Gaussian process rests on at most so many results: the newest, and for a quarter the best of all others.
 
 The time that it takes grows with the cube of their number.
 """
@@ -152,9 +149,13 @@ class Proposer:
             return
         if self._study is None:
             self._study = Study(self._space, self._mode)
-        self._study.tell(_told_to_tpe(tried) if sampler == "tpe" else _told_to_gp(tried, self._mode))
+        told = _told_to_tpe(tried) if sampler == "tpe" else _told_to_gp(tried, self._mode)
         for attempt in range(MODEL_DRAWS[sampler]):
-            yield self._study.ask(sampler, _seed(self._seed, number, attempt))
+            self._study.tell(told)
+            setting = self._study.ask(sampler, _seed(self._seed, number, attempt))
+            yield setting
+            if sampler == "gp":  # it looks for one best setting, which another seed would find again
+                told = [*told, Told("RUNNING", setting)]
 
 
 def _outcome(tried: Tried) -> Outcome:
@@ -199,7 +200,7 @@ def _told_to_gp(tried: Sequence[Tried], mode: Literal["min", "max"]) -> list[Tol
                 ended.append((worst, each.setting))
             case "waiting":
                 waiting.append(Told("RUNNING", each.setting))
-    newest = range(max(0, len(ended) - GP_RESULTS // 2), len(ended))
+    newest = range(max(0, len(ended) - GP_RESULTS * 3 // 4), len(ended))
     best = sorted(range(newest.start), key=lambda index: ended[index][0])[: GP_RESULTS - len(newest)]
     kept = [ended[index] for index in sorted([*best, *newest])]
     return [Told("COMPLETE", setting, sign * cost) for cost, setting in kept] + waiting

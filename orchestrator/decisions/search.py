@@ -42,7 +42,7 @@ class SearchRule:
     """
 
     def __init__(
-        self, store: SweepStore, growing: Growing, group: Group, compare: Mapping[str, str], made: Sequence[Decision]
+        self, store: SweepStore, growing: Growing, group: Group, compare: Mapping[str, Any], made: Sequence[Decision]
     ) -> None:
         self.group = group
         self.exhausted = False

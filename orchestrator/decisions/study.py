@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from orchestrator.sweep.growing import SAMPLERS
 from orchestrator.sweep.space import Dimension
 
 if TYPE_CHECKING:
@@ -13,8 +15,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
-START = {"tpe": 10, "gp": 10}
-"""How many results a sampler waits for. These are Optuna's numbers."""
+START = {name: start for name, start in SAMPLERS.items() if start is not None}
+"""How many results a sampler waits for."""
 
 
 class Told(NamedTuple):
@@ -38,7 +40,7 @@ class Study:
     def __init__(self, space: Mapping[str, Dimension], mode: Literal["min", "max"]) -> None:
         self._space = space
         self._distributions = {name: _distribution(dimension) for name, dimension in space.items()}
-        self._direction = "minimize" if mode == "min" else "maximize"
+        self._direction: Literal["minimize", "maximize"] = "minimize" if mode == "min" else "maximize"
         self._begin()
 
     def _begin(self) -> None:
@@ -69,13 +71,13 @@ class Study:
             self._study.enqueue_trial(parameters)
             self._running[index] = self._study.ask(self._distributions)
             return
-        pruned = told.state == "PRUNED" and told.value is not None
+        reported = {told.step: told.value} if told.state == "PRUNED" and told.value is not None else None
         trial = create_trial(
             state=TrialState[told.state],
             params=parameters,
             distributions=self._distributions,
             value=told.value,
-            intermediate_values={told.step: told.value} if pruned else None,
+            intermediate_values=reported,
         )
         self._study.add_trial(trial)
 
@@ -94,7 +96,8 @@ class Study:
         from optuna.trial import TrialState
 
         self._study.sampler = _sampler(sampler, seed)
-        asked = self._study.ask(self._distributions)
+        with _one_thread() if sampler == "gp" else contextlib.nullcontext():
+            asked = self._study.ask(self._distributions)
         self._study.sampler = self._idle
         self._study.tell(asked, state=TrialState.FAIL)
         return {name: _decoded(dimension, asked.params[name]) for name, dimension in self._space.items()}
@@ -110,6 +113,22 @@ def _sampler(name: Literal["tpe", "gp"], seed: int) -> BaseSampler:
     if name == "gp":
         return GPSampler(seed=seed, n_startup_trials=START[name], warn_independent_sampling=False)
     return TPESampler(seed=seed, n_startup_trials=START[name], multivariate=True, constant_liar=True)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for torch. The Gaussian process makes many small calls, which more threads make several times slower.
+
+    Optuna limits the threads in its optimisers, and not in what goes before them.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:

@@ -138,15 +138,19 @@ class SweepStore:
         try:
             write_atomically(self.path / "sweep.yaml", file.document.text)
             for trial in plan.trials:
-                try:
-                    TrialStore(self.path / "trials" / trial.trial_id).create(trial.config.to_dict())
-                except OSError as error:
-                    if not is_of_one_trial(error) or not (self.path / "trials").is_dir():
-                        raise  # otherwise the trial is told when it is to run
+                self._create(TrialStore(self.path / "trials" / trial.trial_id), trial.config.to_dict())
             write_atomically(self.path / "plan.json", json.dumps(content, indent=1))
             self.publish()
         except OSError as error:
             raise UserError(f"the sweep's directory '{self.path}' cannot be written: {reason(error)}") from None
+
+    def _create(self, trial: TrialStore, config: Mapping[str, Any]) -> None:
+        """Makes the directory of a trial. If only this trial's is broken, that is told when it is to run."""
+        try:
+            trial.create(config)
+        except OSError as error:
+            if not is_of_one_trial(error) or not (self.path / "trials").is_dir():
+                raise
 
     def plan(self) -> dict[str, Any]:
         """The content of ``plan.json``: everything of the sweep file that a resumed sweep needs.
@@ -169,7 +173,7 @@ class SweepStore:
     def decide(self, decisions: Sequence[Decision], configs: Mapping[str, Mapping[str, Any]]) -> None:
         """Makes the directories of decided trials, by their ids, and then writes the decisions. Raises OSError."""
         for trial_id, config in configs.items():
-            self.trial(trial_id).create(config)
+            self._create(self.trial(trial_id), config)
         decision_log.append(self.decisions_file, decisions)
         self.keep(self.decisions_file)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.errors import UserError
 from orchestrator.sweep.document import YamlPath
@@ -13,7 +13,8 @@ from orchestrator.sweep.space import Dimension, dimension_from, parse_dimension
 from orchestrator.sweep.syntax import check_count
 from trainers.parts import nearest
 
-SAMPLERS: dict[str, int | None] = {"random": None, "sobol": None, "tpe": 10, "gp": 10}
+Sampler = Literal["random", "sobol", "tpe", "gp"]
+SAMPLERS: dict[Sampler, int | None] = {"random": None, "sobol": None, "tpe": 10, "gp": 10}
 """The samplers of a search, and how many first proposals are random. None: no proposal rests on results."""
 FIRST_FRESH_SEED = 1000
 """A confirmation uses the seeds from here on. No other trial of its sweep has them."""
@@ -28,7 +29,7 @@ class Search:
     """
 
     trials: int
-    sampler: str
+    sampler: Sampler
     space: Mapping[str, Dimension]
     seed: int = 0
     parallel: int = 4

@@ -28,6 +28,7 @@ HEAVY = [
     "sklearn",
     "scipy",
     "ot",
+    "optuna",
 ]
 RUN = """
 import sys
@@ -87,6 +88,7 @@ ORDER = (
     ("cli",),
     ("driver",),
     ("engine",),
+    ("decisions",),
     ("results",),
     ("screen", "trial", "tracking"),
     ("store",),
@@ -149,5 +151,6 @@ def test_each_engine_is_known_to_few() -> None:
     assert {Path(file).parts[0] for file in users(PACKAGE, "ray")} == {"engine"}
     assert {Path(file).parts[0] for file in users(PACKAGE, "mlflow")} == {"tracking"}
     assert {Path(file).parts[0] for file in users(PACKAGE, "typer")} == {"cli"}
+    assert users(PACKAGE, "optuna") == {"decisions/study.py"}
     assert users(PACKAGE, "fsspec") == {"remote/object_store.py"}
     assert users(PACKAGE, "hydra") == {"sweep/presets.py", "sweep/syntax.py"}

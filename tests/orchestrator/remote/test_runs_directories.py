@@ -24,6 +24,7 @@ import pytest
 from command_line import CommandLine, wait_until
 from hand_made import make_sweep, plan_file, write_file
 from object_stores import BUCKET, ENVIRONMENT, Network, Place, keys_asked_for, s3_server
+from pretended_growth import RACED, decided, drive, grown_sweep, steps
 from small_trials import assert_equal_to_the_bit, contents, run
 
 from orchestrator import load
@@ -305,6 +306,17 @@ def test_a_finished_trial_is_copied_from_another_machine_s_sweep(place: Place, t
     trial = level(place, "three", "other").trial(twin.trial_id)
     assert trial.status().copied_from == "small"
     assert_equal_to_the_bit(trial, twin)
+
+
+def test_a_plan_that_grows_on_one_machine_grows_on_on_another(place: Place) -> None:
+    store = planned(place, "one", RACED)
+    assert drive(store, steps, deaths=20)[0] is None
+    there = level(place, "two", "grown")
+    assert (decided(there), there.entries()) == (decided(store), store.entries())
+    assert drive(there, steps)[0] == 0
+    undisturbed, plan = grown_sweep(place.copy_of("undisturbed"), RACED)
+    assert drive(undisturbed, steps, plan=plan)[0] == 0
+    assert decided(level(place, "three", "grown")) == decided(undisturbed)
 
 
 def test_a_longer_budget_goes_on_from_another_machine_s_trial(place: Place, twin: TrialStore) -> None:

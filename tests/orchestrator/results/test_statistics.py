@@ -124,6 +124,26 @@ def test_the_critical_value_is_scipy_s() -> None:
     np.testing.assert_allclose(critical_ranges(6, 4.7), expected[2])  # rounded down
     np.testing.assert_allclose(critical_ranges(6, 2 - 1e-15), expected[1])  # not for what is 2 but for its last digit
     np.testing.assert_allclose(critical_ranges(2, np.array([3])), stats.studentized_range.isf(0.05, 2, 3))
+    np.testing.assert_allclose(critical_ranges(6, 4, 0.995), stats.studentized_range.isf(0.005, 6, 4))
+    np.testing.assert_allclose(critical_ranges(2, 4, 0.995), stats.studentized_range.isf(0.005, 2, 4))
+
+
+def tail_of_range(range_: float, means: int, freedom: int) -> float:
+    """The probability of a larger studentized range, by Gauss and Legendre's rule in both of its integrals."""
+    points, weights = np.polynomial.legendre.leggauss(200)
+    normal, normal_weights = 9 * points, 9 * weights * stats.norm.pdf(9 * points)
+    low, high = np.log(stats.chi2.ppf(1e-13, freedom)) / 2, np.log(stats.chi2.isf(1e-15, freedom)) / 2
+    chi = np.exp((low + high) / 2 + (high - low) / 2 * points)
+    within = stats.norm.cdf(normal) - stats.norm.cdf(normal - range_ * chi[:, None] / math.sqrt(freedom))
+    above = means * ((stats.norm.cdf(normal) ** (means - 1) - within ** (means - 1)) * normal_weights).sum(axis=1)
+    return float((above * stats.chi.pdf(chi, freedom) * chi * weights).sum() * (high - low) / 2)
+
+
+@pytest.mark.parametrize(("means", "freedom"), [(3, 1), (40, 19), (3_000, 4)])
+def test_the_critical_value_is_right_for_many_means_and_far_in_the_tail(means: int, freedom: int) -> None:
+    for level in (0.95, 0.9995):
+        critical = float(critical_ranges(means, freedom, level))
+        assert tail_of_range(critical, means, freedom) == pytest.approx(1 - level, rel=1e-5)
 
 
 @pytest.mark.parametrize(("cells", "count"), [(2, 3), (3, 2), (4, 5), (3, 20)])

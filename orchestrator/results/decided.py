@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.results.number_text import format_value
-from orchestrator.results.stages import cell_key
+from orchestrator.results.stages import cell_key, looks_in
 from orchestrator.results.tables import Value
 from orchestrator.store.decision_log import Decision
 from orchestrator.store.plan_file import GrownPlan
@@ -92,15 +92,15 @@ def _dimension(values: Mapping[str, Any]) -> str:
 
 
 def _race(grown: GrownPlan, metric: str) -> Part | None:
-    looks = _of_kind(grown, "race")
-    race = grown.growing.race
+    looks, race = looks_in(grown), grown.growing.race
     if race is None:
         return None
     rows = [row for look in looks for row in _of_look(grown, look)]
     most = f", at most {race.trials} trials in all" if race.trials is not None else ""
     notes = [f"Asked for: {race.first} seeds for every cell, {race.most} at most{most}."]
-    if looks and looks[-1].about["ended"]:
-        notes.append(f"The race has ended: {looks[-1].about['ended']}.")
+    ended = next((each.about["ended"] for each in reversed(_of_kind(grown, "race"))), None)
+    if ended is not None:
+        notes.append(f"The race has ended: {ended}.")
     else:
         notes.append("The race goes on." if looks else "The race has not looked yet.")
     columns = ("look", "seeds a cell", "level", "cells", f"who left, with the {metric} that the look saw", "went on to")

@@ -173,6 +173,11 @@ def cell_key(variant: str, axes: Mapping[str, Any]) -> str:
     return json.dumps([variant, axes], sort_keys=True)
 
 
+def looks_in(plan: GrownPlan) -> list[Decision]:
+    """The looks of a race. A race that goes on because more seeds are allowed by now has not looked for that."""
+    return [each for each in plan.decisions if each.kind == "race" and not each.about.get("goes_on")]
+
+
 def race_of(plan: GrownPlan, metric: str) -> tuple[Race, dict[str, Out]] | None:
     """The race of a sweep, and why cells are out of it, by :func:`cell_key`. None if it has no race.
 
@@ -181,9 +186,10 @@ def race_of(plan: GrownPlan, metric: str) -> tuple[Race, dict[str, Out]] | None:
     if plan.growing.race is None:
         return None
     made = [each for each in plan.decisions if each.kind == "race"]
+    seen = looks_in(plan)
     outs: dict[str, Out] = {}
     looks = []
-    for decision in made:
+    for decision in seen:
         cells = decision.rests_on["cells"]
         outs |= {cell_key(each["variant"], each["axes"]): each["out"] for each in cells if each["out"]}
         left = sum(not each["out"] for each in cells)

@@ -17,7 +17,7 @@ from orchestrator.results.figures.style import (
     scale_of,
     set_log_ticks,
 )
-from orchestrator.results.stages import cell_key
+from orchestrator.results.stages import cell_key, looks_in
 from orchestrator.results.statistics import mean_interval
 from orchestrator.store.decision_log import Decision
 from orchestrator.sweep.names import cell_label
@@ -35,7 +35,7 @@ def looks_of(sweep: Sweep) -> list[Decision]:
     grown = sweep.store.grown()
     if grown is None or sweep.metric != sweep.store.plan()["compare"]["metric"]:
         return []
-    return [each for each in grown.decisions if each.kind == "race"]
+    return looks_in(grown)
 
 
 def race(sweep: Sweep) -> Figure | None:

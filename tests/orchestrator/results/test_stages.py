@@ -461,3 +461,19 @@ def test_other_evaluations_than_those_that_a_race_saw_are_judged_without_it(tmp_
     table = comparison_table(store, at=At("epoch", 2))
     assert table.race is None
     assert not any(row.out for row in table.rows)
+
+
+def test_a_race_that_goes_on_because_more_seeds_are_allowed_has_not_looked_for_that(tmp_path: Path) -> None:
+    store = make_sweep(tmp_path, RACE.replace("most: 8", "most: 4"))
+    alike = (0.0, 0.3, 0.1, 0.25, 0.2, 0.05, 0.15, 0.12)
+    grow(store, lambda entry: 2.0 + alike[entry.seed])
+    looks = comparison_table(store).race
+    assert looks is not None
+    assert ([look.seeds for look in looks.looks], looks.ended) == ([3, 4], MOST)
+    store = make_sweep(tmp_path, RACE)
+    grow(store, lambda entry: 2.0 + alike[entry.seed])
+    race = comparison_table(store).race
+    assert race is not None
+    assert race.looks[:2] == looks.looks
+    assert [look.seeds for look in race.looks][-1] == 8
+    assert all(look.cells == 5 for look in race.looks)

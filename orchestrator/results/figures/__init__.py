@@ -122,7 +122,7 @@ def _growth(sweep: Sweep) -> Iterator[tuple[str, str, str, str, Figure]]:
         IMPORTANCE,
         best_so_far,
         importance,
-        importances,
+        importances_in,
         searches_of,
         slices,
     )
@@ -140,7 +140,7 @@ def _growth(sweep: Sweep) -> Iterator[tuple[str, str, str, str, Figure]]:
             yield f"{metric}_search", title, caption, alt, figure
         if figure := importance(searches):
             title = f"Importance of the options that were searched, for {metric}"
-            numbers = sorted({len(group.valued) for group in searches.groups if importances(searches, group)})
+            numbers = sorted({len(group.valued) for group in searches.groups if importances_in(searches, group)})
             caption = f"{title}: {IMPORTANCE}: {' or '.join(map(str, numbers))} of each search."
             alt = f"A panel for each search, with a bar for each option: its importance for {metric}."
             yield f"{metric}_importance", title, caption, alt, figure

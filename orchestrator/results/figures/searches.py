@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.results.figures.data import RESULTS, CellResult, Sweep
 from orchestrator.results.figures.style import (
@@ -24,6 +24,7 @@ from orchestrator.results.figures.style import (
     set_log_ticks,
     set_scale,
 )
+from orchestrator.results.importance import METHOD, importances
 from orchestrator.results.stages import cell_key
 from orchestrator.store.states import State
 from orchestrator.sweep.growing import Group
@@ -35,12 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FEWEST = 8
-"""With fewer proposals that have a value, nothing is said of what matters."""
-IMPORTANCE = (
-    "the share of the metric's variance that an option explains, by Optuna's fANOVA (64 trees, seed 0), "
-    "over the proposals of which every seed has a value"
-)
+IMPORTANCE = f"{METHOD}, over the proposals of which every seed has a value"
 POINTS = "a point: a proposal, its mean over seeds, ringed if it is the best of its search"
 NO_VALUE = "a seed DIVERGED or has no value"
 
@@ -202,7 +198,7 @@ def importance(searches: Searches) -> Figure | None:
     """How much each option matters for the metric, a panel a search. None if no search can say."""
     from matplotlib.figure import Figure
 
-    found = [(group, shares) for group in searches.groups if (shares := importances(searches, group))]
+    found = [(group, shares) for group in searches.groups if (shares := importances_in(searches, group))]
     if not found:
         return None
     columns = columns_for(len(found), 3)
@@ -225,41 +221,11 @@ def importance(searches: Searches) -> Figure | None:
     return figure
 
 
-def importances(searches: Searches, group: Searched) -> dict[str, float]:
-    """The importance of each option of a search, the largest first, by Optuna's fANOVA (Hutter et al. 2014).
-
-    Empty for a space of one option, for too few proposals with a value, and if all of them have the same value.
-    PED-ANOVA, Optuna's default, looks at the best tenth of the proposals, which are two of twenty.
-    """
-    import optuna
-    from optuna.importance import FanovaImportanceEvaluator
-
-    valued = group.valued
-    if len(group.space) < 2 or len(valued) < FEWEST or len({cell.value for cell in valued}) == 1:
-        return {}
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    kinds = {name: _distribution(dimension, name, valued) for name, dimension in group.space.items()}
-    study = optuna.create_study(direction="maximize" if searches.sweep.mode == "max" else "minimize")
-    for cell in valued:
-        params = {name: _encoded(dimension, cell.axes[name]) for name, dimension in group.space.items()}
-        study.add_trial(optuna.create_trial(params=params, distributions=kinds, value=cell.value))
-    found = optuna.importance.get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-    return {name: float(share) for name, share in found.items()}
-
-
-def _distribution(dimension: Dimension, name: str, cells: Sequence[CellResult]) -> Any:
-    """A dimension for Optuna. An edited sweep file may have narrowed it: the earlier proposals stay inside."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    if dimension.kind == "choice":
-        words = dict.fromkeys([*map(short_value, dimension.values), *(short_value(each.axes[name]) for each in cells)])
-        return CategoricalDistribution(tuple(words))
-    numbers = [dimension.low, dimension.high, *(cell.axes[name] for cell in cells)]
-    return FloatDistribution(float(min(numbers)), float(max(numbers)), log=dimension.log)
-
-
-def _encoded(dimension: Dimension, value: Any) -> Any:
-    return short_value(value) if dimension.kind == "choice" else float(value)
+def importances_in(searches: Searches, group: Searched) -> dict[str, float]:
+    """The importance of each option of a search, the largest first. Empty if it cannot be said."""
+    mode: Literal["min", "max"] = "max" if searches.sweep.mode == "max" else "min"
+    valued = [cell for cell in group.valued if group.space.keys() <= cell.axes.keys()]  # others had another space
+    return importances(group.space, [cell.axes for cell in valued], [value_of(cell) for cell in valued], mode)
 
 
 # --- parts of figures -----------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from orchestrator.results.figures.searches import (
     Searches,
     best_so_far,
     importance,
-    importances,
+    importances_in,
     is_whole,
     searches_of,
     slices,
@@ -209,11 +209,11 @@ def test_slices_have_the_scale_of_the_space(searches: Searches) -> None:
 
 def test_importance_finds_the_option_that_matters_and_is_the_same_every_time(searches: Searches) -> None:
     for group in searches.groups:
-        shares = importances(searches, group)
+        shares = importances_in(searches, group)
         assert next(iter(shares)) == "critic.lr"
         assert sum(shares.values()) == pytest.approx(1)
         assert shares["critic.lr"] > 0.6
-        assert importances(searches, group) == shares
+        assert importances_in(searches, group) == shares
     with style():
         figure = drawn(importance(searches))
     assert "Optuna's fANOVA (64 trees, seed 0)" in note_of(figure)

@@ -8,7 +8,9 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.sweep.document import YamlPath
+from orchestrator.sweep.names import cell_label
 from orchestrator.sweep.reader import Reader
+from orchestrator.sweep.setting import setting_text
 from orchestrator.sweep.space import Dimension, dimension_from, parse_dimension
 from orchestrator.sweep.syntax import check_count
 from trainers.parts import nearest
@@ -68,6 +70,10 @@ class Group:
     axes: Mapping[str, Any]
     config: Mapping[str, Any]
     search: Search
+
+    def label(self, short: Mapping[str, str]) -> str:
+        """The cell in words, with these short names of axes: ``qp-wgan q=1 p=2``."""
+        return cell_label(self.variant, setting_text(self.axes, short))
 
 
 @dataclass(frozen=True)

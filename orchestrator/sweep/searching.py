@@ -88,7 +88,7 @@ def _check_values(
     sweep_file: SweepFile, place: YamlPath, name: str, dimension: Dimension, template: Mapping[str, Any]
 ) -> None:
     """Raises :class:`UserError` if the option cannot have the first, the last, or one of the named values."""
-    for value in _extremes(dimension):
+    for value in extremes(dimension):
         config = set_option(template, name, value)
         try:
             TrialConfig.from_dict(config)
@@ -97,7 +97,8 @@ def _check_values(
             raise sweep_file.document.error(place, problem) from None
 
 
-def _extremes(dimension: Dimension) -> Sequence[Any]:
+def extremes(dimension: Dimension) -> Sequence[Any]:
+    """The first and the last value of a dimension, or all of a choice."""
     return dimension.values if dimension.kind == "choice" else (dimension.low, dimension.high)
 
 

@@ -18,7 +18,7 @@ from orchestrator.sweep.names import Planned
 class SearchOutlook:
     """A search of one cell of a grid: how many of its ``proposals`` are decided. Each has ``seeds`` trials.
 
-    An ``exhausted`` search has no setting left to propose.
+    ``inside`` counts those in the present space. An ``exhausted`` search has no setting left to propose.
     """
 
     group: Group
@@ -26,17 +26,25 @@ class SearchOutlook:
     proposals: int
     seeds: int
     decided: int = 0
+    inside: int = 0
     exhausted: bool = False
 
     @property
     def left(self) -> int:
-        """The number of proposals to come."""
-        return 0 if self.exhausted else max(0, self.proposals - self.decided)
+        """The number of proposals to come: no more than the space has settings that were not proposed."""
+        if self.exhausted:
+            return 0
+        left = max(0, self.proposals - self.decided)
+        settings = self.group.search.settings
+        return left if settings is None else min(left, max(0, settings - self.inside))
 
     def add(self, about: Mapping[str, Any]) -> None:
-        space = {name: dimension.to_dict() for name, dimension in self.group.search.space.items()}
-        self.exhausted = about.get("exhausted") == space
-        self.decided += "exhausted" not in about
+        space = self.group.search.space
+        self.exhausted = about.get("exhausted") == {name: dimension.to_dict() for name, dimension in space.items()}
+        if "exhausted" not in about:
+            setting = about["setting"]
+            self.decided += 1
+            self.inside += setting.keys() == space.keys() and all(space[name].holds(setting[name]) for name in space)
 
 
 @dataclass
@@ -70,8 +78,8 @@ class RaceOutlook:
         gone = {cell_key(each["variant"], each["axes"]) for each in decision.rests_on["cells"] if each["out"]}
         self.racing = [key for key in self.racing if key not in gone]
         self.looks, self.seeds = about["look"] + 1, about.get("seeds", about["had"])
-        for entry in decision.trials:
-            self.cells[cell_key(entry.variant, entry.axes)] += 1
+        for key in (cell_key(entry.variant, entry.axes) for entry in decision.trials):
+            self.cells[key] = self.cells.get(key, 0) + 1
         # Where two cells are left, the race ended at its bounds. The sweep file may have others by now.
         spent = self.race.trials is not None and self.race == decided_with
         over = len(self.racing) < 2 or self.seeds >= self.race.most or spent

@@ -64,7 +64,7 @@ def show_plan(plan: Plan, store: SweepStore) -> None:
     console.print(_table(plan, outlook, done))
     for line in told(plan.growing) if plan.growing else []:
         say(console, line)
-    least, most = _to_come(plan, outlook)
+    least, most = trials_to_come(plan, outlook)
     trials = _range(len(there) + len(least), len(there) + len(most))
     iterations = _range(*(sum(config.budget for config in [*there, *further]) for further in (least, most)))
     running = _range(len(to_run) + len(least), len(to_run) + len(most))
@@ -140,7 +140,7 @@ def _table(plan: Plan, outlook: Outlook, done: Mapping[Hashable, Sequence[bool]]
     return table
 
 
-def _to_come(plan: Plan, outlook: Outlook) -> tuple[list[TrialConfig], list[TrialConfig]]:
+def trials_to_come(plan: Plan, outlook: Outlook) -> tuple[list[TrialConfig], list[TrialConfig]]:
     """A configuration for each of the fewest and of the most trials that may be decided.
 
     Of what a search may choose, the fewest have the smallest values and the most have the largest ones.

@@ -33,7 +33,7 @@ Value = Callable[[Entry], float]
 def value_of(entry: Entry) -> float:
     """A low value for a low weight and a learning rate near 1e-3, and something of the seed."""
     rate = float(entry.axes.get("critic.lr", 1e-3))
-    return float(entry.axes["penalty.weight"]) + abs(rate - 1e-3) + 0.01 * (entry.seed % 7)
+    return float(entry.axes.get("penalty.weight", 1)) + abs(rate - 1e-3) + 0.01 * (entry.seed % 7)
 
 
 def plan(folder: Path, text: str, *arguments: str) -> SweepStore:

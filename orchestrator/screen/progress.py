@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group
@@ -17,8 +17,11 @@ from orchestrator.errors import UserError
 from orchestrator.printing import printable
 from orchestrator.screen.units import duration
 from orchestrator.store.epochs import Tail
+from orchestrator.store.outlook import Outlook
+from orchestrator.store.plan_file import entries_of
 from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
+from orchestrator.sweep.growing import growing_from
 from orchestrator.threads import in_background
 
 STYLES = {
@@ -74,16 +77,22 @@ class Watch:
 
     def __init__(self, store: SweepStore) -> None:
         plan = store.plan()
+        entries, growing = entries_of(plan), growing_from(plan["growing"])
         self.store = store
         self.metric: str = plan["compare"]["metric"]
-        self.grows = plan["growing"] is not None
-        """Whether decisions may add trials."""
-        self._decided = store.decision_tail()
         self.trials: list[Seen] = []
+        self.grows = growing is not None
+        """Whether decisions may add trials."""
+        self.outlook = Outlook(
+            growing,
+            [entry for entry in entries if not entry.stage],
+        )
+        """What decisions may still add."""
+        self._decided = store.decision_tail()
         self._known: set[str] = set()
-        self._add(store.entries())
+        self._add(entries)
 
-    def _add(self, entries: Sequence[Entry]) -> None:
+    def _add(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             if entry.trial_id not in self._known and entry.trial_id not in self.store.left_out:
                 self._known.add(entry.trial_id)
@@ -91,7 +100,9 @@ class Watch:
 
     def refresh(self) -> list[tuple[Seen, State]]:
         """Reads what is new. Returns the trials whose state changed, each with its previous state."""
-        self._add(self._decided.read())
+        decisions = self._decided.read()
+        self.outlook.add(decisions)
+        self._add(entry for decision in decisions for entry in decision.trials)
         changed = []
         for seen in self.trials:
             before = seen.status
@@ -129,13 +140,15 @@ class Watch:
     def seconds_left(self, at_once: int) -> float | None:
         """Estimated seconds for the remaining epochs, at the mean pace so far and with ``at_once`` trials at a time.
 
-        None before the first epoch.
+        Trials that are sure to be decided count with the mean number of epochs. None before the first epoch.
         """
         timed, seconds = sum(s.timed for s in self.trials), sum(s.seconds for s in self.trials)
         if not timed:
             return None
         left = [s.entry.epochs - s.epoch for s in self.trials if not s.status.state.is_result]
-        return sum(left) * seconds / timed / max(1, min(at_once, len(left)))
+        to_come = self.outlook.least
+        epochs = sum(left) + to_come * sum(s.entry.epochs for s in self.trials) / len(self.trials)
+        return epochs * seconds / timed / max(1, min(at_once, len(left) + to_come))
 
 
 class Progress:
@@ -201,8 +214,9 @@ class Progress:
 
     def _line(self, seen: Seen) -> str:
         done = sum(other.status.state.is_result for other in self._watch.trials)
-        more = "+" if self._watch.grows else ""
-        parts = [f"[{done}/{len(self._watch.trials)}{more}]", str(seen.status.state), seen.label]
+        outlook = self._watch.outlook
+        more = "+" if outlook.most > outlook.least else ""
+        parts = [f"[{done}/{len(self._watch.trials) + outlook.least}{more}]", str(seen.status.state), seen.label]
         if seen.metric is not None and seen.status.state.is_result:
             parts.append(f"{self._watch.metric}={seen.metric:.4g}")
         left = self._watch.seconds_left(self._at_once())
@@ -214,7 +228,7 @@ class Progress:
         watch = self._watch
         rows = sorted(watch.trials, key=lambda seen: ORDER.index(seen.status.state))
         room = max(3, self._console.height - 7)
-        wanted = max(len(seen.entry.label) for seen in rows) + len(watch.metric) + NUMBERS
+        wanted = max((len(seen.entry.label) for seen in rows), default=0) + len(watch.metric) + NUMBERS
         table = Table(box=None, pad_edge=False, width=min(wanted, self._console.width), header_style="bold")
         table.add_column("trial", ratio=1, overflow="ellipsis", no_wrap=True)
         for name in (
@@ -239,6 +253,7 @@ class Progress:
                 "" if left is None else duration(left),
             )
         counts = ", ".join(f"{number} {state}" for state, number in watch.counts().items())
+        counts += f", {watch.outlook.told} to come" if watch.outlook.told else ""
         left = watch.seconds_left(self._at_once())
         hidden = f" ({len(rows) - room} more not shown)" if len(rows) > room else ""
         footer = f"{counts}{hidden} · {duration(time.monotonic() - self._started)} so far"

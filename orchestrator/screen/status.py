@@ -18,6 +18,7 @@ from orchestrator.screen.console import wide_console
 from orchestrator.screen.progress import STYLES, Watch
 from orchestrator.screen.units import duration, in_bytes
 from orchestrator.store.lock import is_alive, read_driver
+from orchestrator.store.outlook import Outlook
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
 
@@ -34,8 +35,9 @@ def sweep_status(store: SweepStore) -> dict[str, Any]:
 
     For each trial, ``epoch`` is the last stored epoch and ``epoch_at`` its time (seconds since 1970).
     ``peak_memory_mb`` is the GPU's, or that of the process on a CPU. ``error`` says how the last attempt failed, or why
-    the trial's files cannot be read. ``damaged`` has a sentence for each part of the sweep that cannot be read. Each is
-    also a warning.
+    the trial's files cannot be read. ``stage`` is ``search``, ``confirm`` or empty, and ``proposal`` the number of the
+    search's proposal, from 0. ``growing`` is None, or :func:`_growing`. ``damaged`` has a sentence for each part of the
+    sweep that cannot be read. Each is also a warning.
     """
     watch = Watch(store)
     watch.refresh()
@@ -57,11 +59,14 @@ def sweep_status(store: SweepStore) -> dict[str, Any]:
         "removed": len(store.removed()),
         "damaged": damaged,
         "metric": watch.metric,
+        "growing": _growing(watch.outlook) if watch.grows else None,
         "trials": [
             {
                 "trial_id": seen.entry.trial_id,
                 "cell": seen.entry.label,
                 "seed": seen.entry.seed,
+                "stage": seen.entry.stage,
+                "proposal": seen.entry.proposal,
                 "state": str(seen.status.state),
                 "attempts": len(seen.status.attempts),
                 "epoch": seen.epoch,
@@ -74,6 +79,68 @@ def sweep_status(store: SweepStore) -> dict[str, Any]:
             for seen in watch.trials
         ],
     }
+
+
+def _growing(outlook: Outlook) -> dict[str, Any]:
+    """What decisions have added to a plan and may still add: the fewest and the most trials ``to_come``, and why.
+
+    A search has made ``decided`` of its ``proposals``. A race has had ``looks`` looks; the cells that are ``left`` of
+    all ``cells`` have ``seeds`` seeds each, at most ``most``. A confirmation has ``confirmed`` trials of ``cells``, and
+    ``waits_for`` what has to end before it is decided.
+    """
+    race = outlook.race
+    return {
+        "to_come": [outlook.least, outlook.most],
+        "searches": [
+            {
+                "cell": each.label,
+                "decided": each.decided,
+                "proposals": each.proposals,
+                "seeds": each.seeds,
+                "exhausted": each.exhausted,
+            }
+            for each in outlook.searches.values()
+        ],
+        "race": race
+        and {
+            "looks": race.looks,
+            "cells": len(race.cells),
+            "left": len(race.racing),
+            "seeds": race.seeds,
+            "most": race.race.most,
+            "ended": race.ended,
+        },
+        "confirmations": [
+            {
+                "of": each.label,
+                "seeds": each.confirm.seeds,
+                "best": each.confirm.best,
+                "cells": each.cells,
+                "confirmed": each.confirmed,
+                "waits_for": each.waits_for if each.open else None,
+                "problem": each.problem,
+            }
+            for each in outlook.confirmations.values()
+        ],
+    }
+
+
+def _growth_lines(growing: dict[str, Any]) -> list[str]:
+    """How far searches, the race and confirmations are, one line each."""
+    lines = []
+    for each in growing["searches"]:
+        ended = ", no setting is left to try" if each["exhausted"] else ""
+        lines.append(f"search of {each['cell']}: {each['decided']} of {each['proposals']} proposals decided{ended}")
+    if race := growing["race"]:
+        line = f"race: {race['left']} of {race['cells']} cells are left, with {race['seeds']} seeds each"
+        end = f"it has ended: {race['ended']}" if race["ended"] else f"it goes on to at most {race['most']} seeds"
+        lines.append(f"{line}, after {race['looks']} look{'' if race['looks'] == 1 else 's'}; {end}")
+    for each in growing["confirmations"]:
+        line = f"confirmation of {each['of']}: "
+        told = [f"{each['confirmed']} trials of {', '.join(each['cells'])}"] if each["cells"] else []
+        told += [f"waits for {each['waits_for']}"] if each["waits_for"] else []
+        lines.append(line + ("; ".join(told) or f"nothing to confirm, because {each['problem']}"))
+    return lines
 
 
 def _driver(store: SweepStore) -> dict[str, Any] | None:
@@ -90,6 +157,8 @@ def show_status(sweeps: Sequence[dict[str, Any]], *, with_trials: bool) -> None:
     for known in sweeps:
         console.print(Text(printable(_headline(known))), soft_wrap=True)
         if with_trials:
+            for line in _growth_lines(known["growing"]) if known["growing"] else []:
+                console.print(Text(printable(line)), soft_wrap=True)
             console.print(_trials(known, console.width))
             for trial in known["trials"]:
                 if trial["error"]:
@@ -98,7 +167,11 @@ def show_status(sweeps: Sequence[dict[str, Any]], *, with_trials: bool) -> None:
 
 
 def _headline(known: dict[str, Any]) -> str:
-    parts = [", ".join(f"{number} {state}" for state, number in known["counts"].items())]
+    counts = [f"{number} {state}" for state, number in known["counts"].items()]
+    if growing := known["growing"]:
+        least, most = growing["to_come"]
+        counts += [f"{least if least == most else f'{least} to {most}'} to come"] if most else []
+    parts = [", ".join(counts) or "no trials yet"]
     if known["seconds_left"]:
         parts.append(f"about {duration(known['seconds_left'])} left")
     parts.append(in_bytes(known["disk_bytes"]))
@@ -120,17 +193,19 @@ def _trials(known: dict[str, Any], width: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
     metric = printable(known["metric"])
     names = ["trial", "cell", "state", "epoch", "attempts", metric, "last epoch"]
-    rows = [dict(zip(names, _row(trial, known["metric"]), strict=True)) for trial in known["trials"]]
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    if any(trial["stage"] for trial in known["trials"]):
+        names.insert(2, "stage")
+    rows = [_row(trial, metric, trial[known["metric"]]) for trial in known["trials"]]
+    widths = {name: max([len(name), *(len(row[name]) for row in rows)]) for name in names}
     widths["cell"] = min(widths["cell"], LEAST_CELL_WIDTH)
     shown = list(names)
-    for name in ("attempts", "last epoch", metric, "epoch", "trial"):
-        if sum(widths[each] for each in shown) + 2 * (len(shown) - 1) > width:
+    for name in ("attempts", "last epoch", "stage", metric, "epoch", "trial"):
+        if name in shown and sum(widths[each] for each in shown) + 2 * (len(shown) - 1) > width:
             shown.remove(name)
     if len(shown) < len(names):
         table.caption = Text(f"too narrow for: {', '.join(name for name in names if name not in shown)}")
     for name in shown:
-        justify: JustifyMethod = "left" if name in ("trial", "cell") else "right"
+        justify: JustifyMethod = "left" if name in ("trial", "cell", "stage") else "right"
         table.add_column(name, justify=justify, no_wrap=name != "cell", overflow="fold")
     for row in rows:
         styles = {"state": STYLES[State(row["state"])]}
@@ -138,14 +213,16 @@ def _trials(known: dict[str, Any], width: int) -> Table:
     return table
 
 
-def _row(trial: dict[str, Any], metric: str) -> tuple[str, ...]:
-    value, at = trial[metric], trial["epoch_at"]
-    return (
-        trial["trial_id"],
-        printable(f"{trial['cell']} seed={trial['seed']}"),
-        trial["state"],
-        f"{trial['epoch']}/{trial['epochs']}",
-        str(trial["attempts"]),
-        "" if value is None else f"{value:.4g}",
-        "" if at is None else f"{duration(max(0.0, time.time() - at))} ago",
-    )
+def _row(trial: dict[str, Any], metric: str, value: float | None) -> dict[str, str]:
+    at = trial["epoch_at"]
+    number = "" if trial["proposal"] is None else f" {trial['proposal']}"
+    return {
+        "trial": trial["trial_id"],
+        "cell": printable(f"{trial['cell']} seed={trial['seed']}"),
+        "stage": f"{trial['stage']}{number}",
+        "state": trial["state"],
+        "epoch": f"{trial['epoch']}/{trial['epochs']}",
+        "attempts": str(trial["attempts"]),
+        metric: "" if value is None else f"{value:.4g}",
+        "last epoch": "" if at is None else f"{duration(max(0.0, time.time() - at))} ago",
+    }

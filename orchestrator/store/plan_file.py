@@ -18,7 +18,7 @@ from orchestrator.sweep.growing import Growing, growing_from
 
 @dataclass(frozen=True)
 class GrownPlan:
-    """What may grow a plan, and what has been decided. ``problem`` says what is damaged of the decisions."""
+    """What may grow a plan, and what has been decided. ``problems`` say what is damaged of the decisions."""
 
     growing: Growing
     decisions: tuple[Decision, ...]
@@ -48,7 +48,7 @@ def read_plan(file: Path) -> tuple[dict[str, Any], list[str]]:
 
 def _add_decided(plan: dict[str, Any], content: bytes) -> list[str]:
     """Adds the trials of decisions to a plan. Returns a sentence for what is left out."""
-    decisions, problems = parse_decisions(content, growing_from(plan["growing"]))
+    decisions, problems = parse_decisions(content, growing_from(plan["growing"]), entries_of(plan))
     there = {values["trial_id"] for values in plan["trials"]}
     for decision in decisions:
         for entry in decision.trials:
@@ -63,14 +63,16 @@ def read_grown(file: Path) -> GrownPlan | None:
 
     Raises :class:`UserError` as :func:`read_plan` does.
     """
-    growing = growing_from(read_plan(file)[0]["growing"])
+    plan = read_plan(file)[0]
+    growing = growing_from(plan["growing"])
     if growing is None:
         return None
     log = file.with_name(decision_log.FILE)
     try:
-        decisions, problems = parse_decisions(log.read_bytes() if log.exists() else b"", growing)
+        content = log.read_bytes() if log.exists() else b""
     except OSError as error:
         raise UserError(f"{log}: cannot be read: {error.strerror}") from None
+    decisions, problems = parse_decisions(content, growing, [each for each in entries_of(plan) if not each.stage])
     return GrownPlan(growing, tuple(decisions), tuple(problems))
 
 

@@ -167,8 +167,10 @@ class SweepStore:
         return read_grown(self.path / "plan.json")
 
     def decision_tail(self) -> DecisionTail:
-        """A reader that returns each decided trial once."""
-        return DecisionTail(self.decisions_file, growing_from(self.plan()["growing"]))
+        """A reader that returns each decision once."""
+        plan = self.plan()
+        planned = [entry for entry in entries_of(plan) if not entry.stage]
+        return DecisionTail(self.decisions_file, growing_from(plan["growing"]), planned)
 
     def decide(self, decisions: Sequence[Decision], configs: Mapping[str, Mapping[str, Any]]) -> None:
         """Makes the directories of decided trials, by their ids, and then writes the decisions. Raises OSError."""

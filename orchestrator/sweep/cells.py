@@ -67,7 +67,7 @@ def sweep_cells(sweep_file: SweepFile, options: Sequence[str], cache_dir: Path |
         cells += _variant_cells(sweep_file, variant, axes, options, cache_dir)
         check_count("these cells", len(cells))
     _check_shared_axes(sweep_file, cells)
-    check_searches(sweep_file, (cell.config for cell in cells), [cell.search for cell in cells if cell.search])
+    check_searches(sweep_file, [(cell.variant, cell.config, cell.search) for cell in cells])
     kept = _without_excluded(sweep_file, cells)
     if not kept:
         raise sweep_file.document.error((), "every cell is excluded: there is nothing to run")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.sweep.document import Document, YamlPath, read_document
-from orchestrator.sweep.growing import FIRST_FRESH_SEED, Confirm, Search, Seeds, parse_race, read_confirm, read_search
+from orchestrator.sweep.growing import Confirm, Search, Seeds, parse_race, read_confirm, read_search
 from orchestrator.sweep.names import check_name, check_sweep_name
 from orchestrator.sweep.reader import Reader
 from orchestrator.sweep.syntax import check_count, parse_value
@@ -170,34 +170,33 @@ def _name(document: Document, data: Mapping[str, Any], given: str | None) -> str
         return check_sweep_name(given, lambda problem: UserError(f"--name: {problem}"))
 
 
-def parse_seeds(value: Any) -> Seeds:
+def parse_seeds(value: Any, fail: Callable[[str, str], UserError]) -> Seeds:
     """The seeds that a value gives: ``3`` means 0, 1 and 2; a list is taken as it is; a mapping asks for a race.
 
-    A text is Hydra's sweep syntax, such as ``0,1,2`` and ``range(3, 6)``. Raises :class:`UserError`.
+    A text is Hydra's sweep syntax, such as ``0,1,2`` and ``range(3, 6)``. Raises ``fail(key, problem)``, where ``key``
+    is one of the mapping, or empty.
     """
-    if isinstance(value, str):
-        swept, is_sweep = parse_value(value)
-        value = swept if is_sweep else value
+    try:
+        if isinstance(value, str):
+            swept, is_sweep = parse_value(value)
+            value = swept if is_sweep else value
+        if type(value) is int:
+            check_count("these seeds", value)
+    except UserError as error:
+        raise fail("", str(error)) from None
     if isinstance(value, Mapping):
-        race = parse_race(value)
+        race = parse_race(value, fail)
         return Seeds(tuple(range(race.first)), race)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        check_count("these seeds", value)
+    if type(value) is int and value >= 1:
         return Seeds(tuple(range(value)))
     whole = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
     if not whole or not value:
-        raise UserError(f"expected a number of seeds (1 or more) or a list of them, got {value!r}")
+        expected = "expected a number of seeds (1 or more), a list of them, or a race such as {first: 3, most: 20}"
+        raise fail("", f"{expected}, got {value!r}")
     twice = sorted(seed for seed, number in Counter(value).items() if number > 1)
     if twice:
-        raise UserError(f"seed {twice[0]} is given twice")
+        raise fail("", f"seed {twice[0]} is given twice")
     return Seeds(tuple(value))
-
-
-def check_fresh_seeds(seeds: Seeds, confirm: Confirm | None) -> None:
-    """Raises :class:`UserError` if a confirmation's fresh seeds could be seeds of other trials."""
-    largest = max([*seeds.first, *([seeds.race.most - 1] if seeds.race else [])])
-    if confirm is not None and largest >= FIRST_FRESH_SEED:
-        raise UserError(f"seed {largest}: with confirm the seeds from {FIRST_FRESH_SEED} on are those of confirmations")
 
 
 def is_custom(name: str) -> bool:
@@ -260,10 +259,10 @@ class _Reader(Reader):
         return tuple(value)
 
     def seeds(self, place: YamlPath) -> Seeds:
-        try:
-            return parse_seeds(self.get(place, 1))
-        except UserError as error:
-            raise self.fail(place, str(error)) from None
+        def fail(key: str, problem: str) -> UserError:
+            return self.fail((*place, key) if key else place, problem)
+
+        return parse_seeds(self.get(place, 1), fail)
 
     def searches(self, variants: Mapping[str, Axes]) -> dict[str, Search]:
         shared = read_search(self, ("search",))
@@ -273,6 +272,10 @@ class _Reader(Reader):
             search = read_search(self, (*axes.place, "search")) if own else shared  # search: null switches it off
             if search is not None:
                 found[name] = search
+        if shared is not None and shared not in found.values():
+            raise self.fail(
+                ("search",), "every variant has a search of its own, or none, so that this one does nothing"
+            )
         return found
 
     def resources(self) -> Resources:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from orchestrator.errors import UserError
 from orchestrator.sweep.document import YamlPath
+from orchestrator.sweep.names import cell_label
 from orchestrator.sweep.reader import Reader
-from orchestrator.sweep.space import Dimension, dimension_from, parse_dimension
+from orchestrator.sweep.setting import setting_text
+from orchestrator.sweep.space import Dimension, dimension_from, is_dimension, parse_dimension
 from orchestrator.sweep.syntax import check_count
 from trainers.parts import nearest
 
@@ -34,6 +37,12 @@ class Search:
     seed: int = 0
     parallel: int = 4
     place: YamlPath = ()
+
+    @property
+    def settings(self) -> int | None:
+        """The number of settings in the space; None if it has an interval of floats."""
+        counts = [dimension.count for dimension in self.space.values()]
+        return None if None in counts else math.prod(count for count in counts if count is not None)
 
     def rests_on(self, number: int) -> int:
         """On the results of how many first proposals a proposal rests."""
@@ -69,6 +78,10 @@ class Group:
     axes: Mapping[str, Any]
     config: Mapping[str, Any]
     search: Search
+
+    def label(self, short: Mapping[str, str]) -> str:
+        """The cell in words, with these short names of axes: ``qp-wgan q=1 p=2``."""
+        return cell_label(self.variant, setting_text(self.axes, short))
 
 
 @dataclass(frozen=True)
@@ -130,8 +143,10 @@ def growing_from(values: Any) -> Growing | None:
         raise ValueError(str(error)) from None
     searches = [group.search for group in made.groups]
     counts = [*made.seeds, *(number for each in searches for number in (each.trials, each.seed, each.parallel))]
-    counts += [made.race.first, made.race.most] if made.race else []
+    counts += [number for number in vars(made.race).values() if number is not None] if made.race else []
     counts += [made.confirm.best, made.confirm.seeds] if made.confirm else []
+    if made.race and (type(made.race.first) is not int or type(made.race.most) is not int):
+        raise ValueError("a race lacks a number")
     if not all(type(number) is int and number >= 0 for number in counts) or not made.seeds:
         raise ValueError("a number is no whole number")
     if not all(each.sampler in SAMPLERS and each.parallel for each in searches):
@@ -140,6 +155,8 @@ def growing_from(values: Any) -> Growing | None:
 
 
 def _space_from(values: Any) -> dict[str, Dimension]:
+    if not values or not all(map(is_dimension, values.values())):
+        raise ValueError("a space cannot be used")
     return {str(name): dimension_from(each) for name, each in values.items()}
 
 
@@ -156,29 +173,36 @@ RACE_KEYS = ("first", "most", "trials")
 CONFIRM_KEYS = ("best", "seeds")
 
 
-def parse_race(value: Mapping[str, Any]) -> Race:
-    """The race that ``seeds: {first: 3, most: 20}`` asks for. Raises :class:`UserError`."""
+def parse_race(value: Mapping[Any, Any], fail: Callable[[str, str], UserError]) -> Race:
+    """The race that ``seeds: {first: 3, most: 20}`` asks for. Raises ``fail(key, problem)``."""
     for key in value:
         if key not in RACE_KEYS:
-            raise UserError(f"unknown key '{key}'{nearest(str(key), RACE_KEYS)}")
+            raise fail(str(key), f"unknown key{nearest(str(key), RACE_KEYS)}")
     for key in ("first", "most"):
         if key not in value:
-            raise UserError(f"expected {key}: NUMBER; a race is written seeds: {{first: 3, most: 20}}")
+            raise fail("", f"expected {key}: NUMBER; a race is written seeds: {{first: 3, most: 20}}")
     for key, number in value.items():
         least = 2 if key == "first" else 1
         if type(number) is not int or number < least:
             why = "; a cell of one seed is told apart from nothing" if key == "first" else ""
-            raise UserError(f"{key}: expected a whole number of at least {least}, got {number!r}{why}")
+            raise fail(key, f"expected a whole number of at least {least}, got {number!r}{why}")
     race = Race(**value)
     if race.most <= race.first:
-        raise UserError(f"most: expected more than first ({race.first}), got {race.most}; or write seeds: {race.first}")
-    check_count("these seeds", race.most)
+        problem = f"expected more than first ({race.first}), got {race.most}; without a race, write seeds: {race.first}"
+        raise fail("most", problem)
+    try:
+        check_count("these seeds", race.most)
+    except UserError as error:
+        raise fail("most", str(error)) from None
     return race
 
 
 def read_search(reader: Reader, place: YamlPath) -> Search | None:
-    """The key ``search`` at a place; None if it is not there. Raises :class:`UserError`, with the line."""
-    if reader.get(place) is None:
+    """The key ``search`` at a place; None if it is not there. Raises :class:`UserError`, with the line.
+
+    In a variant it may be null, which switches the file's search off.
+    """
+    if place[-1] not in (reader.get(place[:-1]) or {}) or (len(place) > 1 and reader.get(place) is None):
         return None
     data = reader.mapping(place, SEARCH_KEYS)
     for key, example in (("trials", "20"), ("space", '{critic.lr: "tag(log, interval(1e-5, 1e-2))"}')):
@@ -213,12 +237,15 @@ def read_search(reader: Reader, place: YamlPath) -> Search | None:
 def read_confirm(reader: Reader) -> Confirm | None:
     """The key ``confirm``; None if it is not there. Raises :class:`UserError`, with the line."""
     place: YamlPath = ("confirm",)
-    if reader.get(place) is None:
+    if "confirm" not in reader.mapping(()):
         return None
     data = reader.mapping(place, CONFIRM_KEYS)
     if "seeds" not in data:
         raise reader.fail(place, "expected seeds: the number of fresh seeds, such as confirm: {best: 1, seeds: 10}")
     best = reader.whole((*place, "best"), 1, at_least=1)
     seeds = reader.whole((*place, "seeds"), 1, at_least=1)
-    check_count("these seeds", seeds)
+    try:
+        check_count("these seeds", seeds)
+    except UserError as error:
+        raise reader.fail((*place, "seeds"), str(error)) from None
     return Confirm(best, seeds)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import UserError
 from orchestrator.sweep.cells import Cell, sweep_cells
-from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, check_fresh_seeds, parse_seeds
-from orchestrator.sweep.growing import Confirm, Group, Growing, Seeds
-from orchestrator.sweep.names import Planned, check_name, check_sweep_name
+from orchestrator.sweep.file import Compare, EarlyStopping, Paper, SweepFile, parse_seeds
+from orchestrator.sweep.growing import FIRST_FRESH_SEED, Confirm, Group, Growing, Race, Seeds
+from orchestrator.sweep.names import Planned, cell_label, check_name, check_sweep_name
 from orchestrator.sweep.presets import parse_override
+from orchestrator.sweep.searching import warn_of_random_proposals
 from orchestrator.sweep.setting import setting_text, short_names
 from orchestrator.sweep.syntax import check_count, parse_value
 from trainers.config import TrialConfig, is_runtime_option
@@ -69,9 +71,9 @@ def make_plan(
     seeds, confirm, trials_of_searches, scaled = _counts(sweep_file, scaled, sweep_file.seeds, sweep_file.confirm)
     own_seeds, own_confirm, own_trials, own = _counts(sweep_file, overrides, seeds, confirm)
     changes_counts = own != overrides
-    seeds, confirm, overrides, searched = own_seeds, own_confirm, own, own_trials or trials_of_searches
+    seeds, confirm, overrides, trials_of_each = own_seeds, own_confirm, own, own_trials or trials_of_searches
     options = [*scaled, *overrides]
-    cells = [_with_trials(cell, searched) for cell in sweep_cells(sweep_file, options, cache_dir)]
+    cells = [_with_trials(cell, trials_of_each) for cell in sweep_cells(sweep_file, options, cache_dir)]
     _check_growth(sweep_file, cells, seeds, confirm, continue_from)
     keys = [parse_override(text).key_or_group for text in overrides]
     changed = changes_counts or any(not is_runtime_option(key, cell.config) for cell in cells for key in keys)
@@ -92,7 +94,9 @@ def make_plan(
                 problem = f"duplicate cell: '{trial.label}' is the same trial as '{twin.label}'"
                 raise sweep_file.document.error((*cell.place, "grid"), problem)
             trials[trial.trial_id] = trial
-    _check_paper(sweep_file, [trial.label for trial in examples])
+    _check_twins(sweep_file, cells)
+    searched = {cell_label(cell.variant, setting_text(cell.axes, short)) for cell in cells if cell.search is not None}
+    _check_paper(sweep_file, [trial.label for trial in examples], searched)
     paper = None if "dataset" in keys else sweep_file.paper
     reference = _one_reference(sweep_file, examples)
     compare = _compare(sweep_file, reference)
@@ -124,7 +128,10 @@ def _counts(
     """
     written, others = _split(options, "seeds")
     if written is not None:
-        seeds = parse_seeds(parse_value(written)[0])
+        value = parse_value(written)[0]
+        seeds = parse_seeds(
+            value, lambda key, problem: UserError(f"seeds={written}: {f'{key}: ' * bool(key)}{problem}")
+        )
     for key in ("seeds", "best"):
         number, others = _whole(others, f"confirm.{key}")
         if number is not None:
@@ -134,6 +141,10 @@ def _counts(
     trials, others = _whole(others, "search.trials")
     if trials is not None and not sweep_file.searches:
         raise UserError(f"search.trials={trials}: {sweep_file.document.path} has no search")
+    for text in others:
+        if text.startswith(("search", "confirm", "seeds.")):
+            known = "seeds, search.trials, confirm.seeds and confirm.best"
+            raise UserError(f"'{text}': of what may be decided, an override changes {known}; change the file")
     return seeds, confirm, trials, others
 
 
@@ -164,21 +175,46 @@ def _check_growth(
         raise error(("seeds",), problem)
     if searches and continue_from is not None:
         raise error(searches[0].place, "a search cannot continue the trials of another sweep; leave continue_from out")
-    if seeds.race is not None and len(cells) == 1:
-        raise error(("seeds",), "a race takes at least two cells; write seeds: 3")
-    if (seeds.race is not None or searches or confirm is not None) and sweep_file.compare is None:
-        what = "a race" if seeds.race else "a search" if searches else "a confirmation"
+    if sweep_file.compare is None and (searches or seeds.race or confirm):
+        what = "search" if searches else "race" if seeds.race else "confirmation"
+        place = searches[0].place if searches else ("seeds",) if seeds.race else ("confirm",)
         example = "compare: {metric: classifier_fid, mode: min}"
-        raise error((), f"{what} needs the metric that decides: write {example}")
+        raise error(place, f"a {what} needs the metric that decides; write {example} at the top level")
+    if seeds.race is not None:
+        _check_race(sweep_file, seeds.race, len(cells))
+    if confirm is not None:
+        _check_confirm(sweep_file, cells, seeds, confirm)
+    proposals = sum(search.trials for search in searches)
+    most = len(seeds.first) if seeds.race is None else seeds.race.most
+    confirmed = 0 if confirm is None else confirm.seeds * confirm.best * len(cells)
     try:
-        check_fresh_seeds(seeds, confirm)
-        most = len(seeds.first) if seeds.race is None else seeds.race.most
-        number = sum(most * (1 if cell.search is None else cell.search.trials) for cell in cells)
-        if confirm is not None:
-            number += confirm.seeds * confirm.best * len(cells)
+        number = most * (len(cells) - len(searches) + proposals) + confirmed
         check_count(f"{len(cells):,} cells with their seeds, proposals and confirmations", number)
     except UserError as problem:
-        raise error(("seeds",), str(problem)) from None
+        raise error((*searches[0].place, "trials") if searches else ("seeds",), str(problem)) from None
+    warn_of_random_proposals(sweep_file, searches)
+
+
+def _check_race(sweep_file: SweepFile, race: Race, cells: int) -> None:
+    error = sweep_file.document.error
+    if cells == 1:
+        raise error(("seeds",), "a race takes at least two cells; write seeds: 3")
+    if race.trials is not None and race.trials <= cells * race.first:
+        problem = f"the first seeds of {cells} cells are {cells * race.first} trials already, which leaves no race"
+        raise error(("seeds", "trials"), f"{problem}; expected more than that, got {race.trials}")
+
+
+def _check_confirm(sweep_file: SweepFile, cells: Sequence[Cell], seeds: Seeds, confirm: Confirm) -> None:
+    error = sweep_file.document.error
+    largest = max([*seeds.first, *([seeds.race.most - 1] if seeds.race else [])])
+    if largest >= FIRST_FRESH_SEED:
+        fresh = f"with confirm the seeds from {FIRST_FRESH_SEED} on are those of confirmations"
+        raise error(("seeds",), f"seed {largest}: {fresh}; expected smaller seeds")
+    among = [cell.search.trials for cell in cells if cell.search is not None]
+    among += Counter(cell.variant for cell in cells if cell.search is None).values()
+    if confirm.best > max(among):
+        problem = f"there are never so many cells to choose from: expected at most {max(among)}, got {confirm.best}"
+        raise error(("confirm", "best"), problem)
 
 
 def _one_reference(sweep_file: SweepFile, trials: Sequence[PlannedTrial]) -> TrialConfig:
@@ -198,8 +234,24 @@ def _one_reference(sweep_file: SweepFile, trials: Sequence[PlannedTrial]) -> Tri
     return first.config
 
 
-def _check_paper(sweep_file: SweepFile, labels: Sequence[str]) -> None:
+def _check_twins(sweep_file: SweepFile, cells: Sequence[Cell]) -> None:
+    """Raises :class:`UserError` for two cells that would be searched in the same way, with the same trials."""
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        if cell.search is None:
+            continue
+        identity = TrialConfig.from_dict({**cell.config, "seed": 0}).identity
+        key = repr((identity, replace(cell.search, place=(), trials=1)))
+        if (twin := seen.setdefault(key, cell)) is not cell:
+            problem = f"duplicate cell: the search of '{cell.variant}' has the same trials as that of '{twin.variant}'"
+            raise sweep_file.document.error(cell.place or cell.search.place, problem)
+
+
+def _check_paper(sweep_file: SweepFile, labels: Sequence[str], searched: Collection[str]) -> None:
     for cell in sweep_file.paper.rows if sweep_file.paper else ():
+        if cell in searched:
+            problem = "this cell is searched, so that no row of the table has its name; leave it out"
+            raise sweep_file.document.error(("paper", "rows", cell), problem)
         if cell not in labels:
             problem = f"this sweep has no cell called '{cell}'{nearest(cell, labels)}"
             raise sweep_file.document.error(("paper", "rows", cell), problem)

@@ -29,7 +29,7 @@ from orchestrator.tracking.generators import GeneratorProcess, NotSaved
 from orchestrator.tracking.mlflow_private import PICTURES_TAG
 from orchestrator.tracking.models import GENERATOR, log_generator, models_of
 from orchestrator.tracking.pictures import log_picture, picture_name
-from orchestrator.tracking.views import NOTE_TAG, describe
+from orchestrator.tracking.views import NOTE_TAG, describe, note_of
 from trainers.metrics import TRAINING_SECONDS
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ MIRRORED_TAG = "orchestrator.mirrored_epochs"
 RESTARTS_TAG = "orchestrator.restarts"
 DESCRIBED_TAG = "orchestrator.described"
 LEVEL_TAG = "orchestrator.level"
+STAGE_TAG = "orchestrator.stage"
+PROPOSAL_TAG = "orchestrator.proposal"
 VERDICT_TAG = "orchestrator.verdict"
 NAME_TAG = "mlflow.runName"
 RUN_STATUS = {
@@ -158,8 +160,10 @@ class Mirror:
     def sync(self) -> None:
         """Logs what the store has and MLflow lacks. Raises MLflow's own errors; the next call continues."""
         known = {trial.entry.trial_id for trial in self._trials}
-        decided = [entry for entry in self._decided.read() if entry.trial_id not in known]
-        self._trials += [_Mirrored(entry, self._store.trial(entry.trial_id).tail()) for entry in decided]
+        for entry in (entry for decision in self._decided.read() for entry in decision.trials):
+            if entry.trial_id not in known:
+                known.add(entry.trial_id)
+                self._trials.append(_Mirrored(entry, self._store.trial(entry.trial_id).tail()))
         for trial in self._trials:
             status = self._store.trial(trial.entry.trial_id).status()
             if status.attempts:
@@ -202,9 +206,13 @@ class Mirror:
         first generator takes seconds, because a process for generators has to load torch and its tracer.
         """
         self.sync()
-        self._find_runs()
+        runs = self._find_runs()
+        plan = self._store.plan()
+        if plan["growing"] is not None:  # decided trials may have more epochs, which a view begins with
+            describe(self._client, self._experiment, plan, runs.get(None))
         statuses = self._statuses()
-        for file in [self._store.path / "sweep.yaml", *sorted(self._store.tables.glob("*"))]:
+        decisions = [self._store.decisions_file] if self._store.decisions_file.exists() else []
+        for file in [self._store.path / "sweep.yaml", *decisions, *sorted(self._store.tables.glob("*"))]:
             self._client.log_artifact(self._parent, str(file))
         if verdict:
             self._client.set_tag(self._parent, VERDICT_TAG, verdict)
@@ -238,6 +246,8 @@ class Mirror:
             tags |= _tags(status, trial.references())
         if run.info.run_name != tags[NAME_TAG]:
             self._client.update_run(run.info.run_id, name=tags[NAME_TAG])
+        for key in {STAGE_TAG, PROPOSAL_TAG} & run.data.tags.keys() - tags.keys():  # it is an ordinary trial by now
+            self._client.delete_tag(run.info.run_id, key)
         for key, value in tags.items():
             if key != NAME_TAG and run.data.tags.get(key) != value:
                 self._client.set_tag(run.info.run_id, key, value)
@@ -272,7 +282,7 @@ class Mirror:
             SWEEP_TAG: self._store.name,
             "orchestrator.kind": "sweep",
             NAME_TAG: self._store.name,
-            NOTE_TAG: plan["description"],
+            NOTE_TAG: note_of(plan),
         }
         started = [int(attempt.started * 1000) for attempt in _attempts(self._statuses())]
         return self._client.create_run(self._experiment, min(started, default=None), tags).info.run_id
@@ -384,12 +394,17 @@ class Mirror:
 
 def _names(entry: Entry) -> dict[str, str]:
     """The tags that say what the plan calls a trial."""
-    return {
+    tags = {
         NAME_TAG: f"{entry.label} seed={entry.seed}",
         "variant": entry.variant,
         "cell": entry.label,
         "seed": str(entry.seed),
     }
+    if entry.stage:
+        tags[STAGE_TAG] = entry.stage
+    if entry.proposal is not None:
+        tags[PROPOSAL_TAG] = str(entry.proposal)
+    return tags
 
 
 def _level_of(status: Status, trial: TrialStore) -> str:

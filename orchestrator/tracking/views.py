@@ -13,6 +13,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.sweep.growing import growing_from
+from orchestrator.sweep.growing_words import told
 from orchestrator.tracking.mlflow_private import OWN_SECTIONS, VIEW_TAG, saved_view, was_edited
 from trainers.metrics import TRAINING_SECONDS, find_metric
 
@@ -91,15 +93,24 @@ def _charts(metric: str, charts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def note_of(plan: Mapping[str, Any]) -> str:
+    """The description of a sweep, and what its plan may grow by."""
+    growing = growing_from(plan["growing"])
+    lines = [] if growing is None else [f"- {line}" for line in told(growing)]
+    grows = "\n".join(["Decisions add trials to this sweep:", "", *lines]) if lines else ""
+    return "\n\n".join(text for text in (plan["description"], grows) if text)
+
+
 def describe(client: MlflowClient, experiment_id: str, plan: Mapping[str, Any], parent: Run | None) -> None:
     """Sets the description, also of the parent run, and the views, but not those that a user has changed."""
     known = client.get_experiment(experiment_id).tags
     written = _parsed(known.get(WRITTEN_TAG))
+    wanted = note_of(plan)
     if parent is not None:
         note = parent.data.tags.get(NOTE_TAG, "")
-        if note != plan["description"] and _digest(note) == written.get(NOTE_TAG, _digest("")):
-            client.set_tag(parent.info.run_id, NOTE_TAG, plan["description"])
-    for key, value in {NOTE_TAG: plan["description"], **view_tags(plan)}.items():
+        if note != wanted and _digest(note) == written.get(NOTE_TAG, _digest("")):
+            client.set_tag(parent.info.run_id, NOTE_TAG, wanted)
+    for key, value in {NOTE_TAG: wanted, **view_tags(plan)}.items():
         there = known.get(key, "")
         unknown = key not in written and key != NOTE_TAG and not was_edited(there)  # an older version's view
         if there != value and (not there or unknown or _digest(there) == written.get(key)):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import CommandLine
-from grown_sweeps import METRIC, RACE, end, look, make_searched
+from decided_sweeps import METRIC, RACE, end, look, make_searched
 from hand_made import POINTS, make_sweep
 from matplotlib.figure import Figure
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from command_line import CommandLine
-from grown_sweeps import METRIC, RACE, SEARCH, end, grow, look, make_searched
+from decided_sweeps import METRIC, RACE, SEARCH, end, grow, look, make_searched
 from hand_made import finish, make_sweep
 from rich.console import Console
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine
+from grown_sweeps import HEAD, RACE, SEARCH, plan, run
 from hand_made import POINTS, TWO_CELLS, Planner, finish, make_sweep, write_file
 
-from orchestrator.screen.preview import EPOCH_BYTES, disk_lines, disk_shares
+from orchestrator.screen.preview import EPOCH_BYTES, disk_lines, disk_shares, trials_to_come
 from orchestrator.screen.units import in_bytes
+from orchestrator.store.plan_changes import outlook_of
 from orchestrator.store.states import State
 from orchestrator.store.sweep import SweepStore
 from orchestrator.trial.run import run_trial
@@ -153,3 +155,86 @@ def test_too_little_free_space_is_a_warning(small_disk: Path, tmp_path: Path, co
     estimate, warning = disk_of(out)
     assert estimated(estimate) > 1e6
     assert warning == f"warning: only 1.0 MB are free in '{small_disk}'"
+
+
+def dry_run(command_line: CommandLine, store: SweepStore) -> list[str]:
+    """The lines of a dry run of a sweep's own file."""
+    path = store.runs_dir.parent / "sweep.yaml"
+    code, out, errors = command_line("sweep", path, "--dry-run", "--runs-dir", store.runs_dir)
+    assert (code, errors) == (0, "")
+    return [" ".join(line.split()) for line in out.splitlines()]
+
+
+def test_a_search_shows_its_proposals_and_what_is_decided_and_done(tmp_path: Path, command_line: CommandLine) -> None:
+    store = plan(tmp_path, HEAD + SEARCH)
+    lines = dry_run(command_line, store)
+    assert lines[:8] == [
+        "cell proposals decided seeds done",
+        "g weight=1 3 0 1 0",
+        "g weight=10 3 0 1 0",
+        "confirmation of g weight=1 2 0",
+        "confirmation of g weight=10 2 0",
+        "search: 3 proposals of critic.lr by random for each of 2 cells, each trained with 1 seed",
+        "confirmation: the best cell of each search once more, with 2 fresh seeds",
+        "g: 2 cells, 10 trials, 400 critic iterations; 10 trials to run. Nothing was started.",
+    ]
+    assert " for the 10 trials to run (" in lines[8]
+    run(store, 5)
+    lines = dry_run(command_line, store)
+    assert lines[1:5] == [
+        "g weight=1 3 3 1 3",
+        "g weight=10 3 3 1 2",
+        "confirmation of g weight=1 2 0",
+        "confirmation of g weight=10 2 0",
+    ]
+    assert lines[7] == "g: 2 cells, 10 trials, 400 critic iterations; 5 trials to run. Nothing was started."
+    run(store)
+    lines = dry_run(command_line, store)
+    assert [line.rpartition(" ")[2] for line in lines[1:5]] == ["3", "3", "2", "2"]
+    assert lines[7].endswith("10 trials, 400 critic iterations; 0 trials to run. Nothing was started.")
+    assert len(lines) == 8
+
+
+def test_a_race_shows_the_fewest_and_the_most_trials(tmp_path: Path, command_line: CommandLine) -> None:
+    store = plan(tmp_path, HEAD + RACE)
+    lines = dry_run(command_line, store)
+    assert lines[1:3] == ["g weight=1 2 to 4 0", "g weight=10 2 to 4 0"]
+    assert lines[4] == "race: 2 seeds for every cell, up to 4 for those that may be best"
+    trials = "from 6 to 10 trials"
+    assert lines[6] == f"g: 2 cells, {trials}, from 240 to 400 critic iterations; {trials} to run. Nothing was started."
+    assert re.match(r"disk: at most about .* for the 10 trials to run \(", lines[7])
+    run(store)
+    ended = dry_run(command_line, store)
+    there = len(store.entries())
+    assert (
+        ended[-1]
+        == f"g: 2 cells, {there} trials, {40 * there} critic iterations; 0 trials to run. Nothing was started."
+    )
+    bounded = plan(tmp_path / "bounded", HEAD + RACE.replace("most: 4", "most: 4, trials: 7"))
+    assert "from 6 to 9 trials" in dry_run(command_line, bounded)[6]
+
+
+def test_a_dry_run_of_an_edited_file_says_what_stays_and_what_decisions_add(
+    tmp_path: Path, command_line: CommandLine
+) -> None:
+    store = plan(tmp_path, HEAD + SEARCH)
+    run(store)
+    write_file(tmp_path, HEAD + SEARCH.replace("trials: 3", "trials: 5"))
+    lines = dry_run(command_line, store)
+    assert lines[1] == "g weight=1 5 3 1 3"
+    assert lines[7].startswith(
+        "g: 2 cells, from 14 to 18 trials, from 560 to 720 critic iterations; from 4 to 8 trials"
+    )
+    assert lines[8] == "'g' has a plan already: 10 of its 10 trials stay, 0 are added at once and 4 to 8 by decisions"
+    assert lines[9].startswith("What may be decided changes: g weight=1, g weight=10: 5 proposals instead of 3.")
+
+
+def test_the_estimate_of_a_search_is_that_of_its_largest_settings(plan_of: Planner, tmp_path: Path) -> None:
+    widths = "network.critic_widths: [[8, 8], [900, 900]]"
+    text = HEAD + f"search: {{trials: 2, sampler: random, space: {{{widths}}}}}\n"
+    store = plan(tmp_path, text)
+    plan_made = plan_of(text)
+    least, most = trials_to_come(plan_made, outlook_of(store, plan_made))
+    large = plan_of(f"name: s\nbase: {POINTS}\ngrid: {{{widths}}}\n").trials[1].config
+    assert [checkpoint_bytes(config) for config in most] == [checkpoint_bytes(large)] * 2
+    assert [config.to_dict()["network"]["critic_widths"] for config in least] == [[8, 8]] * 2

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
 import pytest
+from grown_sweeps import HEAD, RACE, SEARCH, plan, run
 from hand_made import attempt, finish
 from rich.console import Console
 
+from orchestrator.decisions.growth import Growth
 from orchestrator.screen.progress import Progress, Watch
 from orchestrator.store.epochs import EpochLog
 from orchestrator.store.states import State, Status
@@ -179,3 +182,37 @@ def test_a_terminal_that_can_only_print_has_lines_as_a_log_has(
         progress.update(watch.refresh())
     assert written.getvalue().startswith(f"[0/4] RUNNING {label}")
     assert "\x1b" not in written.getvalue()
+
+
+def test_a_search_has_a_known_total_and_time_left_from_the_start(tmp_path: Path) -> None:
+    store = plan(tmp_path, HEAD + SEARCH)
+    Growth(store).begin([])
+    screen = Screen(store, 80, terminal=False)
+    screen.show()
+    label = begin(store, 0, 2)
+    assert screen.show().startswith(f"[0/10] RUNNING {label}")  # of 2 × 3 proposals and 2 × 2 confirmations
+    # Three epochs a trial, two of the first are over, at 0.2 s each; two trials at once.
+    assert screen.watch.seconds_left(2) == pytest.approx((10 * 3 - 2) * 0.2 / 2)
+    run(store)
+    assert "[10/10] DONE" in screen.show()
+    assert screen.watch.seconds_left(2) == 0
+
+
+def test_the_plus_stays_only_while_a_race_may_add_trials(tmp_path: Path) -> None:
+    store = plan(tmp_path, HEAD + RACE)
+    screen = Screen(store, 80, terminal=False)
+    screen.show()
+    run(store, 2)
+    assert "[2/6+] DONE" in screen.show()  # four trials, and two that confirm the best cell
+    assert screen.watch.outlook.told == "2 to 6"
+    run(store)
+    assert f"[{len(store.entries())}/{len(store.entries())}] DONE" in screen.show()
+    assert screen.watch.outlook.told == ""
+
+
+def test_a_terminal_counts_what_is_to_come(tmp_path: Path) -> None:
+    store = plan(tmp_path, HEAD + SEARCH)
+    screen = Screen(store, 80, terminal=True)
+    assert ", 10 to come · " in screen.show()  # nothing is decided yet
+    run(store, 1)
+    assert screen.show_table()[-1].startswith("1 DONE, 5 PENDING, 4 to come · ")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from command_line import PROGRAM, CommandLine, environment
+from grown_sweeps import HEAD, RACE, SEARCH, plan, run
 from hand_made import TWO_CELLS, attempt, finish, make_sweep, plan_file, write_file
 
 from orchestrator.files import disk_usage
@@ -63,6 +64,7 @@ def test_every_key_for_programs(running: SweepStore, command_line: CommandLine) 
         "removed": 1,
         "damaged": [],
         "metric": "exact_w1",
+        "growing": None,
     }
     # 3 epochs of 0.25 s and one evaluation of 0.5 s, 2 epochs and the untrained one of 2 s; 1 + 3 + 3 epochs left
     assert left == pytest.approx(7 * (3 * 0.25 + 0.5 + 3 * 2.0) / 6)
@@ -71,6 +73,7 @@ def test_every_key_for_programs(running: SweepStore, command_line: CommandLine) 
         assert trial["epochs"] == 3
         stored = running.trial(entry.trial_id).epochs()
         assert trial["epoch_at"] == (stored[-1]["timestamp"] / 1000 if stored else None)
+        assert (trial["stage"], trial["proposal"]) == ("", None)
     keys = ("state", "attempts", "epoch", "exact_w1", "error")
     assert [tuple(trial[key] for key in keys) for trial in trials] == [
         ("DONE", 1, 3, 0.123456789, None),
@@ -79,7 +82,7 @@ def test_every_key_for_programs(running: SweepStore, command_line: CommandLine) 
         ("PENDING", 0, 0, None, None),
     ]
     assert {frozenset(trial) for trial in trials} == {
-        frozenset({"trial_id", "cell", "seed", "epochs", "epoch_at", "peak_memory_mb", *keys})
+        frozenset({"trial_id", "cell", "seed", "epochs", "epoch_at", "peak_memory_mb", "stage", "proposal", *keys})
     }
 
 
@@ -247,3 +250,78 @@ def test_on_a_narrow_terminal_cell_and_state_stay(width: int, header: str, left_
     cells = re.sub("DIVERGED|1235|[0-9a-f]{12}|[0-9]/[0-9]|[0-9.]+s ago| ", "", "".join(table))
     for entry in store.entries():
         assert entry.label.partition(" ")[0] in cells
+
+
+def status_lines(command_line: CommandLine, store: SweepStore) -> list[str]:
+    code, out, errors = command_line("status", store.name, "--runs-dir", store.runs_dir)
+    assert (code, errors) == (0, "")
+    return [" ".join(line.split()) for line in out.splitlines()]
+
+
+def test_a_search_tells_what_is_decided_and_what_waits(tmp_path: Path, command_line: CommandLine) -> None:
+    store = plan(tmp_path, HEAD + SEARCH)
+    lines = status_lines(command_line, store)
+    assert lines[0].startswith("g: 10 to come · ")
+    assert lines[1] == "search of g weight=1: 0 of 3 proposals decided"
+    assert lines[3] == "confirmation of g weight=1: waits for the search"
+    run(store, 5)
+    known = of_programs(command_line, store, "g")
+    assert isinstance(known, dict)
+    assert known["growing"]["to_come"] == [4, 4] or known["growing"]["to_come"] == [2, 2]
+    assert [(each["cell"], each["decided"], each["proposals"]) for each in known["growing"]["searches"]] == [
+        ("g weight=1", 3, 3),
+        ("g weight=10", 3, 3),
+    ]
+    run(store)
+    known = of_programs(command_line, store, "g")
+    assert isinstance(known, dict)
+    assert known["growing"]["to_come"] == [0, 0]
+    [first, _] = known["growing"]["confirmations"]
+    best = next(entry.label for entry in store.entries() if entry.stage == "confirm")
+    assert first == {
+        "of": "g weight=1",
+        "seeds": 2,
+        "best": 1,
+        "cells": [best],
+        "confirmed": 2,
+        "waits_for": None,
+        "problem": None,
+    }
+    stages = [(trial["stage"], trial["proposal"]) for trial in known["trials"]]
+    assert stages == [(entry.stage, entry.proposal) for entry in store.entries()]
+    lines = status_lines(command_line, store)
+    assert lines[3] == f"confirmation of g weight=1: 2 trials of {best}"
+    assert lines[5] == "trial cell stage state epoch attempts exact_w1 last epoch"
+    assert " search 2 DONE " in lines[11]
+    assert " confirm " in lines[12]
+
+
+def test_a_race_tells_its_look_and_the_cells_that_are_left(tmp_path: Path, command_line: CommandLine) -> None:
+    store = plan(tmp_path, HEAD + RACE)
+    lines = status_lines(command_line, store)
+    assert lines[0].startswith("g: 4 PENDING, 2 to 6 to come · ")
+    assert lines[1:3] == [
+        "race: 2 of 2 cells are left, with 2 seeds each, after 0 looks; it goes on to at most 4 seeds",
+        "confirmation of g: waits for the race",
+    ]
+    run(store)
+    known = of_programs(command_line, store, "g")
+    assert isinstance(known, dict)
+    looks = [each for each in store.grown().decisions if each.kind == "race"]  # type: ignore[union-attr]
+    race = known["growing"]["race"]
+    assert (race["looks"], race["ended"]) == (len(looks), looks[-1].about["ended"])
+    assert race["left"] == sum(each["out"] is None for each in looks[-1].rests_on["cells"])
+    lines = status_lines(command_line, store)
+    assert lines[1].endswith(f"looks; it has ended: {race['ended']}") or "after 1 look;" in lines[1]
+    assert lines[2] == "confirmation of g: 2 trials of g weight=1"
+
+
+def test_a_search_that_has_no_setting_left_says_so(tmp_path: Path, command_line: CommandLine) -> None:
+    text = HEAD + "search: {trials: 5, sampler: random, space: {penalty.weight: [1, 2]}}\n"
+    with pytest.warns(UserWarning, match="the space has 2 settings"):
+        store = plan(tmp_path, text)
+    assert "2 to come" in status_lines(command_line, store)[0]
+    run(store)
+    lines = status_lines(command_line, store)
+    assert "to come" not in lines[0]
+    assert lines[1] == "search of g: 2 of 5 proposals decided, no setting is left to try"

@@ -23,7 +23,7 @@ FILES = [
     pytest.param(
         "variants:\n  a:\n    sed: 1\n",
         3,
-        ["variants.a.sed", "base, exclude, grid, zip"],
+        ["variants.a.sed", "base, exclude, grid, search, zip"],
         id="unknown key in a variant",
     ),
     pytest.param("a: [1\n", 2, ["not valid YAML"], id="not YAML"),

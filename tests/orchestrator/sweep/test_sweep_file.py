@@ -9,13 +9,14 @@ from hand_made import write_file
 
 from orchestrator.errors import UserError
 from orchestrator.sweep.file import Compare, Resources, parse_seeds, read_sweep_file
+from orchestrator.sweep.growing import Seeds
 
 
 def test_a_file_may_say_next_to_nothing(tmp_path: Path) -> None:
     file = read_sweep_file(write_file(tmp_path, "description: nothing\n", "ground_metrics.yaml"))
     assert file.name == "ground_metrics"  # the file's
     assert list(file.variants) == ["ground_metrics"]
-    assert file.seeds == (0,)
+    assert file.seeds == Seeds((0,))
     assert file.resources == Resources(cpus=1.0, gpus=0.0)
     assert file.retries == 2
     assert file.compare is None  # the plan takes the evaluation's first metric
@@ -40,7 +41,7 @@ compare: {metric: classifier_is, mode: max}
 scale: {laptop: [budget=300, seeds=2]}
 """
     file = read_sweep_file(write_file(tmp_path, text))
-    assert (file.name, file.description, file.seeds, file.retries) == ("all-of.it_2", "every key", (3, 5), 0)
+    assert (file.name, file.description, file.seeds.first, file.retries) == ("all-of.it_2", "every key", (3, 5), 0)
     assert file.shared.base == ("dataset=digits",)
     assert file.shared.grid == {"critic_iterations": [1, 5]}
     assert file.shared.zip == {"critic.lr": [1e-4, 2e-4], "generator.lr": [2e-4, 4e-4]}
@@ -111,6 +112,10 @@ def test_keys_that_begin_with_x_hold_anchors(tmp_path: Path) -> None:
             read_sweep_file(write_file(tmp_path, nested))
 
 
+def failing(key: str, problem: str) -> UserError:
+    return UserError(f"seeds.{key}: {problem}")
+
+
 @pytest.mark.parametrize(
     ("value", "seeds"),
     [
@@ -123,7 +128,7 @@ def test_keys_that_begin_with_x_hold_anchors(tmp_path: Path) -> None:
     ],
 )
 def test_seeds(value: object, seeds: tuple[int, ...]) -> None:
-    assert parse_seeds(value) == seeds
+    assert parse_seeds(value, failing) == Seeds(seeds)
 
 
 @pytest.mark.parametrize(
@@ -131,4 +136,4 @@ def test_seeds(value: object, seeds: tuple[int, ...]) -> None:
 )
 def test_what_is_no_seeds(value: object) -> None:
     with pytest.raises(UserError, match="seed"):
-        parse_seeds(value)
+        parse_seeds(value, failing)

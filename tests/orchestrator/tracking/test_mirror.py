@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 from command_line import CommandLine
+from grown_sweeps import HEAD, SEARCH
+from grown_sweeps import plan as plan_grown
+from grown_sweeps import run as end_trials
 from hand_made import POINTS, TWO_CELLS, attempt, finish, make_sweep
 from mlflow_dump import Dump, dump, expected_files, expected_points, files_of, points_of
 
@@ -24,7 +27,7 @@ from orchestrator.store.states import State, Status
 from orchestrator.store.sweep import Entry, SweepStore
 from orchestrator.tracking.address import check_uri, default_uri, quiet_client
 from orchestrator.tracking.mirror import MIRRORED_TAG, VERDICT_TAG, Mirror, level
-from orchestrator.tracking.views import WRITTEN_TAG
+from orchestrator.tracking.views import WRITTEN_TAG, view_tags
 
 
 def name_of(entry: Entry) -> str:
@@ -530,8 +533,8 @@ def plan_again(store: SweepStore, first: str, weights: str, metric: str, descrip
     return again
 
 
-def experiment_tags(uri: str) -> dict[str, str]:
-    experiment = quiet_client(uri).get_experiment_by_name("hand")
+def experiment_tags(uri: str, sweep: str = "hand") -> dict[str, str]:
+    experiment = quiet_client(uri).get_experiment_by_name(sweep)
     assert experiment is not None
     return {key: value for key, value in experiment.tags.items() if key != "mlflow.experimentKind"}
 
@@ -597,3 +600,69 @@ def test_a_tag_that_somebody_deleted_is_set_again(finished: SweepStore, tracking
         quiet_client(tracking_uri).delete_tag(run, key)
     level(finished, tracking_uri)
     assert dump(tracking_uri, "hand") == before
+
+
+ONE_SEARCH = SEARCH.replace("[1, 10]", "[1]")
+
+
+def test_decided_trials_appear_while_a_sweep_runs_and_once(tmp_path: Path, tracking_uri: str) -> None:
+    """A mirror that was made before the decisions and one that was made after them agree."""
+    store = plan_grown(tmp_path, HEAD + "description: tuned\n" + ONE_SEARCH)
+    mirror = Mirror(store, tracking_uri)
+    mirror.sync()
+    assert set(dump(tracking_uri, "g")) == {"g"}
+    end_trials(store, 2)
+    mirror.sync()
+    assert len(dump(tracking_uri, "g")) == 3
+    end_trials(store)
+    mirror.sync()
+    runs = dump(tracking_uri, "g")
+    parent = runs.pop("g")
+    assert set(runs) == {name_of(entry) for entry in store.entries()}
+    for entry in store.entries():
+        tags = runs[name_of(entry)]["tags"]
+        assert (tags["orchestrator.stage"], tags["orchestrator.proposal"]) == (entry.stage, str(entry.proposal))
+    note = parent["tags"]["mlflow.note.content"]
+    assert note.startswith(
+        "tuned\n\nDecisions add trials to this sweep:\n\n- search: 3 proposals of critic.lr by random"
+    )
+    assert experiment_tags(tracking_uri, "g")["mlflow.note.content"] == note
+    mirror.finish()
+    before, views = dump(tracking_uri, "g"), experiment_tags(tracking_uri, "g")
+    assert ("decisions.jsonl", store.decisions_file.stat().st_size) in before["g"]["artifacts"]
+    assert level(store, tracking_uri) == (None, [])
+    assert (dump(tracking_uri, "g"), experiment_tags(tracking_uri, "g")) == (before, views)
+    client = quiet_client(tracking_uri)
+    [experiment] = [each for each in client.search_experiments() if each.name == "g"]
+    found = client.search_runs([experiment.experiment_id], "tags.`orchestrator.stage` = 'confirm'")
+    assert len(found) == 2
+
+
+def test_a_view_begins_with_the_last_epoch_of_the_longest_decided_trial(tmp_path: Path, tracking_uri: str) -> None:
+    text = HEAD.replace("batch_size=8, ", "") + "search: {trials: 4, sampler: random, space: {batch_size: [8, 64]}}\n"
+    with pytest.warns(UserWarning, match="the space has 2 settings"):
+        store = plan_grown(tmp_path, text)
+    mirror = Mirror(store, tracking_uri)
+    mirror.sync()
+    end_trials(store)
+    mirror.finish()
+    views = experiment_tags(tracking_uri, "g")
+    Mirror(store, tracking_uri).finish()
+    assert experiment_tags(tracking_uri, "g") == views
+    assert view_tags(store.plan()).items() <= views.items()
+    assert len({entry.epochs for entry in store.entries()}) == 2
+
+
+def test_a_trial_that_is_an_ordinary_one_by_now_has_no_stage(tmp_path: Path, tracking_uri: str) -> None:
+    store = plan_grown(tmp_path, HEAD + ONE_SEARCH)
+    end_trials(store)
+    Mirror(store, tracking_uri).finish()
+    entry = store.entries()[0]
+    rate = entry.axes["critic.lr"]
+    store = plan_grown(
+        tmp_path, HEAD + f"grid: {{penalty.weight: [{entry.axes['penalty.weight']}], critic.lr: [{rate}]}}\n"
+    )
+    assert [each.trial_id for each in store.entries()] == [entry.trial_id]
+    assert level(store, tracking_uri) == (None, [])
+    [tags] = [run["tags"] for name, run in dump(tracking_uri, "g").items() if name != "g"]
+    assert not {"orchestrator.stage", "orchestrator.proposal"} & tags.keys()

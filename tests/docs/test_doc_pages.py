@@ -19,6 +19,8 @@ NO_MODULES = {
     "orchestrator.place",
     "orchestrator.verdict",
     "orchestrator.env",
+    "orchestrator.stage",
+    "orchestrator.proposal",
 }  # tags in MLflow, a file of secrets
 """Words with a dot that are no module of ours."""
 

@@ -61,8 +61,10 @@ class ConfirmRule:
         return self._last != self._asked()
 
     def _asked(self) -> dict[str, int]:
-        """What is asked for: of how many cells the best ones, how many of them, and how many seeds."""
-        return {"of": self._cells(), "best": self._confirm.best, "seeds": self._confirm.seeds}
+        """What is asked for: of how many cells the best ones, after how many looks, how many, and how many seeds."""
+        asked = {"of": self._cells(), "best": self._confirm.best, "seeds": self._confirm.seeds}
+        race = None if isinstance(self._source, SearchRule) else self._source[2]
+        return asked if race is None else {**asked, "looks": race.look}
 
     def _cells(self) -> int:
         if isinstance(self._source, SearchRule):
@@ -138,4 +140,4 @@ class ConfirmRule:
         """Takes over a confirmation that is made."""
         for entry in decision.trials:
             self._confirmed.setdefault(key_of(entry.variant, entry.axes), set()).add(entry.seed)
-        self._last = {name: decision.about[name] for name in ("of", "best", "seeds")}
+        self._last = {name: decision.about[name] for name in ("of", "best", "seeds", "looks") if name in decision.about}

@@ -28,12 +28,19 @@ class Growth:
         """Reads what is decided. Raises :class:`UserError` if the plan or the decisions are damaged."""
         self._store, self._tell = store, tell
         self._chains: dict[str, list[Rule]] = {}
+        self._told: dict[str, list[str]] = {}
+        """The chains of rules that the end of a trial concerns. Two searches may propose the same trial."""
         self._entries: dict[str, Entry] = {}
         self._unsettled: set[str] = set()
         if (grown := store.grown()) is not None:
             check_undamaged(store.decisions_file, grown.problems)
             self._entries = {entry.trial_id: entry for entry in store.planned()}
             self._chains = _chains(store, grown, list(self._entries.values()), store.plan()["compare"])
+            for entry in self._entries.values():
+                if not entry.stage:
+                    self._tell_of(entry, RACE if RACE in self._chains else key_of(entry.variant, {}))
+            for decision in grown.decisions:
+                self._tell_of_all(decision)
 
     @property
     def open(self) -> bool:
@@ -51,18 +58,31 @@ class Growth:
     def settled(self, trial_id: str) -> list[Entry]:
         """Makes the decisions that the end of a trial allows. Returns and raises as :meth:`begin`."""
         self._unsettled.discard(trial_id)
-        rules = self._chains.get(_chain_of(self._entries[trial_id], self._chains)) if self._chains else None
-        return self._decide([rules]) if rules else []
+        return self._decide([self._chains[key] for key in self._told.get(trial_id, ()) if key in self._chains])
 
     def _decide(self, chains: Iterable[Sequence[Rule]]) -> list[Entry]:
         made = [each for rules in chains for rule in rules for each in rule.decide(self._is_settled)]
         made.sort(key=lambda each: each.decision.about.get("proposal", 0))  # all groups advance evenly
         self._write(made)
-        added = [entry for each in made for entry in each.decision.trials if entry.trial_id not in self._entries]
-        for entry in added:
-            self._entries[entry.trial_id] = entry
-            self._unsettled.add(entry.trial_id)
+        added = []
+        for each in made:
+            self._tell_of_all(each.decision)
+            for entry in each.decision.trials:
+                if entry.trial_id not in self._entries:
+                    self._entries[entry.trial_id] = entry
+                    self._unsettled.add(entry.trial_id)
+                    added.append(entry)
         return added
+
+    def _tell_of_all(self, decision: Decision) -> None:
+        """Notes whom the ends of a decision's trials concern. Those of a confirmation concern nobody."""
+        for entry in decision.trials if decision.kind != "confirm" else ():
+            self._tell_of(entry, RACE if decision.kind == "race" else key_of(*decision.cell()))
+
+    def _tell_of(self, entry: Entry, chain: str) -> None:
+        chains = self._told.setdefault(entry.trial_id, [])
+        if chain not in chains:
+            chains.append(chain)
 
     def _is_settled(self, trial_id: str) -> bool:
         return trial_id in self._entries and trial_id not in self._unsettled
@@ -79,7 +99,7 @@ class Growth:
 def _chains(
     store: SweepStore, grown: GrownPlan, entries: Sequence[Entry], compare: Mapping[str, Any]
 ) -> dict[str, list[Rule]]:
-    """The rules that the end of a trial may let decide, in their order, by :func:`_chain_of` the trial."""
+    """The rules that the end of a trial may let decide, in their order: by searched cell, by variant, of the race."""
     growing, chains = grown.growing, dict[str, list[Rule]]()
     planned = [entry for entry in entries if not entry.stage and entry.seed in growing.seeds]
     race = None
@@ -108,12 +128,3 @@ def _chains(
 
 def _about(decisions: Sequence[Decision], kind: str, variant: str, axes: Mapping[str, Any]) -> list[Decision]:
     return [each for each in decisions if each.kind == kind and each.cell() == (variant, axes)]
-
-
-def _chain_of(entry: Entry, chains: Collection[str]) -> str:
-    """The key of the rules that a trial's end may let decide."""
-    if entry.stage == "search":
-        return key_of(entry.variant, {axis: entry.axes[axis] for axis in entry.axes if axis not in entry.searched})
-    if entry.stage == "confirm":
-        return ""
-    return RACE if RACE in chains else key_of(entry.variant, {})

@@ -21,9 +21,7 @@ def told(decision: Decision) -> str | None:
         number = about["proposal"]
         if "exhausted" in about:
             return f"search of {label}: ends after {number} proposals, because no setting is left to try"
-        return (
-            f"search of {label}: proposal {number + 1} is left out: {about['problem']}" if "problem" in about else None
-        )
+        return f"search of {label}: proposal {number} is left out: {about['problem']}" if "problem" in about else None
     if "problem" in about:
         return f"confirmation of {label}: nothing to confirm, because {about['problem']}"
     cells = list(dict.fromkeys(entry.label for entry in decision.trials))

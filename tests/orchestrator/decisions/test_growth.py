@@ -229,3 +229,35 @@ def test_nothing_is_decided_while_only_some_trials_are_to_run(tmp_path: Path) ->
     assert Selection(restart=True).is_whole is True
     assert before >= 20
     assert math.isfinite(before)
+
+
+def test_a_race_that_goes_on_is_confirmed_again(tmp_path: Path) -> None:
+    store = run(tmp_path, RACED, steps)
+
+    def the_second_is_better_later(config: Any, entry: Entry) -> float:
+        return steps(config, entry) - 3 * (config["penalty"]["weight"] == 2 and 12 <= entry.seed < 1000)
+
+    more = plan_file(write_file(tmp_path, RACED.replace("most: 12", "most: 20").replace("best: 2", "best: 1")))
+    code, printed = drive(store, the_second_is_better_later, plan=more)
+    assert code == 0, printed
+    first, again = (
+        [cell["axes"]["penalty.weight"] for cell in each["rests_on"]["cells"]]
+        for each in sorted((e for e in decided(store) if e["kind"] == "confirm"), key=lambda e: e["about"]["looks"])
+    )
+    assert (sorted(first), again) == ([1, 2], [2])
+
+
+def test_two_searches_that_propose_the_same_trial_both_learn_of_it(tmp_path: Path) -> None:
+    """Two variants that differ in their sampler alone: their first proposals are the same random ones."""
+    head, _, rest = SEARCHED.partition("grid:")
+    search = "search:" + rest.partition("search:")[2].partition("confirm:")[0].rstrip()
+    nested = "".join(f"    {line}\n" for line in search.splitlines())
+    text = f"{head}seeds: 2\nvariants:\n  one:\n{nested}  other:\n{nested.replace('tpe', 'gp')}"
+    text += "compare: {metric: exact_w1, mode: min}\n" if "compare:" not in text else ""
+    text += "confirm: {best: 1, seeds: 3}\n"
+    store = run(tmp_path, text, bowl)
+    made = [each for each in decided(store) if each["kind"] == "search"]
+    assert Counter(each["about"]["variant"] for each in made) == {"one": 16, "other": 16}
+    ids = Counter(entry["trial_id"] for each in made for entry in each["trials"])
+    assert list(ids.values()).count(2) >= 20  # ten shared proposals of two seeds
+    assert set(trials(store).values()) == {1}

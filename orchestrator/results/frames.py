@@ -56,7 +56,7 @@ def load(path: str | Path) -> Results:
         runs, name = str(Path(path).parent), Path(path).name
     store = SweepStore.open(runs_at(runs), name)
     leave_out_unreadable(store)
-    return Results(_typed(trials_frame(store).drop(columns="short")), _typed(epochs_frame(store)))
+    return Results(_typed(trials_frame(store).drop(columns="short", errors="ignore")), _typed(epochs_frame(store)))
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:

@@ -66,7 +66,8 @@ def report_html(store: SweepStore) -> str:
 
     plan = store.plan()
     if not store.entries():
-        raise UserError(f"no trial of '{store.name}' can be read, so that there is nothing to report")
+        why = "can be read" if store.planned() else "is decided yet"
+        raise UserError(f"no trial of '{store.name}' {why}, so that there is nothing to report")
     trials = []
     for entry in store.entries():
         trial = store.trial(entry.trial_id)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import CommandLine
 from hand_made import plan_file, write_file
 from pretended_growth import RACED, SEARCHED, Score, bowl, decided, drive, grown_sweep, steps
 
+import orchestrator
 from orchestrator.errors import UserError
 from orchestrator.store.states import State
 from orchestrator.store.sweep import Entry, SweepStore
@@ -261,3 +263,16 @@ def test_two_searches_that_propose_the_same_trial_both_learn_of_it(tmp_path: Pat
     ids = Counter(entry["trial_id"] for each in made for entry in each["trials"])
     assert list(ids.values()).count(2) >= 20  # ten shared proposals of two seeds
     assert set(trials(store).values()) == {1}
+
+
+@pytest.mark.parametrize("command", ["export", "report", "plot", "status", "prune"])
+def test_a_plan_without_any_trial_is_read(tmp_path: Path, command_line: CommandLine, command: str) -> None:
+    """A driver may die before the first decision is made."""
+    store, plan = grown_sweep(tmp_path, SEARCHED)
+    store.make()
+    store.write_plan(plan)
+    code, out, err = command_line(command, "grown", "--runs-dir", str(store.runs_dir))
+    assert (code, "Traceback" in out + err) == (0 if command in ("status", "prune") else 2, False)
+    assert "decided" in out + err or "has ended" in err or "has finished an epoch" in err or command == "prune"
+    trials, epochs = orchestrator.load(store.path)
+    assert (len(trials), len(epochs)) == (0, 0)

@@ -184,18 +184,37 @@ def measure(make: Callable[[Path], Contender], prepared: Path, folder: Path) -> 
     mark = uuid.uuid4().hex
     timed(first, mark)
     timed(second, mark)
+    return count(first, second, killed, disturb(killed))
+
+
+def disturb(killed: Contender) -> tuple[int, Counter[str]]:
+    """Kills a search when half of its proposals have ended, and continues it.
+
+    Returns how many proposals had ended before it was continued, and the epochs of all trials.
+    """
+    mark = uuid.uuid4().hex
     with begun(killed, mark) as process:
-        while len(killed.found()) < PROPOSALS // 2 and process.poll() is None:
+        while len(killed.found()) < PROPOSALS // 2:
+            if process.poll() is not None:
+                raise RuntimeError((killed.folder / "output.txt").read_text()[-2000:])
             time.sleep(0.2)
         process.kill()
     time.sleep(STRAGGLERS_SECONDS)
     killed.end_what_is_left(mark)
-    before, ended_before = killed.done(), len(killed.found())
+    found = len(killed.found()), killed.done()
     timed(killed, mark, again=True)
+    return found
+
+
+def count(
+    first: Contender, second: Contender, killed: Contender, when_killed: tuple[int, Counter[str]]
+) -> dict[str, Any]:
+    """The counts from two undisturbed searches and a killed one, and what :func:`disturb` returned."""
+    ended, before = when_killed
     rates, again = first.proposals(), killed.proposals()
     finals, later = first.found(), killed.found()
     return {
-        "results_when_killed": ended_before,
+        "results_when_killed": ended,
         "epochs_when_killed": before.total(),
         "proposals": len(again),
         "results": len(later),
@@ -209,6 +228,39 @@ def measure(make: Callable[[Path], Contender], prepared: Path, folder: Path) -> 
         "fresh": [each.fresh() for each in (first, second, killed)],
         "rates": [rates, second.proposals(), again],
     }
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """The counts of all contenders in Markdown."""
+    columns = [
+        "",
+        "second",
+        "continued",
+        "equal",
+        "proposals",
+        "results",
+        "began again",
+        "epochs for nothing",
+        "states",
+    ]
+    lines = [columns, ["---"] * len(columns)]
+    for contender, each in found.items():
+        states = ", ".join(f"{count} {state}" for state, count in each["states"].items() if count)
+        first = len(each["rates"][0])
+        lines.append(
+            [
+                contender,
+                f"{each['second']} of {first}",
+                f"{each['continued']} of {first}",
+                f"{each['equal']} of {each['continued']}",
+                str(each["proposals"]),
+                str(each["results"]),
+                str(each["began_again"]),
+                f"{each['for_nothing']} beside {each['epochs_when_killed']}",
+                states,
+            ]
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> None:
@@ -226,15 +278,7 @@ def main() -> None:
             found[contender] = measure(contenders()[contender], prepared, folder / str(index))
             print(json.dumps({"contender": contender, **found[contender]}), flush=True)
     print(f"\n{PROPOSALS} proposals, {WORKERS} workers; load {os.getloadavg()[0]:.1f}\n")
-    print("| | second | continued | equal | proposals | results | began again | epochs for nothing | states | fresh |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for contender, each in found.items():
-        states = ", ".join(f"{count} {state}" for state, count in each["states"].items() if count)
-        print(
-            f"| {contender} | {each['second']} of {PROPOSALS} | {each['continued']} of {PROPOSALS} | "
-            f"{each['equal']} of {each['continued']} | {each['proposals']} | {each['results']} | "
-            f"{each['began_again']} | {each['for_nothing']} | {states} | {len(each['fresh'][-1]) or 'no'} |"
-        )
+    print(table(found))
 
 
 if __name__ == "__main__":

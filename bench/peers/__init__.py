@@ -23,4 +23,6 @@ Measurements:
 
 When a peer is killed, it leaves workers and servers behind. This program ends them before the second command, by a mark
 in their environment. Our own command cleans up by itself.
+
+``python -m bench.peers.searches`` compares searches in the same way, see ``searches.py``.
 """

@@ -9,12 +9,23 @@ from pathlib import Path
 from typing import Any
 
 CHECKPOINT_EPOCHS = 10
+PROPOSALS = 14
+LOWEST, HIGHEST = 1e-4, 1e-2
+"""A search proposes this many learning rates of the critic from this interval, on a logarithmic scale."""
 
 
 def trials(folder: Path) -> list[dict[str, Any]]:
     """``label`` and ``config`` of every trial, as ``__main__`` wrote them."""
     found: list[dict[str, Any]] = json.loads((folder / "trials.json").read_text())
     return found
+
+
+def proposed(folder: Path, rate: float) -> dict[str, Any]:
+    """The trial of a search at this learning rate of the critic. Adds a line to ``proposals.log``."""
+    with (folder / "proposals.log").open("a") as log:
+        log.write(f"{rate!r}\n")
+    config = trials(folder)[0]["config"]
+    return {"label": repr(rate), "config": config | {"critic": config["critic"] | {"lr": rate}}}
 
 
 def train(

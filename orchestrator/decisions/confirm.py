@@ -8,9 +8,9 @@ from typing import Any
 
 from orchestrator.decisions.outcomes import Outcome, cell_outcome, trial_outcome
 from orchestrator.decisions.race import RaceRule
-from orchestrator.decisions.rule import Made, Settled, decided_trial, key_of
+from orchestrator.decisions.rule import Made, Settled, decided_trial
 from orchestrator.decisions.search import SearchRule
-from orchestrator.store.decision_log import Decision
+from orchestrator.store.decision_log import CellKey, Decision, cell_key
 from orchestrator.store.entry import Entry
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.growing import FIRST_FRESH_SEED, Confirm, Growing
@@ -24,9 +24,9 @@ class Candidate:
     outcome: Outcome
 
     @property
-    def key(self) -> str:
+    def key(self) -> CellKey:
         """The cell's."""
-        return key_of(self.trials[0].variant, self.trials[0].axes)
+        return cell_key(self.trials[0].variant, self.trials[0].axes)
 
 
 class ConfirmRule:
@@ -51,7 +51,7 @@ class ConfirmRule:
             self.about: dict[str, Any] = {"variant": source.group.variant, "axes": dict(source.group.axes)}
         else:
             self.about = {"variant": source[0], "axes": {}}
-        self._confirmed: dict[str, set[int]] = {}
+        self._confirmed: dict[CellKey, set[int]] = {}
         self._last: dict[str, Any] | None = None
         for decision in made:
             self._add(decision)
@@ -69,7 +69,7 @@ class ConfirmRule:
     def _cells(self) -> int:
         if isinstance(self._source, SearchRule):
             return len(self._source.proposals)
-        return len({key_of(entry.variant, entry.axes) for entry in self._source[1]})
+        return len({cell_key(entry.variant, entry.axes) for entry in self._source[1]})
 
     def decide(self, settled: Settled) -> list[Made]:
         if not self.open or not self._may_decide(settled):
@@ -112,11 +112,11 @@ class ConfirmRule:
             search = self._source
             found = [Candidate(each.trials, search.outcome(each)) for each in search.proposals if each.trials]
         else:
-            cells: dict[str, list[Entry]] = {}
+            cells: dict[CellKey, list[Entry]] = {}
             variant, entries, race = self._source
             for entry in entries if race is None else (each for cell in race.cells.values() for each in cell):
                 if entry.variant == variant:
-                    cells.setdefault(key_of(entry.variant, entry.axes), []).append(entry)
+                    cells.setdefault(cell_key(entry.variant, entry.axes), []).append(entry)
             found = [Candidate(tuple(each), self._outcome(each)) for each in cells.values()]
         whole = [each for each in found if each.outcome.ending == "done"]
         return whole or [each for each in found if each.outcome.ending == "stopped"]
@@ -139,5 +139,5 @@ class ConfirmRule:
     def _add(self, decision: Decision) -> None:
         """Takes over a confirmation that is made."""
         for entry in decision.trials:
-            self._confirmed.setdefault(key_of(entry.variant, entry.axes), set()).add(entry.seed)
+            self._confirmed.setdefault(cell_key(entry.variant, entry.axes), set()).add(entry.seed)
         self._last = {name: decision.about[name] for name in ("of", "best", "seeds", "looks") if name in decision.about}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.decisions.confirm import ConfirmRule
 from orchestrator.decisions.race import RaceRule
-from orchestrator.decisions.rule import Made, Rule, key_of
+from orchestrator.decisions.rule import Made, Rule
 from orchestrator.decisions.search import SearchRule
 from orchestrator.decisions.words import told
-from orchestrator.store.decision_log import Decision, check_undamaged
+from orchestrator.store.decision_log import CellKey, Decision, cell_key, check_undamaged
 from orchestrator.store.entry import Entry
 from orchestrator.store.plan_file import GrownPlan
 from orchestrator.store.sweep import SweepStore
 
-RACE = "race"
+RACE: CellKey = ("", None)
+"""Stands for all cells of a race. No variant has an empty name."""
 
 
 class Growth:
@@ -27,18 +29,19 @@ class Growth:
     def __init__(self, store: SweepStore, tell: Callable[[str], None] = lambda text: None) -> None:
         """Reads what is decided. Raises :class:`UserError` if the plan or the decisions are damaged."""
         self._store, self._tell = store, tell
-        self._chains: dict[str, list[Rule]] = {}
-        self._told: dict[str, list[str]] = {}
+        self._chains: dict[CellKey, list[Rule]] = {}
+        self._told: dict[str, list[CellKey]] = {}
         """The chains of rules that the end of a trial concerns. Two searches may propose the same trial."""
         self._entries: dict[str, Entry] = {}
         self._unsettled: set[str] = set()
         if (grown := store.grown()) is not None:
             check_undamaged(store.decisions_file, grown.problems)
             self._entries = {entry.trial_id: entry for entry in store.planned()}
-            self._chains = _chains(store, grown, list(self._entries.values()), store.plan()["compare"])
+            self._compare = store.plan()["compare"]
+            self._chains = _chains(store, grown, self._compare)
             for entry in self._entries.values():
                 if not entry.stage:
-                    self._tell_of(entry, RACE if RACE in self._chains else key_of(entry.variant, {}))
+                    self._tell_of(entry, RACE if RACE in self._chains else cell_key(entry.variant, {}))
             for decision in grown.decisions:
                 self._tell_of_all(decision)
 
@@ -77,9 +80,9 @@ class Growth:
     def _tell_of_all(self, decision: Decision) -> None:
         """Notes whom the ends of a decision's trials concern. Those of a confirmation concern nobody."""
         for entry in decision.trials if decision.kind != "confirm" else ():
-            self._tell_of(entry, RACE if decision.kind == "race" else key_of(*decision.cell()))
+            self._tell_of(entry, RACE if decision.kind == "race" else cell_key(*decision.cell()))
 
-    def _tell_of(self, entry: Entry, chain: str) -> None:
+    def _tell_of(self, entry: Entry, chain: CellKey) -> None:
         chains = self._told.setdefault(entry.trial_id, [])
         if chain not in chains:
             chains.append(chain)
@@ -90,41 +93,41 @@ class Growth:
     def _write(self, made: Sequence[Made]) -> None:
         if made:
             configs = {trial_id: config for each in made for trial_id, config in each.configs.items()}
-            self._store.decide([each.decision for each in made], configs)
+            by = {"compare": dict(self._compare)}
+            decisions = [replace(each.decision, about={**each.decision.about, **by}) for each in made]
+            self._store.decide(decisions, configs)
         for each in made:
             if text := told(each.decision):
                 self._tell(text)
 
 
-def _chains(
-    store: SweepStore, grown: GrownPlan, entries: Sequence[Entry], compare: Mapping[str, Any]
-) -> dict[str, list[Rule]]:
+def _chains(store: SweepStore, grown: GrownPlan, compare: Mapping[str, Any]) -> dict[CellKey, list[Rule]]:
     """The rules that the end of a trial may let decide, in their order: by searched cell, by variant, of the race."""
-    growing, chains = grown.growing, dict[str, list[Rule]]()
-    planned = [entry for entry in entries if not entry.stage and entry.seed in growing.seeds]
+    growing, chains = grown.growing, dict[CellKey, list[Rule]]()
+    made: dict[tuple[str, CellKey], list[Decision]] = {}
+    for decision in grown.decisions:
+        about = RACE if decision.kind == "race" else cell_key(*decision.cell())
+        made.setdefault((decision.kind, about), []).append(decision)
     race = None
     if growing.race is not None:
-        looks = [each for each in grown.decisions if each.kind == "race"]
-        race = RaceRule(store, growing, growing.race, compare, planned, looks)
+        race = RaceRule(store, growing, growing.race, compare, grown.planned, made.get(("race", RACE), ()))
         chains[RACE] = [race]
     for group in growing.groups:
-        made = _about(grown.decisions, "search", group.variant, group.axes)
-        search = SearchRule(store, growing, group, compare, made)
-        chains[key_of(group.variant, group.axes)] = [search]
+        key = cell_key(group.variant, group.axes)
+        search = SearchRule(store, growing, group, compare, made.get(("search", key), ()))
+        chains[key] = [search]
         if growing.confirm is not None:
-            made = _about(grown.decisions, "confirm", group.variant, group.axes)
-            confirm = ConfirmRule(store, growing, growing.confirm, compare, search, made)
-            chains[key_of(group.variant, group.axes)].append(confirm)
+            confirmed = made.get(("confirm", key), ())
+            chains[key].append(ConfirmRule(store, growing, growing.confirm, compare, search, confirmed))
     if growing.confirm is not None:
+        trials: dict[str, list[Entry]] = {}
         searched = {group.variant for group in growing.groups}
-        for variant in dict.fromkeys(entry.variant for entry in planned):
-            if variant not in searched:
-                trials = [entry for entry in planned if entry.variant == variant]
-                made = _about(grown.decisions, "confirm", variant, {})
-                confirm = ConfirmRule(store, growing, growing.confirm, compare, (variant, trials, race), made)
-                chains.setdefault(key_of(variant, {}) if race is None else RACE, []).append(confirm)
+        for entry in grown.planned:
+            if entry.variant not in searched:
+                trials.setdefault(entry.variant, []).append(entry)
+        for variant, entries in trials.items():
+            key = cell_key(variant, {})
+            source, confirmed = (variant, entries, race), made.get(("confirm", key), ())
+            confirm = ConfirmRule(store, growing, growing.confirm, compare, source, confirmed)
+            chains.setdefault(key if race is None else RACE, []).append(confirm)
     return chains
-
-
-def _about(decisions: Sequence[Decision], kind: str, variant: str, axes: Mapping[str, Any]) -> list[Decision]:
-    return [each for each in decisions if each.kind == kind and each.cell() == (variant, axes)]

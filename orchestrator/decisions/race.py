@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.decisions.outcomes import Outcome, cell_outcome, trial_outcome
-from orchestrator.decisions.rule import Made, Settled, decided_trial, key_of
+from orchestrator.decisions.rule import Made, Settled, decided_trial
 from orchestrator.results.racing import behind, level_at, seeds_at
 from orchestrator.results.tables import value_of
-from orchestrator.store.decision_log import Decision
+from orchestrator.store.decision_log import CellKey, Decision, cell_key
 from orchestrator.store.entry import Entry
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.growing import Growing, Race
@@ -38,9 +38,9 @@ class RaceRule:
     ) -> None:
         self._store, self._growing, self._race = store, growing, race
         self._metric, self._mode = compare["metric"], compare["mode"]
-        self.cells: dict[str, list[Entry]] = {}
+        self.cells: dict[CellKey, list[Entry]] = {}
         for entry in planned:
-            self.cells.setdefault(key_of(entry.variant, entry.axes), []).append(entry)
+            self.cells.setdefault(cell_key(entry.variant, entry.axes), []).append(entry)
         self.racing = list(self.cells)
         self.seeds, self.look = race.first, 0
         self.ended: str | None = None
@@ -78,7 +78,7 @@ class RaceRule:
     def _look(self) -> Made:
         outcomes = {key: self._outcome(key) for key in self.racing}
         level = level_at(self.look, self._race.first)
-        out: dict[str, str] = {key: "diverged" for key, each in outcomes.items() if each.ending == "diverged"}
+        out: dict[CellKey, str] = {key: "diverged" for key, each in outcomes.items() if each.ending == "diverged"}
         compared = [key for key, each in outcomes.items() if key not in out and each.values]
         values = [value_of(outcomes[key].values, None) for key in compared]
         told = behind(
@@ -114,7 +114,7 @@ class RaceRule:
         about = {"look": self.look - 1, "level": level, "had": self.seeds, "ended": None, "goes_on": True}
         return self._give(about, [], self.racing, self._target())
 
-    def _give(self, about: dict[str, Any], cells: list[dict[str, Any]], left: Sequence[str], seeds: int) -> Made:
+    def _give(self, about: dict[str, Any], cells: list[dict[str, Any]], left: Sequence[CellKey], seeds: int) -> Made:
         """A decision that gives further seeds to the cells that are left."""
         trials = [
             self._trial(key, seed)
@@ -124,7 +124,7 @@ class RaceRule:
         decision = Decision("race", {**about, "seeds": seeds}, {"cells": cells}, tuple(entry for entry, _ in trials))
         return Made(decision, {entry.trial_id: config for entry, config in trials})
 
-    def _outcome(self, key: str) -> Outcome:
+    def _outcome(self, key: CellKey) -> Outcome:
         return cell_outcome([trial_outcome(self._store.trial(each.trial_id), self._metric) for each in self.cells[key]])
 
     def _why_ended(self, left: int, seeds: int) -> str | None:
@@ -137,19 +137,19 @@ class RaceRule:
             return SPENT
         return None
 
-    def _trial(self, key: str, seed: int) -> tuple[Entry, dict[str, Any]]:
+    def _trial(self, key: CellKey, seed: int) -> tuple[Entry, dict[str, Any]]:
         first = self.cells[key][0]
         config = self._store.trial(first.trial_id).config()
         return decided_trial(first.variant, first.axes, config, seed, self._growing.short)
 
     def _add(self, decision: Decision) -> None:
         """Takes over a look that is made."""
-        gone = {key_of(each["variant"], each["axes"]) for each in decision.rests_on["cells"] if each["out"]}
+        gone = {cell_key(each["variant"], each["axes"]) for each in decision.rests_on["cells"] if each["out"]}
         self.racing = [key for key in self.racing if key not in gone]
         self.look = decision.about["look"] + 1
         self.seeds = decision.about.get("seeds", self.seeds)
         for entry in decision.trials:
-            self.cells[key_of(entry.variant, entry.axes)].append(entry)
+            self.cells[cell_key(entry.variant, entry.axes)].append(entry)
         self._awaited = None
         self.ended = self._still_ended(decision.about["ended"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -38,11 +37,6 @@ class Rule(Protocol):
     def open(self) -> bool:
         """Whether decisions are still to be made."""
         ...
-
-
-def key_of(variant: str, axes: Mapping[str, Any]) -> str:
-    """A cell as a key of a dictionary."""
-    return json.dumps([variant, axes], sort_keys=True)
 
 
 def decided_trial(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from orchestrator.sweep.growing import SAMPLERS
@@ -91,13 +90,23 @@ class Study:
             trial.report(told.value, told.step)
         self._study.tell(trial, state=TrialState[told.state])
 
+    def _ask_gp(self) -> Trial:
+        """Asks with one thread of torch.
+
+        The Gaussian process makes many small calls, which more threads make several times slower. Optuna limits the
+        threads in its optimisers, and not in what goes before them.
+        """
+        from trainers.devices import one_thread
+
+        with one_thread():
+            return self._study.ask(self._distributions)
+
     def ask(self, sampler: Literal["tpe", "gp"], seed: int) -> dict[str, Any]:
         """The setting that the sampler proposes with this seed. The study forgets it."""
         from optuna.trial import TrialState
 
         self._study.sampler = _sampler(sampler, seed)
-        with _one_thread() if sampler == "gp" else contextlib.nullcontext():
-            asked = self._study.ask(self._distributions)
+        asked = self._ask_gp() if sampler == "gp" else self._study.ask(self._distributions)
         self._study.sampler = self._idle
         self._study.tell(asked, state=TrialState.FAIL)
         return {name: _decoded(dimension, asked.params[name]) for name, dimension in self._space.items()}
@@ -113,22 +122,6 @@ def _sampler(name: Literal["tpe", "gp"], seed: int) -> BaseSampler:
     if name == "gp":
         return GPSampler(seed=seed, n_startup_trials=START[name], warn_independent_sampling=False)
     return TPESampler(seed=seed, n_startup_trials=START[name], multivariate=True, constant_liar=True)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for torch. The Gaussian process makes many small calls, which more threads make several times slower.
-
-    Optuna limits the threads in its optimisers, and not in what goes before them.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:

@@ -110,6 +110,8 @@ def _show_table(store: SweepStore, console: Console) -> str:
     for note in (*left_out, *stage_notes(table.grown, where), *mark_note(shown), *table.notes):
         say(console, note, style="dim")
     try:
+        for old in store.tables.glob(f"{store.name}-explored.*"):
+            old.unlink()  # the sweep file may have no confirmation any more
         first, *others = write_tables(store, table)
         if any(each.shown == "confirmed" for each in table.grown):
             others += write_tables(store, comparison_table(store, stage="explored"), "-explored")

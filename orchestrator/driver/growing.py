@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +24,8 @@ class Grower:
         """Raises :class:`UserError` if the plan or its decisions are damaged."""
         self._store, self._weights, self._tell = store, weights, tell
         self._growth = Growth(store, tell)
-        self._demand = grown_demands(store, address)
+        self.demands = grown_demands(store, address)
+        """What the trials that may be added ask of their nodes, by their device."""
         self._continues = store.plan()["continue_from"] is not None
 
     def begin(self, todo: Sequence[str]) -> list[str]:
@@ -35,19 +35,17 @@ class Grower:
     def __call__(self, trial_id: str) -> Mapping[str, Demand]:
         """The trials that the end of a trial adds, with what each asks of its node. Raises OSError."""
         added = self._ready(self._growth.settled(trial_id))
-        devices = {each: str(config["device"]) for each, config in self._store.configs(added)}
-        return {each: self._demand(devices.get(each, "auto")) for each in added}
+        return {trial_id: self.demands[str(config["device"])] for trial_id, config in self._store.configs(added)}
 
     def _ready(self, added: Sequence[Entry]) -> list[str]:
         """Those that are to run. One that another sweep has finished is copied, which may let more be decided."""
-        ready, waiting = [], deque(added)
-        while waiting:
-            entry = waiting.popleft()
+        ready: list[str] = []
+        while added:
             origins = ancestors(self._store) if self._continues else {}
-            if prepare_trials(self._store, [entry], origins, self._tell):
-                ready.append(entry.trial_id)
-            else:
-                waiting.extend(self._growth.settled(entry.trial_id))
+            todo = prepare_trials(self._store, added, origins, self._tell)
+            ready += todo
+            ended = [entry.trial_id for entry in added if entry.trial_id not in todo]
+            added = [entry for trial_id in ended for entry in self._growth.settled(trial_id)]
         if self._weights is not None:
             give_weights(self._store, ready, self._weights)
         return ready

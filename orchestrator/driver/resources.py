@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from orchestrator.engine.placement import Demand, demand_of
 from orchestrator.errors import UserError
+from orchestrator.store.decision_log import cell_key
 from orchestrator.store.entry import known
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.file import Resources
@@ -22,26 +23,20 @@ def demands(store: SweepStore, trial_ids: Sequence[str], address: str | None) ->
     return {trial_id: demand_of(resources, device_of.get(trial_id, "auto")) for trial_id in trial_ids}
 
 
-def grown_demands(store: SweepStore, address: str | None) -> Callable[[str], Demand]:
-    """What a trial that a decision adds asks of its node, by its device. Raises as :func:`demands`."""
-    plan = store.plan()
-    resources = needed_resources(Resources(**known(Resources, plan["resources"])), _devices(store), address)
-    return lambda device: demand_of(resources, device)
+def grown_demands(store: SweepStore, address: str | None) -> dict[str, Demand]:
+    """What trials by which the plan may grow ask of their nodes, by their device. Raises as :func:`demands`.
 
-
-def further_demands(store: SweepStore, address: str | None) -> set[Demand]:
-    """What trials ask of their nodes by which the plan may grow; nothing if it does not grow."""
-    if store.plan()["growing"] is None:
-        return set()
-    demand = grown_demands(store, address)
-    return set(map(demand, _devices(store)))
-
-
-def _devices(store: SweepStore) -> list[str]:
-    """The devices of the plan's trials and of those that it may grow by."""
-    growing = store.plan()["growing"] or {"groups": []}
-    groups = [str(group["config"]["device"]) for group in growing["groups"]]
-    return [*(str(config["device"]) for _, config in store.configs()), *groups]
+    Such a trial has the configuration of a cell that the plan has: a planned one, or one that is searched.
+    """
+    grown = store.grown()
+    if grown is None:
+        return {}
+    cells = {cell_key(entry.variant, entry.axes): entry.trial_id for entry in grown.planned}
+    devices = {str(config["device"]) for _, config in store.configs(cells.values())}
+    devices |= {str(group.config["device"]) for group in grown.growing.groups}
+    resources = Resources(**known(Resources, store.plan()["resources"]))
+    needed = needed_resources(resources, sorted(devices), address)
+    return {device: demand_of(needed, device) for device in devices}
 
 
 def needed_resources(

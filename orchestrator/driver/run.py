@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -15,13 +15,13 @@ from orchestrator.driver.growing import Grower
 from orchestrator.driver.mirroring import MirrorThread
 from orchestrator.driver.options import Options, as_arguments, resume_command
 from orchestrator.driver.preparation import prepare, prepare_parts, tell_removed
-from orchestrator.driver.resources import demands, further_demands, needed_resources
+from orchestrator.driver.resources import demands, needed_resources
 from orchestrator.driver.signals import signals
 from orchestrator.driver.supervisor import report
 from orchestrator.engine.executor import Executor, run_trials
 from orchestrator.engine.head import watch_ray
 from orchestrator.engine.local import LocalExecutor
-from orchestrator.engine.placement import make_placement
+from orchestrator.engine.placement import Demand, make_placement
 from orchestrator.engine.tune import TuneExecutor, check_address, ray_session
 from orchestrator.errors import Aborted, UserError
 from orchestrator.files import reason
@@ -41,8 +41,10 @@ if TYPE_CHECKING:
     from orchestrator.sweep.plan import Plan
 
 Tell = Callable[[str], None]
-OpenExecutor = Callable[[SweepStore, Sequence[str], Options, Driver, Tell], contextlib.AbstractContextManager[Executor]]
-"""Opens an executor for these trials. It is closed when the sweep has ended."""
+OpenExecutor = Callable[
+    [SweepStore, Sequence[str], Options, Driver, Tell, Collection[Demand]], contextlib.AbstractContextManager[Executor]
+]
+"""Opens an executor for these trials and for further ones with these demands. It is closed when the sweep has ended."""
 
 
 def run_sweep(
@@ -77,7 +79,8 @@ def run_sweep(
             mirroring = None if options.tracking_uri is None else MirrorThread(store, options.tracking_uri)
             interrupted, stopped_because = bool(todo) and store.asked_to_stop(), None
             if todo and not interrupted:
-                opening = (open_executor or EXECUTORS[options.executor])(store, todo, options, driver, tell)
+                further = set() if grow is None else set(grow.demands.values())
+                opening = (open_executor or EXECUTORS[options.executor])(store, todo, options, driver, tell, further)
                 with on_signal.asking(store.stop_file), opening as executor:
                     report(stop_file=str(store.stop_file))
                     if mirroring is not None:
@@ -149,13 +152,17 @@ def _todo(store: SweepStore, options: Options, selection: Selection, tell: Tell)
 
 @contextlib.contextmanager
 def _open_tune(
-    store: SweepStore, trial_ids: Sequence[str], options: Options, driver: Driver, tell: Tell
+    store: SweepStore,
+    trial_ids: Sequence[str],
+    options: Options,
+    driver: Driver,
+    tell: Tell,
+    further: Collection[Demand],
 ) -> Iterator[Executor]:
     """Opens an executor that runs trials by Ray Tune, on a local Ray or on the cluster at ``options.address``."""
     wanted = demands(store, trial_ids, options.address)
     tell(f"{store.name}: {len(trial_ids)} trials to run; starting Ray{' and MLflow' if options.tracking_uri else ''} …")
     with ray_session(options.address, driver.mark):
-        further = further_demands(store, options.address)
         placement = make_placement(wanted, options.address, options.max_concurrent, tell, further)
         with watch_ray(options.address, functools.partial(end_for, driver)):
             yield TuneExecutor(placement, driver.mark, sys.path if options.address is None else None)
@@ -163,7 +170,12 @@ def _open_tune(
 
 @contextlib.contextmanager
 def _open_local(
-    store: SweepStore, trial_ids: Sequence[str], options: Options, driver: Driver, tell: Tell
+    store: SweepStore,
+    trial_ids: Sequence[str],
+    options: Options,
+    driver: Driver,
+    tell: Tell,
+    further: Collection[Demand],
 ) -> Iterator[Executor]:
     """Opens an executor that runs trials in this process."""
     demands(store, trial_ids, None)

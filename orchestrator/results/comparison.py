@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.results.differences import with_differences
 from orchestrator.results.frames import LAST, At, check_metrics, trials_frame
-from orchestrator.results.stages import Grown, Out, Race, Shown, cell_key, chosen_cells, entries_in, grown_as, race_of
+from orchestrator.results.stages import Grown, Out, Race, Shown, chosen_cells, entries_in, grown_as, race_of
 from orchestrator.results.statistics import Scale
 from orchestrator.results.tables import (
     EARLIER,
@@ -23,6 +23,7 @@ from orchestrator.results.tables import (
     value_of,
 )
 from orchestrator.results.verdict import judged
+from orchestrator.store.decision_log import CellKey, cell_key
 from orchestrator.store.plan_file import GrownPlan
 from orchestrator.store.references import stored_metrics
 from orchestrator.store.states import State
@@ -48,7 +49,7 @@ class _Trials:
     """The trials of the compared sweeps, in the order of their plans, each with its sweep, values and references."""
 
     stores: Sequence[SweepStore]
-    plans: list[dict[str, Any]]
+    plans: list[Mapping[str, Any]]
     owners: list[tuple[SweepStore, Entry]]
     frame: Any
     references: list[dict[str, Any]]
@@ -253,7 +254,7 @@ def _row(group: Sequence[_Trial], entry: Entry, metrics: Sequence[str], at: At, 
     )
 
 
-def _race(trials: _Trials, at: At) -> tuple[Race, dict[str, Out]] | None:
+def _race(trials: _Trials, at: At) -> tuple[Race, dict[CellKey, Out]] | None:
     """The race that the table's cells have run, as :func:`race_of`.
 
     None if the table does not have the values by which it decided: of several sweeps, of other evaluations, of fresh
@@ -264,7 +265,7 @@ def _race(trials: _Trials, at: At) -> tuple[Race, dict[str, Out]] | None:
     return race_of(trials.grown[0], trials.plans[0]["compare"]["metric"])
 
 
-def _with_out(rows: Sequence[Row], outs: Mapping[str, Out]) -> list[Row]:
+def _with_out(rows: Sequence[Row], outs: Mapping[CellKey, Out]) -> list[Row]:
     """The rows, with why they are out of the race."""
     return [replace(row, out=outs.get(cell_key(row.variant, row.axes), "")) for row in rows]
 

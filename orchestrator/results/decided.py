@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.results.number_text import format_value
-from orchestrator.results.stages import cell_key, looks_in
+from orchestrator.results.stages import looks_in
 from orchestrator.results.tables import Value
-from orchestrator.store.decision_log import Decision
+from orchestrator.store.decision_log import CellKey, Decision, cell_key
 from orchestrator.store.plan_file import GrownPlan
 from orchestrator.store.sweep import SweepStore
 from orchestrator.sweep.growing import Group
@@ -50,7 +50,7 @@ def _label(grown: GrownPlan, variant: str, axes: Mapping[str, Any]) -> str:
 def _searches(grown: GrownPlan) -> Part | None:
     if not grown.growing.groups:
         return None
-    made: dict[str, list[Decision]] = {}
+    made: dict[CellKey, list[Decision]] = {}
     for decision in _of_kind(grown, "search"):
         made.setdefault(cell_key(*decision.cell()), []).append(decision)
     rows = [

@@ -5,14 +5,13 @@ Their trials never share a row: what chose a cell flatters it.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from orchestrator.errors import UserError
-from orchestrator.store.decision_log import Decision
+from orchestrator.store.decision_log import CellKey, Decision, cell_key
 from orchestrator.store.plan_file import GrownPlan
 from orchestrator.store.states import State
 from orchestrator.store.sweep import Entry, SweepStore
@@ -152,15 +151,15 @@ def _confirmations(plan: GrownPlan) -> list[Decision]:
     return list({cell_key(*each.cell()): each for each in made}.values())
 
 
-def chosen_cells(plan: GrownPlan) -> set[str]:
+def chosen_cells(plan: GrownPlan) -> set[CellKey]:
     """The cells that the last confirmations have chosen, by :func:`cell_key`."""
     made = _confirmations(plan)
     return {cell_key(each.about["variant"], cell["axes"]) for each in made for cell in each.rests_on["cells"]}
 
 
-def _proposals(decisions: Iterable[Decision]) -> dict[str, int]:
+def _proposals(decisions: Iterable[Decision]) -> dict[CellKey, int]:
     """How many proposals with trials each searched cell has."""
-    found: dict[str, int] = {}
+    found: dict[CellKey, int] = {}
     for each in decisions:
         if each.kind == "search" and each.trials:
             key = cell_key(*each.cell())
@@ -168,17 +167,12 @@ def _proposals(decisions: Iterable[Decision]) -> dict[str, int]:
     return found
 
 
-def cell_key(variant: str, axes: Mapping[str, Any]) -> str:
-    """A cell as a key of a dictionary."""
-    return json.dumps([variant, axes], sort_keys=True)
-
-
 def looks_in(plan: GrownPlan) -> list[Decision]:
     """The looks of a race. A race that goes on because more seeds are allowed by now has not looked for that."""
     return [each for each in plan.decisions if each.kind == "race" and not each.about.get("goes_on")]
 
 
-def race_of(plan: GrownPlan, metric: str) -> tuple[Race, dict[str, Out]] | None:
+def race_of(plan: GrownPlan, metric: str) -> tuple[Race, dict[CellKey, Out]] | None:
     """The race of a sweep, and why cells are out of it, by :func:`cell_key`. None if it has no race.
 
     ``metric`` is the one that the sweep compares by.
@@ -187,7 +181,7 @@ def race_of(plan: GrownPlan, metric: str) -> tuple[Race, dict[str, Out]] | None:
         return None
     made = [each for each in plan.decisions if each.kind == "race"]
     seen = looks_in(plan)
-    outs: dict[str, Out] = {}
+    outs: dict[CellKey, Out] = {}
     looks = []
     for decision in seen:
         cells = decision.rests_on["cells"]

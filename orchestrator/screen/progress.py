@@ -18,10 +18,8 @@ from orchestrator.printing import printable
 from orchestrator.screen.units import duration
 from orchestrator.store.epochs import Tail
 from orchestrator.store.outlook import Outlook
-from orchestrator.store.plan_file import entries_of
 from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
-from orchestrator.sweep.growing import growing_from
 from orchestrator.threads import in_background
 
 STYLES = {
@@ -76,17 +74,13 @@ class Watch:
     """Follows every trial of a sweep by reading the store. It keeps one record per trial, not the whole history."""
 
     def __init__(self, store: SweepStore) -> None:
-        plan = store.plan()
-        entries, growing = entries_of(plan), growing_from(plan["growing"])
+        plan, entries, grown = store.plan(), store.planned(), store.grown()
         self.store = store
         self.metric: str = plan["compare"]["metric"]
         self.trials: list[Seen] = []
-        self.grows = growing is not None
+        self.grows = grown is not None
         """Whether decisions may add trials."""
-        self.outlook = Outlook(
-            growing,
-            [entry for entry in entries if not entry.stage],
-        )
+        self.outlook = Outlook(grown.growing if grown else None, grown.planned if grown else ())
         """What decisions may still add."""
         self._decided = store.decision_tail()
         self._known: set[str] = set()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.files import parse_json
+from orchestrator.files import is_number, parse_json
 from orchestrator.store.entry import Entry, entry_from, problem_of
 from orchestrator.sweep.growing import Growing
 from orchestrator.sweep.names import Planned
@@ -73,7 +73,10 @@ def _is_torn(log: Any) -> bool:
     return bool(torn)
 
 
-def cell_key(variant: str, axes: Mapping[str, Any]) -> tuple[str, Hashable]:
+CellKey = tuple[str, Hashable]
+
+
+def cell_key(variant: str, axes: Mapping[str, Any]) -> CellKey:
     """A key that equal cells share, whatever the order of their axes and however their numbers are written."""
     return variant, key_of(dict(axes))
 
@@ -135,14 +138,15 @@ def _is_search(about: Mapping[str, Any], rests_on: Mapping[str, Any]) -> bool:
 
 
 def _is_race(about: Mapping[str, Any], rests_on: Mapping[str, Any]) -> bool:
-    numbers = all(map(_is_count, (about["look"], about["had"], about.get("seeds", 0))))
+    numbers = all(map(_is_count, (about["look"], about["had"], about.get("seeds", 0)))) and is_number(about["level"])
     ended = about["ended"] is None or isinstance(about["ended"], str)
     cells = all(_is_cell(each) and (each["out"] is None or isinstance(each["out"], str)) for each in rests_on["cells"])
     return numbers and ended and cells
 
 
 def _is_confirm(about: Mapping[str, Any], rests_on: Mapping[str, Any]) -> bool:
-    return _is_cell(about) and all(_is_count(about[name]) for name in ("of", "best", "seeds"))
+    counts = all(_is_count(about[name]) for name in ("of", "best", "seeds"))
+    return _is_cell(about) and counts and all(isinstance(each["axes"], dict) for each in rests_on["cells"])
 
 
 FITTING: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], bool]] = {
@@ -153,7 +157,7 @@ FITTING: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], bool]] = {
 """Of each kind of decision: a test of what it is about and what it rests on."""
 
 
-Cells = Mapping[tuple[str, Hashable], Mapping[str, Any]]
+Cells = Mapping[CellKey, Mapping[str, Any]]
 """The axes of cells by :func:`cell_key`."""
 
 

@@ -111,7 +111,12 @@ class ConfirmOutlook:
     @property
     def open(self) -> bool:
         """Whether the confirmation is still to be decided, for the first time or again."""
-        return self.asked != {"of": self.of, "best": self.confirm.best, "seeds": self.confirm.seeds}
+        asked = {"of": self.of, "best": self.confirm.best, "seeds": self.confirm.seeds}
+        if isinstance(self.source, RaceOutlook):
+            asked["looks"] = self.source.looks
+            if self.source.ended is None:
+                return True
+        return self.asked != asked
 
     @property
     def waits_for(self) -> str:
@@ -131,7 +136,7 @@ class ConfirmOutlook:
         return max(0, self.most - self.confirmed)
 
     def add(self, decision: Decision) -> None:
-        self.asked = {name: decision.about[name] for name in ("of", "best", "seeds")}
+        self.asked = {name: decision.about[name] for name in ("of", "best", "seeds", "looks") if name in decision.about}
         self.problem = decision.about.get("problem")
         self.confirmed += len(decision.trials)
         self.cells = list(dict.fromkeys([*self.cells, *(entry.label for entry in decision.trials)]))

@@ -55,7 +55,7 @@ def changes(store: SweepStore, plan: Plan) -> list[str]:
     return lines
 
 
-def _plan_of(store: SweepStore) -> dict[str, Any]:
+def _plan_of(store: SweepStore) -> Mapping[str, Any]:
     """The plan of a sweep, or an empty one if it has none or a damaged one."""
     with contextlib.suppress(FileNotFoundError, UserError):
         return store.plan()
@@ -139,9 +139,9 @@ def check_meaning(store: SweepStore, plan: Plan) -> None:
 
 
 def _contradiction(there: Mapping[str, Any], decisions: Sequence[Decision], plan: Plan, growing: Growing) -> str | None:
-    compare = there.get("compare", {"metric": plan.compare.metric, "mode": plan.compare.mode})
-    if (compare["metric"], compare["mode"]) != (plan.compare.metric, plan.compare.mode):
-        return f"another metric than {compare['metric']} ({compare['mode']})"
+    by = {"metric": plan.compare.metric, "mode": plan.compare.mode}
+    if other := next((each.about["compare"] for each in decisions if each.about.get("compare", by) != by), None):
+        return f"another metric than {other['metric']} ({other['mode']})"
     looks = [each for each in decisions if each.kind == "race"]
     if looks and looks[0].about["had"] != len(growing.seeds):
         return f"another number of first seeds than {looks[0].about['had']}"

@@ -18,62 +18,75 @@ from orchestrator.sweep.growing import Growing, growing_from
 
 @dataclass(frozen=True)
 class GrownPlan:
-    """What may grow a plan, and what has been decided. ``problems`` say what is damaged of the decisions."""
+    """What may grow a plan, and what has been decided. ``problems`` say what is damaged of the decisions.
+
+    ``planned`` are the trials that no decision made.
+    """
 
     growing: Growing
+    planned: tuple[Entry, ...]
     decisions: tuple[Decision, ...]
     problems: tuple[str, ...]
 
 
-def read_plan(file: Path) -> tuple[dict[str, Any], list[str]]:
-    """The content of ``plan.json``, and a sentence for each part that is left out of it.
+@dataclass(frozen=True)
+class StoredPlan:
+    """``plan.json`` with ``decisions.jsonl``, as far as they can be read.
 
-    ``trials`` has only whole trials, those of ``decisions.jsonl`` included. A key that is missing has the value that a
-    sweep file without this key gives it. Raises :class:`UserError` if the file cannot be read, and if it is damaged
-    beyond that.
+    ``values`` is the content of ``plan.json``, whose ``trials`` are whole ones, those that were decided included.
+    ``entries`` are the same trials, ``problems`` has a sentence for each part that is left out, and ``grown`` is None
+    if nothing may grow the plan.
+    """
+
+    values: Mapping[str, Any]
+    entries: tuple[Entry, ...]
+    problems: tuple[str, ...]
+    grown: GrownPlan | None
+
+
+Stamp = tuple[tuple[int, int, int] | None, ...]
+
+
+def stamp_of(file: Path) -> Stamp:
+    """What differs when one of the two files has changed."""
+    stamps: list[tuple[int, int, int] | None] = []
+    for each in (file, file.with_name(decision_log.FILE)):
+        try:
+            there = each.stat()
+            stamps.append((there.st_ino, there.st_mtime_ns, there.st_size))
+        except OSError:
+            stamps.append(None)
+    return tuple(stamps)
+
+
+def read_plan(file: Path) -> StoredPlan:
+    """The plan in ``plan.json``, with what has been decided.
+
+    A key that is missing has the value that a sweep file without this key gives it. Raises :class:`UserError` if a file
+    cannot be read, and if ``plan.json`` is damaged beyond that.
     """
     log = file.with_name(decision_log.FILE)
     try:
         plan, problems = parse_plan(file.read_bytes(), file.parent.name)
-        told = _add_decided(plan, log.read_bytes()) if plan["growing"] and log.exists() else []
+        content = log.read_bytes() if plan["growing"] and log.exists() else b""
     except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}; {AGAIN}") from None
+        raise UserError(f"{error.filename or file}: cannot be read: {error.strerror}; {AGAIN}") from None
     except ValueError as error:
         raise UserError(f"{file}: is damaged ({error}); {AGAIN}") from None
-    return plan, [
+    planned, growing, told, grown = entries_of(plan), growing_from(plan["growing"]), list[str](), None
+    entries = {entry.trial_id: entry for entry in planned}
+    if growing is not None:
+        decisions, told = parse_decisions(content, growing, planned)
+        for decision in decisions:
+            for entry in decision.trials:
+                entries.setdefault(entry.trial_id, entry)
+        plan["trials"] += [entry.to_dict() for entry in list(entries.values())[len(planned) :]]
+        grown = GrownPlan(growing, tuple(planned), tuple(decisions), tuple(told))
+    left_out = [
         *(f"{file}: {problem}; {AGAIN}" for problem in problems),
         *(f"{log}: {problem}; {decision_log.AGAIN}" for problem in told),
     ]
-
-
-def _add_decided(plan: dict[str, Any], content: bytes) -> list[str]:
-    """Adds the trials of decisions to a plan. Returns a sentence for what is left out."""
-    decisions, problems = parse_decisions(content, growing_from(plan["growing"]), entries_of(plan))
-    there = {values["trial_id"] for values in plan["trials"]}
-    for decision in decisions:
-        for entry in decision.trials:
-            if entry.trial_id not in there:
-                there.add(entry.trial_id)
-                plan["trials"].append(entry.to_dict())
-    return problems
-
-
-def read_grown(file: Path) -> GrownPlan | None:
-    """What may grow the plan in ``plan.json``, and what has been decided. None if nothing may.
-
-    Raises :class:`UserError` as :func:`read_plan` does.
-    """
-    plan = read_plan(file)[0]
-    growing = growing_from(plan["growing"])
-    if growing is None:
-        return None
-    log = file.with_name(decision_log.FILE)
-    try:
-        content = log.read_bytes() if log.exists() else b""
-    except OSError as error:
-        raise UserError(f"{log}: cannot be read: {error.strerror}") from None
-    decisions, problems = parse_decisions(content, growing, [each for each in entries_of(plan) if not each.stage])
-    return GrownPlan(growing, tuple(decisions), tuple(problems))
+    return StoredPlan(plan, tuple(entries.values()), tuple(left_out), grown)
 
 
 AGAIN = "run the sweep file again to write it anew"

@@ -31,11 +31,10 @@ from orchestrator.store import decision_log
 from orchestrator.store.decision_log import Decision, DecisionTail
 from orchestrator.store.entry import TRIAL_ID, Entry
 from orchestrator.store.folders import copy_plain, is_of_one_trial
-from orchestrator.store.plan_file import GrownPlan, entries_of, parse_plan, read_grown, read_plan
+from orchestrator.store.plan_file import GrownPlan, Stamp, StoredPlan, entries_of, parse_plan, read_plan, stamp_of
 from orchestrator.store.runs import Runs, cache_dir, folder_of, has_plan, location, sweep_names
 from orchestrator.store.states import State, Status
 from orchestrator.store.trial import CHECKPOINT_FILES, TrialStore, epoch_of
-from orchestrator.sweep.growing import growing_from
 from orchestrator.sweep.names import check_name
 from trainers.config import TrialConfig
 from trainers.parts import ConfigError, nearest
@@ -61,6 +60,7 @@ class SweepStore:
         self.left_out: dict[str, str] = {}
         """Why trials are left out of :meth:`entries`, see ``store.readable``."""
         self._elsewhere: dict[str, list[str]] | None = None
+        self._read: tuple[Stamp, StoredPlan] | None = None
         self.stop_file = self.path / "stop"
         self.lock_file = self.path / "driver.lock"
         self.driver_file = self.path / "driver.json"
@@ -152,25 +152,35 @@ class SweepStore:
             if not is_of_one_trial(error) or not (self.path / "trials").is_dir():
                 raise
 
-    def plan(self) -> dict[str, Any]:
-        """The content of ``plan.json``: everything of the sweep file that a resumed sweep needs.
+    def plan(self) -> Mapping[str, Any]:
+        """The content of ``plan.json``: everything of the sweep file that a resumed sweep needs. Nobody may change it.
 
         Warns of each part that is left out of it. Raises :class:`UserError` if the file is damaged.
         """
-        plan, problems = read_plan(self.path / "plan.json")
-        for problem in problems:
-            warnings.warn(problem, stacklevel=2)
-        return plan
+        return self._told().values
+
+    def _told(self) -> StoredPlan:
+        stored = self._stored()
+        for problem in stored.problems:
+            warnings.warn(problem, stacklevel=3)
+        return stored
+
+    def _stored(self) -> StoredPlan:
+        """The plan with what was decided, read again only if a file has changed. Raises :class:`UserError`."""
+        file = self.path / "plan.json"
+        stamp, kept = stamp_of(file), self._read
+        if kept is None or kept[0] != stamp:
+            kept = self._read = (stamp, read_plan(file))
+        return kept[1]
 
     def grown(self) -> GrownPlan | None:
         """What may grow the plan, and what has been decided. None if nothing may. Raises :class:`UserError`."""
-        return read_grown(self.path / "plan.json")
+        return self._stored().grown
 
     def decision_tail(self) -> DecisionTail:
         """A reader that returns each decision once."""
-        plan = self.plan()
-        planned = [entry for entry in entries_of(plan) if not entry.stage]
-        return DecisionTail(self.decisions_file, growing_from(plan["growing"]), planned)
+        grown = self._told().grown
+        return DecisionTail(self.decisions_file, grown.growing if grown else None, grown.planned if grown else ())
 
     def decide(self, decisions: Sequence[Decision], configs: Mapping[str, Mapping[str, Any]]) -> None:
         """Makes the directories of decided trials, by their ids, and then writes the decisions. Raises OSError."""
@@ -185,11 +195,11 @@ class SweepStore:
 
     def planned(self) -> list[Entry]:
         """The trials of the plan, in its order."""
-        return entries_of(self.plan())
+        return list(self._told().entries)
 
     def plan_problems(self) -> list[str]:
         """What is left out of the plan. Unless it is empty, nobody knows which trials are no longer in the plan."""
-        return read_plan(self.path / "plan.json")[1]
+        return list(self._stored().problems)
 
     def trial(self, trial_id: str) -> TrialStore:
         """The directory of one trial, which may not exist."""
@@ -266,8 +276,8 @@ class SweepStore:
 
         Warns of what is in ``trials`` and is no trial's directory. It is left alone.
         """
-        plan, problems = read_plan(self.path / "plan.json")
-        planned = {entry.trial_id for entry in entries_of(plan)}
+        stored = self._stored()
+        planned = {entry.trial_id for entry in stored.entries}
         found = []
         for folder in sorted((self.path / "trials").glob("[!.]*")):
             if folder.name in planned:
@@ -276,7 +286,7 @@ class SweepStore:
                 found.append(TrialStore(folder))
             else:
                 warnings.warn(f"{folder}: is no trial's folder and is left alone; delete or move it", stacklevel=2)
-        return [] if problems else found
+        return [] if stored.problems else found
 
     def copy_finished(self, entry: Entry) -> str | None:
         """Copies the same trial from another sweep that has finished it. Returns that sweep's name, or None.

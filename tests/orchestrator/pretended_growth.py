@@ -18,6 +18,7 @@ from orchestrator.driver.run import run_sweep
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.placement import anywhere
 from orchestrator.engine.queue import Death, Queue
+from orchestrator.store.selection import EVERYTHING, Selection
 from orchestrator.store.states import Attempt, State, Status
 from orchestrator.store.sweep import Entry, SweepStore
 
@@ -90,7 +91,13 @@ def end(store: SweepStore, entry: Entry, score: Score) -> Death | None:
 
 
 def drive(
-    store: SweepStore, score: Score, *, order: int = 0, deaths: int | None = None, plan: Any = None
+    store: SweepStore,
+    score: Score,
+    *,
+    order: int = 0,
+    deaths: int | None = None,
+    plan: Any = None,
+    selection: Selection = EVERYTHING,
 ) -> tuple[int | None, str]:
     """Runs the sweep. Returns the exit code, None if the driver died, and what was printed."""
     console = Console(file=io.StringIO(), width=200)
@@ -101,7 +108,7 @@ def drive(
 
     code = None
     with contextlib.suppress(Killed):
-        code = run_sweep(store, Options(None), console, plan, open_executor=opened)
+        code = run_sweep(store, Options(None), console, plan, selection, open_executor=opened)
     assert isinstance(console.file, io.StringIO)
     return code, console.file.getvalue()
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +15,7 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torch_fidelity.utils import create_feature_extractor
 
 from trainers.datasets import Data, to_input
+from trainers.devices import one_thread
 from trainers.evaluation.caching import cache_key, cached
 from trainers.evaluation.fidelity import Extractor
 from trainers.stopping import between
@@ -146,7 +145,7 @@ def _train(data: Data) -> tuple[dict[str, Tensor], dict[str, str]]:
     assert data.train_labels is not None
     assert data.held_out_labels is not None
     classes = int(data.train_labels.max()) + 1
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.random.fork_rng(devices=[]), one_thread():  # sums, and so the weights' hash, depend on it
         torch.manual_seed(RECIPE["seed"])
         model = Classifier(tuple(data.train.shape[1:]), classes)
         optimizer = torch.optim.Adam(model.parameters(), lr=RECIPE["lr"], weight_decay=1e-4)
@@ -170,17 +169,6 @@ def _train(data: Data) -> tuple[dict[str, Tensor], dict[str, str]]:
         "shape": ",".join(map(str, data.train.shape[1:])),
         "classes": str(classes),
     }
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread within the context: the order of additions, and so the weights' hash, depends on the number."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _in_batches(model: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:

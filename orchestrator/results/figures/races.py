@@ -17,9 +17,9 @@ from orchestrator.results.figures.style import (
     scale_of,
     set_log_ticks,
 )
-from orchestrator.results.stages import cell_key, looks_in
+from orchestrator.results.stages import looks_in
 from orchestrator.results.statistics import mean_interval
-from orchestrator.store.decision_log import Decision
+from orchestrator.store.decision_log import CellKey, Decision, cell_key
 from orchestrator.sweep.names import cell_label
 from orchestrator.sweep.setting import setting_text
 
@@ -85,13 +85,13 @@ def race(sweep: Sweep) -> Figure | None:
     return figure
 
 
-def _names(sweep: Sweep, looks: list[Decision]) -> dict[str, str]:
+def _names(sweep: Sweep, looks: list[Decision]) -> dict[CellKey, str]:
     """The cells of the first look, by their keys: those that went furthest first, the best of them first."""
     grown = sweep.store.grown()
     short = {} if grown is None else grown.growing.short
     sign = -1 if sweep.mode == "max" else 1
-    last: dict[str, tuple[int, bool, float]] = {}
-    names: dict[str, str] = {}
+    last: dict[CellKey, tuple[int, bool, float]] = {}
+    names: dict[CellKey, str] = {}
     for number, look in enumerate(looks):
         for cell in look.rests_on["cells"]:
             key = cell_key(cell["variant"], cell["axes"])
@@ -105,7 +105,7 @@ def _colour(out: str | None) -> str:
     return COLOURS[0] if out is None else COLOURS[1] if out == "worse" else "#000000"
 
 
-def _draw_look(axes: Axes, look: Decision, order: list[str]) -> None:
+def _draw_look(axes: Axes, look: Decision, order: list[CellKey]) -> None:
     axes.grid(True, axis="x")
     for cell in look.rests_on["cells"]:
         place, out = order.index(cell_key(cell["variant"], cell["axes"])), cell["out"]

@@ -25,7 +25,7 @@ from orchestrator.results.figures.style import (
     set_scale,
 )
 from orchestrator.results.importance import METHOD, importances
-from orchestrator.results.stages import cell_key
+from orchestrator.store.decision_log import cell_key
 from orchestrator.store.states import State
 from orchestrator.sweep.growing import Group
 from orchestrator.sweep.names import cell_label

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from pretended_growth import RACED, SEARCHED, Score, bowl, decided, drive, grown
 
 import orchestrator
 from orchestrator.errors import UserError
+from orchestrator.store.selection import Selection
 from orchestrator.store.states import State
 from orchestrator.store.sweep import Entry, SweepStore
 
@@ -131,10 +131,8 @@ def test_the_trials_of_a_race_have_a_bound(tmp_path: Path) -> None:
     text = RACED.replace("most: 12}", "most: 12, trials: 30}")
     store = run(tmp_path, text, steps)
     assert len([entry for entry in store.entries() if not entry.stage]) <= 30
-    last = [each for each in decided(store) if each["kind"] == "race"][-1]
-    assert {each["about"]["ended"] for each in decided(store) if each["kind"] == "race"} >= {
-        "the trials of the race are spent"
-    }, last
+    race = [each["about"]["ended"] for each in decided(store) if each["kind"] == "race"]
+    assert [ended for ended in race if ended] == ["the trials of the race are spent"]
 
 
 def test_a_cell_of_which_a_seed_diverged_gets_no_further_seeds(tmp_path: Path) -> None:
@@ -222,15 +220,27 @@ def test_what_changes_the_meaning_of_decisions_asks_for_another_name(tmp_path: P
 
 
 def test_nothing_is_decided_while_only_some_trials_are_to_run(tmp_path: Path) -> None:
-    from orchestrator.store.selection import Selection
-
     store, plan = grown_sweep(tmp_path, SEARCHED)
     drive(store, bowl, deaths=4, plan=plan)
-    before = len(decided(store))
-    assert Selection(only=frozenset({State.FAILED})).is_whole is False
-    assert Selection(restart=True).is_whole is True
-    assert before >= 20
-    assert math.isfinite(before)
+    before = decided(store)
+    pending = Selection(only=frozenset({State.PENDING, State.LOST}))
+    code, printed = drive(store, bowl, selection=pending)
+    assert "Nothing is decided in this run" in printed
+    assert all(store.trial(entry.trial_id).status().state is State.DONE for entry in store.entries())
+    assert (code, decided(store)) == (1, before)  # the first ten proposals of each cell, on which the next ones rest
+    assert "decisions are still to be made" in printed
+    code, _ = drive(store, bowl)
+    assert (code, len(decided(store))) == (0, 2 * 16 + 2)
+
+
+def test_a_metric_that_comes_back_with_its_search_is_the_same_one(tmp_path: Path) -> None:
+    """Decisions say by which metric they were made: the plan in between had no search, and another metric."""
+    store = run(tmp_path, SEARCHED, bowl)
+    without = SEARCHED.partition("search:")[0] + "compare: {metric: critic_loss, mode: min}\n"
+    store.write_plan(plan_file(write_file(tmp_path, without)))
+    other = plan_file(write_file(tmp_path, SEARCHED.replace("exact_w1, mode: min", "exact_w1, mode: max")))
+    with pytest.raises(UserError, match=r"another metric than exact_w1 \(min\) would change what they mean"):
+        drive(store, bowl, plan=other)
 
 
 def test_a_race_that_goes_on_is_confirmed_again(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def told(folder: Path, store: SweepStore, text: str) -> str:
             [("most: 4", "most: 6")],
             "",
             4,
-            ["0 to 4 by decisions", "race: {first: 2, most: 6} instead of {first: 2, most: 4}"],
+            ["0 to 6 by decisions", "race: {first: 2, most: 6} instead of {first: 2, most: 4}"],
             id="a longer race",
         ),
         pytest.param(
